@@ -1,0 +1,44 @@
+"""The errors a user can meet: one sentence (what, where, expected, found), a hint, and the exit code that goes with them."""
+
+from __future__ import annotations
+
+
+class PaliGemmaError(ValueError):
+    """Base of every error meant for the user. `code` is a stable snake_case name, `exit_code` what the command line returns."""
+
+    exit_code = 1
+    default_code = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.default_code
+
+
+class UsageError(PaliGemmaError):
+    """The call itself is wrong: unknown option value, unknown preset, options that contradict each other."""
+
+    exit_code = 2
+    default_code = "usage"
+
+
+class InputError(PaliGemmaError):
+    """An image, video, prompt or record cannot be used."""
+
+    exit_code = 3
+    default_code = "bad_input"
+
+
+class CheckpointError(PaliGemmaError):
+    """A checkpoint, tokenizer, adapter or index is refused."""
+
+    exit_code = 4
+    default_code = "bad_checkpoint"
+
+
+class ResourceError(PaliGemmaError):
+    """The machine lacks something: memory, disk, device."""
+
+    exit_code = 5
+    default_code = "resource"

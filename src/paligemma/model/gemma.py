@@ -1,0 +1,149 @@
+"""Gemma 1 and Gemma 2 decoder, told apart by configuration only: embeddings in, hidden states out; logits on request.
+
+One attention serves training, prefill and decoding. Which token sees which is decided by the caller's mask (see `paligemma.py`).
+Axes: B batch, T query, S key, N query heads, K key/value heads, H head size, D width, V vocabulary.
+Source: big_vision `models/ppp/gemma.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import TextConfig
+from .kv_cache import KVCache
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * (1 + weight), computed in float32; the stored weight is the offset from one."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), (x.shape[-1],), 1.0 + self.weight.float(), self.eps).to(x.dtype)
+
+
+def rotary_table(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """positions (B, T) -> cos and sin (B, 1, T, H/2), float32."""
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angle = positions[:, None, :, None].float() / base**exponent
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding in Gemma's layout: element i of the first half pairs with element i of the second half. x (B, n, T, H)."""
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """q (B, N, T, H), k and v (B, K, S, H), mask bool (B, 1, T, S) or None for "everything visible" -> (B, N, T, H).
+
+    A row that sees nothing (padding) gets a finite, unused result: the fill is finite, as in the reference.
+    """
+    batch, heads, length, size = q.shape
+    groups = heads // k.shape[1]
+    if softcap is None:
+        if groups > 1 and k.shape[1] == 1 and mask is None:
+            # One key/value head shared by all: fold the query heads into the query axis, so that nothing is repeated in memory.
+            folded = F.scaled_dot_product_attention(q.reshape(batch, 1, heads * length, size), k, v, scale=scale)
+            return folded.view(batch, heads, length, size)
+        fill = None if mask is None else torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, _FILL)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=fill, scale=scale, enable_gqa=groups > 1)
+    q = q.view(batch, k.shape[1], groups * length, size)
+    logits = (q @ k.transpose(-1, -2)).float().mul_(scale)
+    logits = softcap * torch.tanh(logits / softcap)
+    if mask is not None:
+        logits = logits.unflatten(2, (groups, length)).masked_fill(~mask[:, :, None], _FILL).flatten(2, 3)
+    return (logits.softmax(-1).to(v.dtype) @ v).view(batch, heads, length, size)
+
+
+_FILL = -2.3819763e38
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        width, size = config.width, config.head_dim
+        self.q = nn.Linear(width, config.heads * size, bias=False)
+        self.k = nn.Linear(width, config.kv_heads * size, bias=False)
+        self.v = nn.Linear(width, config.kv_heads * size, bias=False)
+        self.o = nn.Linear(config.heads * size, width, bias=False)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+        c = self.config
+        q = self.q(x).unflatten(-1, (c.heads, c.head_dim)).transpose(1, 2)
+        k = self.k(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
+        v = self.v(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
+        q, k = rotate(q, *rope), rotate(k, *rope)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        return self.o(attention(q, k, v, mask, c.scale, c.attn_softcap).transpose(1, 2).flatten(2))
+
+
+class GatedMlp(nn.Module):
+    """GeGLU: down(gelu_tanh(gate(x)) * up(x))."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
+
+
+class Block(nn.Module):
+    """Pre-norm block; Gemma 2 also normalises what each half adds."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+
+        def norm() -> nn.Module:
+            return RMSNorm(config.width, config.norm_eps)
+
+        self.pre_attn_norm = norm()
+        self.attn = Attention(config)
+        self.post_attn_norm = norm() if config.post_norms else nn.Identity()
+        self.pre_mlp_norm = norm()
+        self.mlp = GatedMlp(config.width, config.mlp_dim)
+        self.post_mlp_norm = norm() if config.post_norms else nn.Identity()
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+        x = x + self.post_attn_norm(self.attn(self.pre_attn_norm(x), rope, mask, cache, layer))
+        return x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
+
+
+class Gemma(nn.Module):
+    """Embeddings (B, T, D) -> hidden states after the final norm (B, T, D)."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """ids (B, T) -> (B, T, D), times sqrt(D) rounded to the table's dtype, as in the reference."""
+        x = self.embed(ids)
+        return x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None = None) -> Tensor:
+        rope = rotary_table(positions, self.config.head_dim, self.config.rope_base)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rope, mask, cache, layer)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
+        """hidden (..., D) -> (..., V) from the tied embedding table; `rows` computes only those tokens' logits."""
+        table = self.embed.weight if rows is None else self.embed.weight[rows]
+        out = F.linear(hidden, table)
+        cap = self.config.final_softcap
+        return out if cap is None else cap * torch.tanh(out / cap)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TextConfig
+from .attention import attention
 from .kv_cache import KVCache
 
 
@@ -40,31 +41,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    """q (B, N, T, H), k and v (B, K, S, H), mask bool (B, 1, T, S) or None for "everything visible" -> (B, N, T, H).
-
-    A row that sees nothing (padding) gets a finite, unused result: the fill is finite, as in the reference.
-    """
-    batch, heads, length, size = q.shape
-    groups = heads // k.shape[1]
-    if softcap is None:
-        if groups > 1 and k.shape[1] == 1 and mask is None:
-            # One key/value head shared by all: fold the query heads into the query axis, so that nothing is repeated in memory.
-            folded = F.scaled_dot_product_attention(q.reshape(batch, 1, heads * length, size), k, v, scale=scale)
-            return folded.view(batch, heads, length, size)
-        fill = None if mask is None else torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, _FILL)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=fill, scale=scale, enable_gqa=groups > 1)
-    q = q.view(batch, k.shape[1], groups * length, size)
-    logits = (q @ k.transpose(-1, -2)).float().mul_(scale)
-    logits = softcap * torch.tanh(logits / softcap)
-    if mask is not None:
-        logits = logits.unflatten(2, (groups, length)).masked_fill(~mask[:, :, None], _FILL).flatten(2, 3)
-    return (logits.softmax(-1).to(v.dtype) @ v).view(batch, heads, length, size)
-
-
-_FILL = -2.3819763e38
-
-
 class Attention(nn.Module):
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -75,15 +51,20 @@ class Attention(nn.Module):
         self.v = nn.Linear(width, config.kv_heads * size, bias=False)
         self.o = nn.Linear(config.heads * size, width, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int
+    ) -> Tensor:
+        """All of x (B, T, D) gives keys and values, the last `keep` tokens ask: -> (B, keep, D)."""
         c = self.config
-        q = self.q(x).unflatten(-1, (c.heads, c.head_dim)).transpose(1, 2)
+        cos, sin = rope
+        q = self.q(x[:, -keep:]).unflatten(-1, (c.heads, c.head_dim)).transpose(1, 2)
         k = self.k(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
         v = self.v(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
-        q, k = rotate(q, *rope), rotate(k, *rope)
+        q, k = rotate(q, cos[:, :, -keep:], sin[:, :, -keep:]), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(layer, k, v)
-        return self.o(attention(q, k, v, mask, c.scale, c.attn_softcap).transpose(1, 2).flatten(2))
+        mask = None if mask is None else mask[:, :, -keep:]
+        return self.o(attention(q, k, v, mask, scale=c.scale, softcap=c.attn_softcap).transpose(1, 2).flatten(2))
 
 
 class GatedMlp(nn.Module):
@@ -115,8 +96,10 @@ class Block(nn.Module):
         self.mlp = GatedMlp(config.width, config.mlp_dim)
         self.post_mlp_norm = norm() if config.post_norms else nn.Identity()
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        x = x + self.post_attn_norm(self.attn(self.pre_attn_norm(x), rope, mask, cache, layer))
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int
+    ) -> Tensor:
+        x = x[:, -keep:] + self.post_attn_norm(self.attn(self.pre_attn_norm(x), rope, mask, cache, layer, keep))
         return x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
 
 
@@ -135,10 +118,18 @@ class Gemma(nn.Module):
         x = self.embed(ids)
         return x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None = None, keep: int | None = None
+    ) -> Tensor:
+        """x (B, T, D), positions (B, T), mask bool (B, 1, T, S) or None -> final hidden states of the last `keep` tokens (default all).
+
+        The last layer computes its queries and MLP for those tokens only: the others' results would feed nothing.
+        """
+        length = x.shape[1]
+        keep = length if keep is None else keep
         rope = rotary_table(positions, self.config.head_dim, self.config.rope_base)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rope, mask, cache, layer)
+            x = block(x, rope, mask, cache, layer, keep if layer == len(self.blocks) - 1 else length)
         return self.norm(x)
 
     def logits(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:

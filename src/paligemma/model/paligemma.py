@@ -79,7 +79,7 @@ class PaliGemma(nn.Module):
         full_ar = torch.cat([torch.zeros(batch, num_soft, dtype=mask_ar.dtype, device=ids.device), mask_ar], 1)
         full_valid = None if valid is None else self._with_image(valid, num_soft)
         positions = self._positions(full_valid, x)
-        return self.text(x, positions, prefix_lm_mask(full_ar, full_valid))[:, num_soft:]
+        return self.text(x, positions, prefix_lm_mask(full_ar, full_valid), keep=ids.shape[1])
 
     def prefill(self, soft: Tensor, ids: Tensor, valid: Tensor | None, cache: KVCache) -> Tensor:
         """Read image and prompt into an empty cache; every token sees all of them. `valid` (B, T) marks real prompt tokens, None = all.
@@ -92,11 +92,11 @@ class PaliGemma(nn.Module):
         x = self._join(soft, ids)
         full_valid = None if valid is None else self._with_image(valid, num_soft)
         mask = None if full_valid is None else full_valid[:, None, None, :].expand(-1, 1, x.shape[1], -1)
-        hidden = self.text(x, self._positions(full_valid, x), mask, cache)
+        hidden = self.text(x, self._positions(full_valid, x), mask, cache, keep=1 if valid is None else ids.shape[1])
         cache.advance(full_valid, x.shape[1])
         if valid is None:
             return hidden[:, -1]
-        last = num_soft + valid.shape[1] - 1 - valid.flip(1).long().argmax(1)
+        last = valid.shape[1] - 1 - valid.flip(1).long().argmax(1)
         return hidden[torch.arange(batch, device=hidden.device), last]
 
     def extend(self, ids: Tensor, cache: KVCache) -> Tensor:

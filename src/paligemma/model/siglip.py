@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VisionConfig
+from .attention import attention
 
 
 class SelfAttention(nn.Module):
@@ -22,7 +23,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

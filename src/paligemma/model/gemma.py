@@ -51,9 +51,7 @@ class Attention(nn.Module):
         self.v = nn.Linear(width, config.kv_heads * size, bias=False)
         self.o = nn.Linear(config.heads * size, width, bias=False)
 
-    def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int) -> Tensor:
         """All of x (B, T, D) gives keys and values, the last `keep` tokens ask: -> (B, keep, D)."""
         c = self.config
         cos, sin = rope
@@ -96,9 +94,7 @@ class Block(nn.Module):
         self.mlp = GatedMlp(config.width, config.mlp_dim)
         self.post_mlp_norm = norm() if config.post_norms else nn.Identity()
 
-    def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int) -> Tensor:
         x = x[:, -keep:] + self.post_attn_norm(self.attn(self.pre_attn_norm(x), rope, mask, cache, layer, keep))
         return x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
 
@@ -118,10 +114,8 @@ class Gemma(nn.Module):
         x = self.embed(ids)
         return x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None = None, keep: int | None = None
-    ) -> Tensor:
-        """x (B, T, D), positions (B, T), mask bool (B, 1, T, S) or None -> final hidden states of the last `keep` tokens (default all).
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None = None, keep: int | None = None) -> Tensor:
+        """x (B, T, D), positions (B, T), mask bool (B, 1, T or 1, S) or None -> final hidden states of the last `keep` tokens (default all).
 
         The last layer computes its queries and MLP for those tokens only: the others' results would feed nothing.
         """

@@ -91,7 +91,7 @@ class PaliGemma(nn.Module):
         batch, num_soft = soft.shape[:2]
         x = self._join(soft, ids)
         full_valid = None if valid is None else self._with_image(valid, num_soft)
-        mask = None if full_valid is None else full_valid[:, None, None, :].expand(-1, 1, x.shape[1], -1)
+        mask = None if full_valid is None else full_valid[:, None, None, :]
         hidden = self.text(x, self._positions(full_valid, x), mask, cache, keep=1 if valid is None else ids.shape[1])
         cache.advance(full_valid, x.shape[1])
         if valid is None:

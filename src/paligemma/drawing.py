@@ -1,0 +1,286 @@
+"""Pictures with boxes, masks and captions drawn on them. Pillow only; knows coordinates and strings, no results and no models.
+
+Fonts: Pillow's own covers ASCII. For other characters a font that has them is looked for among those installed (system fonts, and font
+packages of the `fonts_ttf` entry point). If none has them, accents are dropped and what remains is written as its code, such as U+4E2D.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+MIN_SIDE = 512
+"""A picture whose longer side is shorter than this is enlarged before anything is drawn on it."""
+
+FILL = 115
+"""Opacity of masks, of 255."""
+
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (51, 34, 136), (170, 68, 153), (153, 153, 51), (136, 34, 85), (17, 119, 51), (221, 221, 221), (102, 153, 204),
+)  # fmt: skip
+"""Colours that people with colour-blindness can tell apart: seven of Okabe and Ito (2008), then some of Tol's "muted" scheme (2021)."""
+
+_FONT_FILES = (
+    "NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial.ttf", "arial.ttf", "segoeui.ttf", "Arial Unicode.ttf", "ArialUnicode.ttf",
+    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc", "Hiragino Sans GB.ttc",
+    "NotoSansArabic-Regular.ttf", "NotoSansHebrew-Regular.ttf", "NotoSansDevanagari-Regular.ttf", "NotoSansThai-Regular.ttf",
+    "NotoSansBengali-Regular.ttf", "NotoSansTelugu-Regular.ttf", "Nirmala.ttf", "Tahoma.ttf",
+)  # fmt: skip
+"""Looked for in this order, in the folders where the operating system keeps fonts."""
+
+Colour: TypeAlias = tuple[int, int, int]
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Something to draw: its label, box (left, top, right, bottom) in pixels, a note such as "97%", and its mask (H, W) or None."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    note: str = ""
+    mask: np.ndarray | None = None
+
+
+def draw_shapes(image: Image.Image, shapes: Sequence[Shape]) -> Image.Image:
+    """A new RGB picture with masks (translucent, outlined), boxes and labels. One colour for each different label."""
+    picture, scale = _canvas(image)
+    unit = _unit(picture)
+    colours = dict(zip(dict.fromkeys(shape.label for shape in shapes), _cycle(COLOURS, len(shapes)), strict=False))
+    for shape in shapes:
+        if shape.mask is not None:
+            _paint_mask(picture, shape.mask, colours[shape.label], unit)
+    draw = ImageDraw.Draw(picture)
+    # Large boxes first: a small one inside stays visible.
+    placed = sorted(shapes, key=lambda s: -(s.box[2] - s.box[0]) * (s.box[3] - s.box[1]))
+    boxes = {id(shape): _inside(shape.box, scale, picture.size, unit) for shape in placed}
+    for shape in placed:
+        _outline(draw, boxes[id(shape)], colours[shape.label], unit, faint=shape.mask is not None)
+    taken: list[tuple[float, float, float, float]] = []
+    for shape in reversed(placed):
+        words = "  ".join(part for part in (_one_line(shape.label), shape.note) if part)
+        if words:
+            taken.append(_tag(picture, words, boxes[id(shape)], colours[shape.label], unit, taken))
+    return picture
+
+
+def draw_text(image: Image.Image, text: str, *, title: str = "", note: str = "") -> Image.Image:
+    """A new RGB picture with a bar under it that holds `title` (small), `text` and `note`, wrapped to the width of the picture."""
+    picture, _ = _canvas(image)
+    unit = _unit(picture)
+    margin, width = 5 * unit, max(picture.width, MIN_SIDE)
+    rows: list[tuple[str, Font, Colour]] = []
+    for words, size, colour in ((title, 7 * unit, (120, 120, 120)), (text, 10 * unit, (20, 20, 20)), (note, 7 * unit, (120, 120, 120))):
+        for line in words.splitlines() if words.strip() else ():
+            font, line = _fitting(line, size)
+            rows += [(part, font, colour) for part in _wrap(line, font, width - 2 * margin)]
+    heights = [round(1.4 * _line_height(font)) for _, font, _ in rows]
+    page = Image.new("RGB", (width, picture.height + sum(heights) + 2 * margin), (255, 255, 255))
+    page.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(page)
+    y = picture.height + margin
+    for (words, font, colour), height in zip(rows, heights, strict=True):
+        draw.text((margin, y + height / 2), words, fill=colour, font=font, anchor="lm")
+        y += height
+    return page
+
+
+def _canvas(image: Image.Image) -> tuple[Image.Image, float]:
+    """A copy to draw on, and how much larger it is than the original."""
+    picture = image.convert("RGB")
+    scale = max(1.0, MIN_SIDE / max(picture.size))
+    if scale > 1:
+        picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.BICUBIC)
+    return (picture if picture is not image else picture.copy()), scale
+
+
+def _unit(picture: Image.Image) -> int:
+    """The length, in pixels, that lines, letters and margins are multiples of."""
+    return max(2, round(max(picture.size) / 400))
+
+
+def _cycle(colours: Sequence[Colour], count: int) -> Iterable[Colour]:
+    return (colours[i % len(colours)] for i in range(count))
+
+
+def _inside(box: Sequence[float], scale: float, size: tuple[int, int], unit: int) -> tuple[float, float, float, float]:
+    """The box on the canvas, with all of its line in the picture."""
+    x0, y0, x1, y1 = (v * scale for v in box)
+    limit_x, limit_y = size[0] - 1, size[1] - 1
+    x0, y0 = min(max(x0, 0), limit_x - 1), min(max(y0, 0), limit_y - 1)
+    return x0, y0, min(max(x1, x0 + 1), limit_x), min(max(y1, y0 + 1), limit_y)
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: Colour, unit: int, *, faint: bool) -> None:
+    """A line inside the edge of the box, between two thin ones of contrasting brightness so that it shows on any background."""
+    x0, y0, x1, y1 = map(round, box)
+    width = 1 if faint else unit + 1
+    for offset, breadth, ink in ((0, 1, _contrast(colour)), (1 + width, 1, _contrast(colour)), (1, width, colour)):
+        if x1 - x0 > 2 * offset and y1 - y0 > 2 * offset:
+            draw.rectangle((x0 + offset, y0 + offset, x1 - offset, y1 - offset), outline=ink, width=breadth)
+
+
+def _paint_mask(picture: Image.Image, mask: np.ndarray, colour: Colour, unit: int) -> None:
+    """Fills the mask with a translucent colour and draws its edge, the colour outside and a thin line of contrast inside it."""
+    whole = Image.fromarray(np.asarray(mask, bool).astype(np.uint8) * 255)
+    whole = np.asarray(whole.resize(picture.size, Image.Resampling.BILINEAR)) >= 128
+    picture.paste(colour, mask=Image.fromarray(whole.astype(np.uint8) * FILL))
+    # The frame of background makes the edge of the picture an edge of the mask.
+    inner = Image.fromarray(np.pad(whole, 1).astype(np.uint8) * 255)
+    rims = []
+    for _ in range(unit + 2):
+        inner = inner.filter(ImageFilter.MinFilter(3))
+        rims.append(Image.fromarray((whole & (np.asarray(inner)[1:-1, 1:-1] == 0)).astype(np.uint8) * 255))
+    picture.paste(_contrast(colour), mask=rims[-1])
+    picture.paste(colour, mask=rims[-2])
+
+
+def _tag(
+    picture: Image.Image,
+    words: str,
+    box: tuple[float, float, float, float],
+    colour: Colour,
+    unit: int,
+    taken: list[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Writes a label at the box, wholly in the picture and off the other labels where there is room. Returns the place it takes."""
+    draw, canvas = ImageDraw.Draw(picture), picture.size
+    font, words = _fitting(words, 9 * unit)
+    pad = 2 * unit
+    words = _shorten(words, font, 0.7 * canvas[0])
+    width, height = draw.textlength(words, font) + 2 * pad, _line_height(font) + pad
+    x0, y0, x1, y1 = box
+    wishes = (
+        (x0, y0 - height),
+        (x0, y0),
+        (x0, y1),
+        (x1 - width, y0 - height),
+        (x1 - width, y1),
+        (x0, y1 - height),
+        (x1, y0),
+        (x0 - width, y0),
+    )
+    places = [_shifted(x, y, width, height, canvas) for x, y in wishes]
+    as_wished = [place for place, wish in zip(places, wishes, strict=True) if place[1] == wish[1]] or places
+    place = next((p for p in as_wished if not any(_overlap(p, other) for other in taken)), as_wished[0])
+    draw.rounded_rectangle(place, radius=unit, fill=colour, outline=_contrast(colour))
+    draw.text((place[0] + pad, (place[1] + place[3]) / 2), words, fill=_contrast(colour), font=font, anchor="lm")
+    return place
+
+
+def _shifted(x: float, y: float, width: float, height: float, canvas: tuple[int, int]) -> tuple[float, float, float, float]:
+    x = max(0, min(x, canvas[0] - 1 - width))
+    y = max(0, min(y, canvas[1] - 1 - height))
+    return x, y, x + width, y + height
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _contrast(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on it (relative luminance of WCAG 2.1)."""
+    r, g, b = ((v / 255) ** 2.2 for v in colour)
+    return (0, 0, 0) if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 else (255, 255, 255)
+
+
+# Fonts
+
+
+def _fitting(text: str, size: int) -> tuple[Font, str]:
+    """A font that has every character of `text`, and the text; or the best font there is, and the text without what it lacks."""
+    text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else f"U+{ord(c):04X}" for c in text)
+    best, lacking = _default_font(size), _lacking(_default_font(size), text)
+    for name in _font_files() if lacking else ():
+        font = _open_font(name, size)
+        less = _lacking(font, text) if font else lacking
+        if font and len(less) < len(lacking):
+            best, lacking = font, less
+        if not lacking:
+            break
+    return best, "".join(_spelled(c, best) if c in lacking else c for c in text)
+
+
+def _spelled(c: str, font: Font) -> str:
+    plain = "".join(part for part in unicodedata.normalize("NFKD", c) if not unicodedata.combining(part))
+    return plain if plain != c and not _lacking(font, plain) else f"U+{ord(c):04X}"
+
+
+def _lacking(font: Font, text: str) -> set[str]:
+    return {c for c in set(text) if not c.isspace() and not _has_glyph(font, c)}
+
+
+@functools.lru_cache(maxsize=8192)
+def _has_glyph(font: Font, c: str) -> bool:
+    """Pillow does not say which characters a font has, so the picture of `c` is compared with that of a character no font has."""
+    return _glyph(font, c) != _glyph(font, "\U0010fffe")
+
+
+def _glyph(font: Font, c: str) -> tuple[tuple[int, int], bytes]:
+    left, top, right, bottom = font.getbbox(c)
+    picture = Image.new("L", (max(1, round(right - left)), max(1, round(bottom - top))))
+    ImageDraw.Draw(picture).text((-left, -top), c, fill=255, font=font)
+    return picture.size, picture.tobytes()
+
+
+@functools.lru_cache(maxsize=64)
+def _default_font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@functools.lru_cache(maxsize=256)
+def _open_font(name: str, size: int) -> Font | None:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
+
+
+@functools.cache
+def _font_files() -> tuple[str, ...]:
+    """Names that Pillow looks up in the system's font folders, and paths of the regular fonts in installed font packages."""
+    packages = [entry.load() for entry in metadata.entry_points(group="fonts_ttf")]
+    return (*_FONT_FILES, *(path for files in packages for path in files.values() if path.endswith("-Regular.ttf")))
+
+
+def _line_height(font: Font) -> float:
+    _, top, _, bottom = font.getbbox("Ágpß|")
+    return bottom - top
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _shorten(text: str, font: Font, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    keep = next((n for n in range(min(len(text), 400), 0, -1) if font.getlength(text[:n] + "...") <= width), 0)
+    return text[:keep] + "..."
+
+
+def _wrap(text: str, font: Font, width: float) -> list[str]:
+    """Lines no wider than `width`; a word that is too wide, or a script without spaces, is broken between characters."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        candidate = f"{line} {word}" if line else word
+        if font.getlength(candidate) <= width:
+            line = candidate
+            continue
+        if line:
+            lines.append(line)
+        line = ""
+        for c in word:
+            if line and font.getlength(line + c) > width:
+                lines.append(line)
+                line = ""
+            line += c
+    return [*lines, line]

@@ -1,0 +1,86 @@
+"""Run lengths equal pycocotools; polygons give the mask back exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from paligemma.mask_formats import Polygon, compress, decompress, from_run_lengths, polygons, run_lengths
+
+masks = hnp.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans())
+
+
+def blob(seed: int, height: int = 90, width: int = 120) -> np.ndarray:
+    """Smooth noise above a threshold: parts, holes, islands in holes."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(9, 12))
+    rows, columns = np.linspace(0, 8, height), np.linspace(0, 11, width)
+    rough = np.stack([np.interp(columns, np.arange(12), row) for row in coarse])
+    return np.stack([np.interp(rows, np.arange(9), column) for column in rough.T], 1) > 0.2
+
+
+def fill(rings: tuple[Polygon, ...], height: int, width: int) -> np.ndarray:
+    """Even-odd filling, sampled at the centres of pixels."""
+    flips = np.zeros((height, width + 1), int)
+    for ring in rings:
+        for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
+            assert x0 == x1 or y0 == y1
+            flips[min(y0, y1) : max(y0, y1), x0] += 1
+    return np.cumsum(flips, 1)[:, :width] % 2 == 1
+
+
+@given(masks)
+def test_run_lengths_equal_pycocotools(mask):
+    theirs = coco.encode(np.asfortranarray(mask, np.uint8))
+    counts = run_lengths(mask)
+    assert compress(counts) == theirs["counts"].decode()
+    assert decompress(compress(counts)) == counts
+    assert np.array_equal(from_run_lengths(counts, *mask.shape), mask)
+
+
+def test_a_large_mask_survives_the_string():
+    mask = blob(3, 700, 900)
+    theirs = coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    assert compress(run_lengths(mask)) == theirs
+    assert np.array_equal(from_run_lengths(decompress(theirs), 700, 900), mask)
+
+
+@pytest.mark.parametrize("text", ["\x00", "~~~~\x7f", "o", "5é"])
+def test_a_broken_string_is_refused(text):
+    with pytest.raises(ValueError, match="run lengths"):
+        decompress(text)
+
+
+@pytest.mark.parametrize("counts", [[3], [5], [-1, 5], []])
+def test_runs_that_do_not_fill_the_mask_are_refused(counts):
+    with pytest.raises(ValueError, match="2 x 2"):
+        from_run_lengths(counts, 2, 2)
+
+
+@given(masks)
+def test_polygons_are_exact(mask):
+    assert np.array_equal(fill(polygons(mask), *mask.shape), mask)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_polygons_mean_the_same_to_pycocotools(seed):
+    mask = blob(seed)
+    runs = coco.frPyObjects([[float(v) for point in ring for v in point] for ring in polygons(mask)], *mask.shape)
+    theirs = coco.decode(coco.merge(runs)).astype(bool)
+    assert (theirs & mask).sum() / (theirs | mask).sum() >= 0.95
+
+
+def test_a_ring_with_a_hole_has_a_cut():
+    mask = np.ones((3, 3), bool)
+    mask[1, 1] = False
+    (ring,) = polygons(mask)
+    assert ring == ((0, 0), (3, 0), (3, 3), (0, 3), (0, 1), (1, 1), (1, 2), (2, 2), (2, 1), (0, 1))
+
+
+def test_corners_that_touch_are_two_parts_and_nothing_is_none():
+    assert polygons(np.eye(2, dtype=bool)) == (((0, 0), (1, 0), (1, 1), (0, 1)), ((1, 1), (2, 1), (2, 2), (1, 2)))
+    assert polygons(np.zeros((4, 4), bool)) == ()

@@ -74,11 +74,13 @@ def _randomised(module, seed: int):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
-            # 1.3 / sqrt(inputs) keeps activations of order one; vectors (norms, biases) and positions move a little from where they start.
-            spread = 0.1 if tensor.dim() < 2 or "pos_embed" in name else 1.3 * tensor[0].numel() ** -0.5
-            tensor.add_(torch.randn(tensor.shape, generator=generator) * spread) if tensor.dim() < 2 else tensor.copy_(
-                torch.randn(tensor.shape, generator=generator) * spread
-            )
+            noise = torch.randn(tensor.shape, generator=generator)
+            if tensor.dim() < 2 or "pos_embed" in name:
+                tensor.add_(0.1 * noise)  # norms, biases and positions move a little from where they start
+            else:
+                # Strong layers and weak, tied embeddings: else a random model would only repeat its last token.
+                size = 0.3 if name.startswith("text.embed") else 2.0
+                tensor.copy_(noise * size * tensor[0].numel() ** -0.5)
     return module.eval()
 
 

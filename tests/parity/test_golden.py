@@ -7,7 +7,7 @@ import torch
 
 from paligemma.model.mask_codec import MaskCodec
 
-from .golden import CONFIG, FOLDER, codec_arrays, load_tiny, reference
+from .golden import codec_arrays, load_tiny, reference
 
 BOUND = 1e-4
 

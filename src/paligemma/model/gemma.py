@@ -115,7 +115,7 @@ class Gemma(nn.Module):
         return x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None = None, keep: int | None = None) -> Tensor:
-        """x (B, T, D), positions (B, T), mask bool (B, 1, T or 1, S) or None -> final hidden states of the last `keep` tokens (default all).
+        """x (B, T, D), positions (B, T), mask bool (B, 1, T or 1, S) or None -> final states of the last `keep` tokens (default all).
 
         The last layer computes its queries and MLP for those tokens only: the others' results would feed nothing.
         """

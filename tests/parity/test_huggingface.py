@@ -1,0 +1,208 @@
+"""Equal to Hugging Face transformers: the same random weights and inputs through both, for each kind of decoder."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from paligemma.config import PaliGemmaConfig
+from tests.tiny import TINY, TINY_1, TINY_2, random_pixels
+
+from .huggingface import IMAGE_TOKEN, same_weights, their_model
+
+BOUND = 2e-5
+SUFFIX = 4
+
+
+@pytest.fixture(scope="module", params=list(TINY))
+def pair(request):
+    """(theirs, ours) with the same weights."""
+    config = TINY[request.param]
+    theirs = their_model(config)
+    return theirs, same_weights(theirs, config)
+
+
+def tokens(*shape: int, config: PaliGemmaConfig = TINY_1, seed: int = 0) -> torch.Tensor:
+    return torch.randint(6, config.text.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_image(ids: torch.Tensor, soft: int) -> torch.Tensor:
+    """Their way of saying "a picture comes first": one placeholder id per soft token."""
+    return torch.cat([torch.full((ids.shape[0], soft), IMAGE_TOKEN), ids], 1)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, bound: float = BOUND) -> None:
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < bound
+
+
+@torch.no_grad()
+def test_image_features(pair):
+    theirs, ours = pair
+    pixels = random_pixels(ours.config, 2)
+    close(ours.encode_image(pixels), theirs.get_image_features(pixels).pooler_output)
+
+
+@torch.no_grad()
+def test_logits_under_the_training_mask(pair):
+    theirs, ours = pair
+    pixels, ids = random_pixels(ours.config, 2), tokens(2, 9)
+    mask_ar = torch.zeros_like(ids)
+    mask_ar[0, 5:] = 1
+    mask_ar[1, 3:] = 1
+    soft = ours.encode_image(pixels)
+    both = with_image(ids, soft.shape[1])
+    types = torch.cat([torch.zeros(2, soft.shape[1], dtype=torch.long), mask_ar], 1)
+    expected = theirs(input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=types).logits
+    close(ours(soft, ids, mask_ar), expected[:, soft.shape[1] :])
+
+
+@torch.no_grad()
+def test_logits_of_a_prompt(pair):
+    """No suffix: everything sees everything."""
+    theirs, ours = pair
+    pixels, ids = random_pixels(ours.config, 1), tokens(1, 6)
+    soft = ours.encode_image(pixels)
+    both = with_image(ids, soft.shape[1])
+    expected = theirs(
+        input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
+    ).logits
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :])
+    close(ours.logits(ours.prefill(soft, ids, None, ours.new_cache(1, both.shape[1]))), expected[:, -1])
+
+
+@torch.no_grad()
+def test_padded_training_batch_and_loss(pair):
+    """Prompts and suffixes of unequal length, padded on the right. Their loss is a mean over the tokens of the batch."""
+    theirs, ours = pair
+    pixels, ids = random_pixels(ours.config, 3), tokens(3, 9)
+    lengths, prefixes = torch.tensor([9, 6, 8]), torch.tensor([4, 3, 7])
+    places = torch.arange(9)
+    valid = places < lengths[:, None]
+    mask_ar = (places >= prefixes[:, None]).long()
+    in_suffix = valid & (mask_ar == 1)
+    ids = ids.masked_fill(~valid, 0)
+    soft = ours.encode_image(pixels)
+    count = soft.shape[1]
+    both = with_image(ids, count)
+    ahead = torch.zeros(3, count, dtype=torch.long)
+    theirs_out = theirs(
+        input_ids=both,
+        pixel_values=pixels,
+        attention_mask=torch.cat([ahead + 1, valid.long()], 1),
+        token_type_ids=torch.cat([ahead, mask_ar], 1),
+        labels=torch.cat([ahead - 100, ids.masked_fill(~in_suffix, -100)], 1),
+    )
+    logits = ours(soft, ids, mask_ar, valid)
+    close(logits[valid], theirs_out.logits[:, count:][valid])
+    targets = ids[:, 1:].masked_fill(~in_suffix[:, 1:], -100)
+    loss = cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=-100)
+    assert loss.item() == pytest.approx(theirs_out.loss.item(), abs=1e-5)
+
+
+@torch.no_grad()
+def greedy(ours, soft, ids, valid, steps: int) -> torch.Tensor:
+    cache = ours.new_cache(len(ids), soft.shape[1] + ids.shape[1] + steps)
+    hidden = ours.prefill(soft, ids, valid, cache)
+    chosen = []
+    for _ in range(steps):
+        chosen.append(ours.logits(hidden).argmax(-1))
+        hidden = ours.extend(chosen[-1], cache)
+    return torch.stack(chosen, 1)
+
+
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+def test_greedy_tokens(pair, padding):
+    """A batch of unequal prompts. They pad on the left; we may pad on either side."""
+    theirs, ours = pair
+    pixels, ids, steps = random_pixels(ours.config, 3), tokens(3, 7), 12
+    lengths = torch.tensor([7, 7, 7] if padding == "none" else [7, 4, 6])
+    soft = ours.encode_image(pixels).detach()
+    count = soft.shape[1]
+    left = torch.arange(7) >= 7 - lengths[:, None]
+    prompt = ids.masked_fill(~left, 0)
+    # Their image comes right before the prompt, after the padding.
+    both = torch.stack(
+        [
+            torch.cat([row[:pads], torch.full((count,), IMAGE_TOKEN), row[pads:]])
+            for row, pads in zip(prompt, (7 - lengths).tolist(), strict=True)
+        ]
+    )
+    attention = torch.arange(count + 7) >= (7 - lengths)[:, None]
+    expected = theirs.generate(
+        input_ids=both,
+        pixel_values=pixels,
+        attention_mask=attention.long(),
+        token_type_ids=torch.zeros_like(both),
+        max_new_tokens=steps,
+        min_new_tokens=steps,
+        do_sample=False,
+        eos_token_id=None,
+    )[:, count + 7 :]
+    if padding == "right":
+        right = torch.arange(7) < lengths[:, None]
+        prompt = torch.zeros_like(ids).masked_scatter(right, ids[left])
+        found = greedy(ours, soft, prompt, right, steps)
+    else:
+        found = greedy(ours, soft, prompt, None if padding == "none" else left, steps)
+    assert torch.equal(found, expected)
+    assert len(found.unique()) > 4, "a model that repeats itself proves little"
+
+
+@torch.no_grad()
+def test_two_pictures_per_prompt(pair):
+    theirs, ours = pair
+    pixels, ids = random_pixels(ours.config, 2, 2), tokens(2, 5)
+    soft = ours.encode_image(pixels)
+    both = with_image(ids, soft.shape[1])
+    expected = theirs(
+        input_ids=both, pixel_values=pixels.flatten(0, 1), attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
+    ).logits
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :])
+
+
+@torch.no_grad()
+def test_final_soft_cap():
+    """Off by default here, applied by transformers 5.23 wherever a configuration records it: so capped against capped."""
+    config = dataclasses.replace(TINY_2, text=dataclasses.replace(TINY_2.text, final_softcap=1.5))
+    theirs = their_model(config, final_softcap=1.5)
+    ours = same_weights(theirs, config)
+    pixels, ids = random_pixels(config, 1), tokens(1, 6)
+    soft = ours.encode_image(pixels)
+    both = with_image(ids, soft.shape[1])
+    expected = theirs(
+        input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
+    ).logits[:, soft.shape[1] :]
+    found = ours(soft, ids, torch.zeros_like(ids))
+    close(found, expected)
+    assert found.abs().max() <= 1.5
+    uncapped = same_weights(theirs, TINY_2)(soft, ids, torch.zeros_like(ids))
+    assert torch.equal(uncapped.argmax(-1), found.argmax(-1)), "greedy answers do not depend on the cap"
+    close(1.5 * torch.tanh(uncapped / 1.5), found)
+
+
+@torch.no_grad()
+def test_bfloat16(pair):
+    """Rounding differs from step to step, so only the size of the difference is bounded: ours is no further from float32 than theirs."""
+    theirs, ours = pair
+    pixels, ids = random_pixels(ours.config, 4), tokens(4, 9)
+    zeros = torch.zeros_like(ids)
+    both = with_image(ids, ours.encode_image(pixels).shape[1])
+    exact = ours(ours.encode_image(pixels), ids, zeros)
+
+    theirs16 = their_model(ours.config).to(torch.bfloat16)
+    ours16 = same_weights(theirs16, ours.config)
+    found = ours16(ours16.encode_image(pixels), ids, zeros)
+    assert found.dtype == torch.bfloat16
+    expected = theirs16(
+        input_ids=both,
+        pixel_values=pixels.to(torch.bfloat16),
+        attention_mask=torch.ones_like(both),
+        token_type_ids=torch.zeros_like(both),
+    ).logits[:, -9:]
+    mine, their = (found - exact).square().mean().sqrt(), (expected - exact).square().mean().sqrt()
+    assert mine < 1.2 * their
+    assert mine < 0.06 * exact.std()

@@ -1,0 +1,37 @@
+"""Tasks: what to ask a PaliGemma, and how to read its answer. Strings and values; no model, no torch.
+
+A task is one module: `prompt(...)` writes the question, `target(...)` the answer a model is trained on, `parse(text)` reads an answer,
+whatever it is, without an error. To add one, write the module and add it to the tuple below.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..results import Result
+from . import answer, caption, describe_box, detect, ocr, question, refer, run, segment
+
+
+class Task(Protocol):
+    """What every module here has. `parse` gives text, or `detect.Parsed` where the answer holds boxes; `target` is its inverse."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str:
+        """One sentence, for help and tables."""
+        ...
+
+    @property
+    def result(self) -> type[Result]:
+        """What the predictor returns."""
+        ...
+
+    def prompt(self, *args: Any, **kwargs: Any) -> str: ...
+    def target(self, *args: Any, **kwargs: Any) -> str: ...
+    def parse(self, text: str, *args: Any, **kwargs: Any) -> Any: ...
+
+
+_ALL: tuple[Task, ...] = (caption, answer, question, ocr, detect, segment, refer, describe_box, run)
+
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}

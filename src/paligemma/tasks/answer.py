@@ -1,0 +1,37 @@
+"""`answer {lang} {question}` -> an answer in that language. Document and chart checkpoints take the bare question: `lang=None`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import UsageError
+from ..results import Answer
+from .languages import check_language
+
+name = "answer"
+summary = "Answer a question about the picture."
+result = Answer
+
+
+def prompt(question: str, lang: str | None = "en", choices: Sequence[str] = ()) -> str:
+    """`lang`: of the answer; None for checkpoints trained on the question alone (DocVQA, ChartQA).
+
+    `choices`: what to choose from (AI2D, A-OKVQA). The two blanks before the question are then the reference's. Raises `UsageError`
+    for an empty question or an unknown language.
+    """
+    question = question.strip()
+    if not question:
+        raise UsageError("the question is empty")
+    start = "" if lang is None else f"answer {check_language(lang)} "
+    if not choices:
+        return start + question
+    options = " \t ".join(choices)
+    return f"{start} {question} choose from: {options}"
+
+
+def target(text: str) -> str:
+    return text.strip()
+
+
+def parse(text: str) -> str:
+    return text.strip()

@@ -1,0 +1,33 @@
+"""`cap {lang}`, `caption {lang}`, `describe {lang}` -> what the picture shows, in a line, a sentence or several."""
+
+from __future__ import annotations
+
+import difflib
+
+from ..errors import UsageError
+from ..results import Caption
+from .languages import check_language
+
+name = "caption"
+summary = "Say what is there, in a language of your choice."
+result = Caption
+
+LENGTHS = {"short": "cap", "normal": "caption", "long": "describe"}
+"""Length -> the word the prompt starts with: like the text beside a picture on the web, one sentence, a description."""
+
+
+def prompt(lang: str = "en", length: str = "normal") -> str:
+    """Raises `UsageError` for an unknown language or length."""
+    if length not in LENGTHS:
+        close = difflib.get_close_matches(str(length), LENGTHS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else None
+        raise UsageError(f"a caption can be {', '.join(LENGTHS)}; {length!r} is none of them", hint=hint)
+    return f"{LENGTHS[length]} {check_language(lang)}"
+
+
+def target(text: str) -> str:
+    return text.strip()
+
+
+def parse(text: str) -> str:
+    return text.strip()

@@ -1,0 +1,26 @@
+"""`question {lang} {answer}` -> a question that the picture answers so. The answer is in English, the question in `lang`."""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+from ..results import Question
+from .languages import check_language
+
+name = "question"
+summary = "Ask a question that has the given answer."
+result = Question
+
+
+def prompt(answer: str, lang: str = "en") -> str:
+    """Raises `UsageError` for an empty answer or an unknown language."""
+    if not answer.strip():
+        raise UsageError("the answer to find a question for is empty")
+    return f"question {check_language(lang)} {answer.strip()}"
+
+
+def target(text: str) -> str:
+    return text.strip()
+
+
+def parse(text: str) -> str:
+    return text.strip()

@@ -1,0 +1,40 @@
+"""The bare sentence of RefCOCO checkpoints -> one box and mask without a label: `<loc>x4<seg>x16`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ..errors import UsageError
+from ..results import Masks
+from . import segment
+from .detect import Bins, Parsed, Vocabulary
+
+name = "refer"
+summary = "Outline what a sentence means, with a RefCOCO checkpoint."
+result = Masks
+
+
+def prompt(sentence: str) -> str:
+    """Raises `UsageError` if it is empty."""
+    if not sentence.strip():
+        raise UsageError("the sentence that says what to outline is empty")
+    return sentence.strip()
+
+
+def target(bins: Bins, codes: Sequence[int]) -> str:
+    return segment.target([("", bins, codes)])
+
+
+def parse(text: str, sentence: str = "") -> Parsed:
+    """At most one object; `sentence` becomes its label. What follows the first 20 tokens is ignored, as the reference does."""
+    return _label(segment.parse(text), sentence)
+
+
+def parse_ids(ids: Sequence[int], tokenizer: Vocabulary, sentence: str = "") -> Parsed:
+    """As `parse`, from token ids: see `detect.parse_ids`."""
+    return _label(segment.parse_ids(ids, tokenizer), sentence)
+
+
+def _label(parsed: Parsed, sentence: str) -> Parsed:
+    return dataclasses.replace(parsed, objects=tuple(dataclasses.replace(o, label=sentence) for o in parsed.objects[:1]))

@@ -1,0 +1,22 @@
+"""Any prompt, exactly as the model was trained on it: also the bare questions of document and chart checkpoints."""
+
+from __future__ import annotations
+
+from ..results import Text
+
+name = "run"
+summary = "Any prompt, exactly as the model was trained on it."
+result = Text
+
+
+def prompt(text: str) -> str:
+    """The text itself, not even stripped. An empty prompt is one the reference allows."""
+    return text
+
+
+def target(text: str) -> str:
+    return text
+
+
+def parse(text: str) -> str:
+    return text

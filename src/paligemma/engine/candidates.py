@@ -1,0 +1,96 @@
+"""Logits of the tokens that may come next, computed for those rows of the output matrix only, and what their probabilities say.
+
+Axes: B batch, C candidate columns (ids ascending), L location columns among them, n tokens looked at per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..model.paligemma import PaliGemma
+from .options import LOC_WINDOW, Allowed
+
+_WIDE = 64
+"""Ranges at least this long are read from the output matrix in place; rows of shorter ones are gathered together."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`logits` (B, C) float32, -inf where a row may not choose that column. `ids` (C,): the columns' token ids, None if column = id.
+    `loc`: the columns that are location tokens."""
+
+    logits: Tensor
+    ids: Tensor | None
+    loc: slice
+
+    def token(self, columns: Tensor) -> Tensor:
+        return columns if self.ids is None else self.ids[columns]
+
+    def measure(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """columns (B, n) -> their log-probability, probability (of a location: with its neighbours) and kind probability, (B, n) each."""
+        total = self.logits.logsumexp(-1, keepdim=True)
+        logprob = self.logits.gather(1, columns) - total
+        loc_probs = (self.logits[:, self.loc] - total).exp()
+        any_loc = loc_probs.sum(-1, keepdim=True)
+        bins = torch.arange(self.loc.start, self.loc.stop, device=columns.device) if self.ids is None else self.ids[self.loc]
+        near = (bins - self.token(columns)[..., None]).abs() <= LOC_WINDOW
+        window = (near * loc_probs[:, None]).sum(-1)
+        is_loc = (columns >= self.loc.start) & (columns < self.loc.stop)
+        return logprob, torch.where(is_loc, window, logprob.exp()), torch.where(is_loc, any_loc, 1.0 - any_loc).clamp(0.0, 1.0)
+
+
+def candidates(model: PaliGemma, hidden: Tensor, allowed: Sequence[Allowed | None], loc: range) -> Candidates:
+    """hidden (B, D), what each row allows (None: anything) -> the candidates of all rows.
+
+    Only the union of what the rows allow is computed; each row's own limits are then set to -inf.
+    """
+    own = [None if a is None else tuple(a.ranges) for a in allowed]
+    if all(ranges is None for ranges in own):
+        return Candidates(model.logits(hidden).float(), None, slice(loc.start, loc.stop))
+    if any(ranges is None for ranges in own):
+        logits = model.logits(hidden).float()
+        union = [range(logits.shape[-1])]
+        ids, columns = None, slice(loc.start, loc.stop)
+    else:
+        union = merge([r for ranges in own if ranges is not None for r in ranges])
+        logits = _rows(model, hidden, union).float()
+        ids = torch.cat([torch.arange(r.start, r.stop) for r in union]).to(hidden.device)
+        columns = slice(_column(union, loc.start), _column(union, loc.stop))
+    if any(ranges is not None and list(ranges) != union for ranges in own):
+        keep = torch.zeros(logits.shape, dtype=torch.bool)
+        for row, ranges in enumerate(own):
+            for r in union if ranges is None else ranges:
+                start = _column(union, r.start)
+                keep[row, start : start + len(r)] = True
+        logits = logits.masked_fill_(~keep.to(logits.device), float("-inf"))
+    return Candidates(logits, ids, columns)
+
+
+def merge(ranges: Sequence[range]) -> list[range]:
+    """Ranges in any order, overlapping or touching -> the same ids as sorted ranges with gaps between."""
+    merged: list[range] = []
+    for r in sorted(ranges, key=lambda r: r.start):
+        if merged and r.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, r.stop))
+        else:
+            merged.append(r)
+    return merged
+
+
+def _column(union: Sequence[range], id: int) -> int:
+    """How many ids of the union are below `id`."""
+    return sum(min(max(id - r.start, 0), len(r)) for r in union)
+
+
+def _rows(model: PaliGemma, hidden: Tensor, union: Sequence[range]) -> Tensor:
+    """Logits of the ids in `union`, in order. Wide ranges are slices of the matrix (no copy), the narrow ones one gathered product."""
+    narrow = [r for r in union if len(r) < _WIDE]
+    pieces = iter(())
+    if narrow:
+        index = torch.tensor([id for r in narrow for id in r], device=hidden.device)
+        pieces = iter(model.logits(hidden, index).split([len(r) for r in narrow], dim=-1))
+    return torch.cat([next(pieces) if len(r) < _WIDE else model.logits(hidden, slice(r.start, r.stop)) for r in union], dim=-1)

@@ -76,7 +76,8 @@ def _randomised(module, seed: int):
         for name, tensor in module.state_dict().items():
             noise = torch.randn(tensor.shape, generator=generator)
             if tensor.dim() < 2 or "pos_embed" in name:
-                tensor.add_(0.1 * noise)  # norms, biases and positions move a little from where they start
+                start = tensor if "norm" in name else 0.0  # norms stay near the zero or one they start from
+                tensor.copy_(start + 0.1 * noise)
             else:
                 # Strong layers and weak, tied embeddings: else a random model would only repeat its last token.
                 size = 0.3 if name.startswith("text.embed") else 2.0

@@ -63,7 +63,7 @@ def their_model(config: PaliGemmaConfig, seed: int = 0, final_softcap: float | N
         for name, weight in model.named_parameters():
             size = 0.3 if "embed_tokens" in name else 2.0  # else a random model would only repeat its last token
             spread = 0.1 if weight.dim() < 2 or "position" in name else size * weight[0].numel() ** -0.5
-            start = weight if weight.dim() < 2 else 0.0
+            start = weight if "norm" in name else 0.0
             weight.copy_(start + torch.randn(weight.shape, generator=generator) * spread)
     return model
 

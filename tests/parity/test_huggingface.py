@@ -187,7 +187,7 @@ def test_final_soft_cap():
 @torch.no_grad()
 def test_bfloat16(pair):
     """Rounding differs from step to step, so only the size of the difference is bounded: ours is no further from float32 than theirs."""
-    theirs, ours = pair
+    _, ours = pair
     pixels, ids = random_pixels(ours.config, 4), tokens(4, 9)
     zeros = torch.zeros_like(ids)
     both = with_image(ids, ours.encode_image(pixels).shape[1])

@@ -13,7 +13,8 @@ MASKED = -2.3819763e38
 """What a hidden logit becomes: finite, so that a row which sees nothing (padding) stays finite too; as in the reference."""
 
 MAX_SCORES = 2**24
-"""Scores held at once where no fused kernel serves (64 MB): longer sequences go through in slices of their queries."""
+"""Scores held at once where no fused kernel serves (64 MB): longer sequences go through in slices of their queries, unless gradients
+need all of them anyway."""
 
 
 def attention(
@@ -46,7 +47,7 @@ def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
     """q (B, K, G * T, H), mask (B, 1, G * T or 1, S) -> (B, K, G * T, H)."""
     keys = k.float().transpose(-1, -2)
-    step = max(1, MAX_SCORES // (k.shape[0] * k.shape[1] * k.shape[2]))
+    step = q.shape[2] if torch.is_grad_enabled() else max(1, MAX_SCORES // (k.shape[0] * k.shape[1] * k.shape[2]))
     slices = []
     for start in range(0, q.shape[2], step):
         rows = slice(start, start + step)

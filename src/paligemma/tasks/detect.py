@@ -143,7 +143,6 @@ class Vocabulary(Protocol):
     seg: range
 
     def decode(self, ids: Sequence[int]) -> str: ...
-    def piece(self, id: int) -> str: ...
 
 
 def parse_ids(ids: Sequence[int], tokenizer: Vocabulary, classes: Sequence[str] | None = None) -> Parsed:
@@ -211,10 +210,10 @@ def _id_units(ids: Sequence[int], tokenizer: Vocabulary) -> Iterator[_Unit]:
     while place < len(ids):
         id, start = ids[place], place
         if id in tokenizer.loc:
-            yield _Unit("loc", tokenizer.piece(id), id - tokenizer.loc.start, place, place + 1)
+            yield _Unit("loc", tokenizer.decode([id]), id - tokenizer.loc.start, place, place + 1)
         elif id in tokenizer.seg:
-            yield _Unit("seg", tokenizer.piece(id), id - tokenizer.seg.start, place, place + 1)
-        elif ";" in tokenizer.piece(id):
+            yield _Unit("seg", tokenizer.decode([id]), id - tokenizer.seg.start, place, place + 1)
+        elif ";" in tokenizer.decode([id]):
             # The piece may hold more than the separator.
             for unit in _plain_units(tokenizer.decode([id]), 0):
                 yield dataclasses.replace(unit, start=place, end=place + 1)
@@ -226,7 +225,7 @@ def _id_units(ids: Sequence[int], tokenizer: Vocabulary) -> Iterator[_Unit]:
 
 
 def _is_label(id: int, tokenizer: Vocabulary) -> bool:
-    return id not in tokenizer.loc and id not in tokenizer.seg and ";" not in tokenizer.piece(id)
+    return id not in tokenizer.loc and id not in tokenizer.seg and ";" not in tokenizer.decode([id])
 
 
 def _assemble(units: Iterator[_Unit]) -> Parsed:

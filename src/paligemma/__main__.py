@@ -1,0 +1,8 @@
+"""`python -m paligemma` is `paligemma`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

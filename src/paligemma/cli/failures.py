@@ -1,0 +1,83 @@
+"""Errors at the edge: whatever went wrong -> one line on stderr, a hint, an exit code. Knows every kind, asks for none to be imported."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import traceback
+
+from ..errors import PaliGemmaError, ResourceError, UsageError
+
+STDIN = "/dev/stdin"
+"""Stands for a lone `-` while the parser looks at the words: to the parser a `-` is an option without a name."""
+
+_LACK = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only", errno.EACCES: "not_allowed", errno.EMFILE: "too_many_files"}
+
+
+class Stopped(BaseException):
+    """The process was asked to end (SIGTERM)."""
+
+
+def stop(signum: int, frame: object) -> None:
+    """Signal handler: let `finally` blocks run, then end."""
+    raise Stopped
+
+
+def visible(text: str) -> str:
+    """A name that stays on its line and cannot steer a terminal: control characters, line ends, direction marks, broken bytes as escapes."""
+    steering = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(steering, lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def lines(error: PaliGemmaError) -> str:
+    """`error[code]: what` and, where there is one, `hint: what to do`."""
+    text = f"error[{error.code}]: {visible(error.message)}"
+    return f"{text}\nhint: {visible(error.hint)}" if error.hint else text
+
+
+def report(error: BaseException, *, debug: bool = False) -> int:
+    """Print the error and return the exit code that goes with it."""
+    if isinstance(error, BrokenPipeError):
+        # The reader left (`| head`). Python would complain again when it flushes stdout at exit: give it somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, Stopped):
+        return 143
+    told = explain(error)
+    if told is None:
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"error[bug]: {visible(message)}\nhint: this should not happen; please report it with the output of --debug", file=sys.stderr)
+        return 1
+    print(lines(told), file=sys.stderr)
+    return told.exit_code
+
+
+def explain(error: BaseException) -> PaliGemmaError | None:
+    """The error in the words of `paligemma.errors`, None when it is a bug of ours."""
+    if isinstance(error, PaliGemmaError):
+        return error
+    if type(error).__module__.startswith("cyclopts"):
+        chain = getattr(error, "command_chain", None) or ()
+        return UsageError(one_line(error), hint=f"see {' '.join(('paligemma', *chain, '--help'))}")
+    if isinstance(error, OSError) and error.errno in _LACK:
+        return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return ResourceError(
+            f"out of memory: {one_line(error) or 'the system refused an allocation'}",
+            hint="use a smaller --batch, fewer --frames, --dtype bfloat16 or a smaller model",
+            code="out_of_memory",
+        )
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """The message of a foreign error: its first line, without a full stop."""
+    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

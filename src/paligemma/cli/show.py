@@ -1,0 +1,63 @@
+"""Results for people and for programs: readable text, JSON lines, drawn files. Knows results, not how they were made."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PaliGemmaError, UsageError
+from .failures import visible
+
+if TYPE_CHECKING:
+    from ..results import Result
+
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def as_text(result: Result, name: str | None = None) -> str:
+    """A result as people read it; `name` says of which input, where there are several."""
+    text = str(result)
+    if name is None:
+        return text
+    return f"{visible(name)}:\n{textwrap.indent(text, '  ')}" if "\n" in text else f"{visible(name)}: {text}"
+
+
+def as_json(value: dict[str, Any]) -> str:
+    """One line of JSON, readable in any script. What could end the line early, steer a terminal or is no text becomes an escape."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def error_dict(error: PaliGemmaError) -> dict[str, Any]:
+    """An error as JSON values."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+class Drawings:
+    """Where drawn results go: one file for one input, a folder with a new name for each of several."""
+
+    def __init__(self, out: Path, several: bool):
+        self._file = out if out.suffix and not out.is_dir() else None
+        self._folder = out
+        self._used: set[str] = set()
+        if self._file and several:
+            raise UsageError(f"--out {out} names one picture, but there are several inputs", hint="give a folder: --out drawn")
+        if self._file and out.suffix.lower() not in PICTURE_ENDINGS:
+            raise UsageError(f"--out {out}: no picture format of ours ends in {out.suffix}", hint=f"use {', '.join(PICTURE_ENDINGS)} or a folder")
+
+    def save(self, result: Result, name: str) -> Path:
+        """Draw the result of the input called `name`; returns the file written."""
+        path = self._file or self._folder / self._new_name(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.draw().save(path)
+        return path
+
+    def _new_name(self, name: str) -> str:
+        stem = re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("._") or "picture"
+        candidates = (f"{stem}-{number}.png" if number > 1 else f"{stem}.png" for number in range(1, len(self._used) + 2))
+        chosen = next(candidate for candidate in candidates if candidate not in self._used)
+        self._used.add(chosen)
+        return chosen

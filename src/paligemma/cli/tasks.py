@@ -1,0 +1,104 @@
+"""The commands that ask a picture. Each says which method of the predictor answers; `batch` does the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ..errors import UsageError
+from .batch import ask_all
+from .options import Images, TaskOptions, named
+
+DEFAULTS = TaskOptions()
+
+Language = Annotated[str, Parameter(help="Two letters: en, de, fr, es, zh, ... A model speaks the languages it was trained on.")]
+Length = Literal["short", "normal", "long"]
+
+
+def caption(images: Images, /, *, lang: Language = "en", length: Length = "normal", options: TaskOptions = DEFAULTS) -> int:
+    """Say in one sentence what is there."""
+    return ask_all("caption", images, options, lambda model, inputs, **how: model.caption(inputs, lang=lang, length=length, **how))
+
+
+def ask(
+    images: Images,
+    question: Annotated[str, named("QUESTION", "In plain words, in the language of --lang.")],
+    /,
+    *,
+    lang: Language = "en",
+    options: TaskOptions = DEFAULTS,
+) -> int:
+    """Answer a question."""
+    return ask_all("ask", images, options, lambda model, inputs, **how: model.ask(inputs, question, lang=lang, **how))
+
+
+def detect(
+    images: Images,
+    what: Annotated[str, named("NAMES", "What to find, several names separated by `;`.")],
+    /,
+    *,
+    options: TaskOptions = DEFAULTS,
+) -> int:
+    """Find things and box them."""
+    return ask_all("detect", images, options, lambda model, inputs, **how: model.detect(inputs, names(what), **how))
+
+
+def segment(
+    images: Images,
+    what: Annotated[str, named("NAMES", "What to outline: names or a description, several separated by `;`.")],
+    /,
+    *,
+    options: TaskOptions = DEFAULTS,
+) -> int:
+    """Find things and outline them."""
+    return ask_all("segment", images, options, lambda model, inputs, **how: model.segment(inputs, names(what), **how))
+
+
+def ocr(images: Images, /, *, options: TaskOptions = DEFAULTS) -> int:
+    """Read the text."""
+    return ask_all("ocr", images, options, lambda model, inputs, **how: model.ocr(inputs, **how))
+
+
+def question(
+    images: Images,
+    answer: Annotated[str, named("ANSWER", "In English.")],
+    /,
+    *,
+    lang: Language = "en",
+    options: TaskOptions = DEFAULTS,
+) -> int:
+    """Ask a question that has this answer."""
+    return ask_all("question", images, options, lambda model, inputs, **how: model.question(inputs, answer, lang=lang, **how))
+
+
+def describe_box(
+    images: Images,
+    box: Annotated[str, named("BOX", "Left, top, right, bottom in pixels: 10,20,110,220.")],
+    /,
+    *,
+    lang: Language = "en",
+    options: TaskOptions = DEFAULTS,
+) -> int:
+    """Say what a box holds."""
+    corners = edges(box)
+    return ask_all("describe-box", images, options, lambda model, inputs, **how: model.describe_box(inputs, corners, lang=lang, **how))
+
+
+def run(images: Images, prompt: Annotated[str, named("PROMPT", "Used as it is.")], /, *, options: TaskOptions = DEFAULTS) -> int:
+    """Any prompt, exactly as the model was trained on it."""
+    return ask_all("run", images, options, lambda model, inputs, **how: model.run(inputs, prompt, **how))
+
+
+def names(text: str) -> list[str]:
+    """'cat ; dog' -> ['cat', 'dog']"""
+    return [name.strip() for name in text.split(";") if name.strip()]
+
+
+def edges(text: str) -> tuple[float, float, float, float]:
+    """'10, 20, 110, 220' -> left, top, right, bottom."""
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(f"{text!r} is not a box", hint="left, top, right, bottom in pixels, for example 10,20,110,220") from None
+    return x0, y0, x1, y1

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from paligemma.config import PaliGemmaConfig
+from paligemma.nano.objective import suffix_loss
 from tests.tiny import TINY, TINY_1, TINY_2, random_pixels
 
 from .huggingface import IMAGE_TOKEN, same_weights, their_model
@@ -206,3 +207,27 @@ def test_bfloat16(pair):
     mine, their = (found - exact).square().mean().sqrt(), (expected - exact).square().mean().sqrt()
     assert mine < 1.2 * their
     assert mine < 0.06 * exact.std()
+
+
+@torch.no_grad()
+def test_training_losses_agree_where_suffixes_are_equally_long(pair):
+    """Theirs is a mean over all suffix tokens, the reference's a mean of each example's mean: the same unless lengths differ."""
+    theirs, ours = pair
+    pixels, ids = random_pixels(ours.config, 2), tokens(2, 8)
+    soft = ours.encode_image(pixels)
+    count = soft.shape[1]
+    both = with_image(ids, count)
+    for ends, same in (([8, 8], True), ([8, 5], False)):
+        places = torch.arange(8).expand(2, -1)
+        mask_ar = (places >= 4).long()
+        mask_loss = mask_ar * (places < torch.tensor(ends)[:, None])
+        ahead = torch.zeros(2, count, dtype=torch.long)
+        their_loss = theirs(
+            input_ids=both,
+            pixel_values=pixels,
+            attention_mask=torch.ones_like(both),
+            token_type_ids=torch.cat([ahead, mask_ar], 1),
+            labels=torch.cat([ahead - 100, ids.masked_fill(mask_loss == 0, -100)], 1),
+        ).loss
+        our_loss = suffix_loss(ours(soft, ids[:, :-1], mask_ar[:, :-1]), ids[:, 1:], mask_loss[:, 1:])
+        assert (our_loss.item() == pytest.approx(their_loss.item(), abs=1e-5)) == same

@@ -26,7 +26,7 @@ def attention(
     Scores and their softmax are float32. Torch's fused kernel serves wherever it can: it knows no soft-cap, and its backward pass on a
     CPU is far slower than plain products, so training there goes the plain way.
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     groups = q.shape[1] // k.shape[1]
     # Query heads that share a key/value head become more queries of it, so that keys and values are never repeated in memory: decoding
     # with one key/value head is more than ten times faster this way than with the kernel's own handling of groups.
@@ -34,9 +34,9 @@ def attention(
     if mask is not None and mask.shape[2] > 1:
         mask = mask.repeat(1, 1, groups, 1)
     if softcap is not None or (q.device.type == "cpu" and torch.is_grad_enabled()):
-        return _plain(folded, k, v, mask, scale, softcap).reshape(q.shape)
+        return _plain(folded, k, v, mask, factor, softcap).reshape(q.shape)
     bias = None if mask is None else _bias(mask, q.dtype)
-    return F.scaled_dot_product_attention(folded, k, v, attn_mask=bias, scale=scale).reshape(q.shape)
+    return F.scaled_dot_product_attention(folded, k, v, attn_mask=bias, scale=factor).reshape(q.shape)
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,8 +15,6 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -71,13 +69,10 @@ def open_image(
         return _upright(source, name)
     if isinstance(source, np.ndarray):
         return _flatten(_from_array(source, limits, name))
-    if hasattr(source, "read"):
-        source = source.read(limits.max_bytes + 1)
-    if not isinstance(source, bytes | bytearray | memoryview):
-        raise InputError(f"{name}: expected a path, bytes, a Pillow image or a numpy array, found {type(source).__name__}")
-    if len(source) > limits.max_bytes:
+    data = source if isinstance(source, bytes) else _all_bytes(source, limits, name)
+    if len(data) > limits.max_bytes:
         raise InputError(f"{name}: more than the allowed {limits.max_bytes:,} bytes", code="image_too_large")
-    return _read(io.BytesIO(source), limits, name)
+    return _read(io.BytesIO(data), limits, name)
 
 
 def printable(text: str) -> str:
@@ -102,23 +97,30 @@ def to_pixels(image: Image.Image, size: int, resize: Resize = "bicubic") -> np.n
 # Reading
 
 
-@contextmanager
-def _opened(path: Path, limits: Limits, name: str) -> Iterator[IO[bytes]]:
+def _opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
     try:
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            raise InputError(f"{name}: a folder, expected a picture")
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe or a device could block, or never end
-            raise InputError(f"{name}: not a regular file")
-        if found.st_size > limits.max_bytes:
-            raise InputError(f"{name}: {found.st_size:,} bytes, at most {limits.max_bytes:,} are allowed", code="image_too_large")
-        file = open(path, "rb")
-    except FileNotFoundError:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_size <= limits.max_bytes:
+            return path.open("rb")
+    except (FileNotFoundError, ValueError):  # ValueError: a NUL in the name
         raise InputError(f"{name}: no such file", code="not_found") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"{name}: cannot be opened ({getattr(error, 'strerror', None) or error})") from error
-    with file:
-        yield file
+    except OSError as error:
+        raise InputError(f"{name}: cannot be opened ({error.strerror})") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{name}: a folder, expected a picture")
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe or a device could block, or never end
+        raise InputError(f"{name}: not a regular file")
+    raise InputError(f"{name}: {found.st_size:,} bytes, at most {limits.max_bytes:,} are allowed", code="image_too_large")
+
+
+def _all_bytes(source: object, limits: Limits, name: str) -> bytes:
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    read = getattr(source, "read", None)
+    data = read(limits.max_bytes + 1) if read else None
+    if not isinstance(data, bytes):
+        raise InputError(f"{name}: expected a path, bytes, a binary file, a Pillow image or an array, found {type(source).__name__}")
+    return data
 
 
 def _read(file: IO[bytes], limits: Limits, name: str) -> Image.Image:
@@ -218,13 +220,17 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     except Exception as error:  # as in `_header`
         what = "cut short" if "truncated" in str(error) else "damaged"
         raise InputError(f"{name}: the {image.format or 'picture'} data is {what}", code="image_damaged") from error
-    turn = _UPRIGHT.get(_orientation(image))
-    return flat if turn is None else flat.transpose(turn)
+    turn = _turn(image)
+    if turn is None:
+        return flat
+    turned = flat.transpose(turn)
+    turned.info.clear()  # the EXIF in it would have the picture turned again
+    return turned
 
 
-def _orientation(image: Image.Image) -> object:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        return image.getexif().get(_ORIENTATION)
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a picture with broken EXIF is a picture without EXIF; Pillow's parser raises many types
         return None
 
@@ -315,7 +321,7 @@ def _bilinear(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _neighbours(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `size` output pixels: the two input pixels it lies between, and how far it is from the first. float32 as in TensorFlow."""
+    """For each of `size` output pixels, the two input pixels it lies between and how far it is from the first; float32 as in TensorFlow."""
     scale = np.float32(length) / np.float32(size)
     centre = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     first = np.floor(centre)

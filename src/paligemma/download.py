@@ -1,0 +1,116 @@
+"""One file from the web, with care: https only, public addresses only, bounded in bytes and time, no proxies, no cookies.
+
+The address that is checked is the address that is dialled, at each redirect anew, so a name cannot change its meaning in between.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from .errors import InputError
+from .image import printable
+
+MAX_BYTES = 20 << 20
+SECONDS = 30.0
+
+
+def fetch(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> bytes:
+    """What lies at an https address.
+
+    Raises `InputError` for another scheme, an address inside a private network, an answer that is not 200, and too many bytes or seconds.
+    """
+    name = printable(url)
+    deadline = time.monotonic() + seconds
+    request = urllib.request.Request(url, headers={"User-Agent": "paligemma", "Accept-Encoding": "identity"})
+    try:
+        _check(urllib.parse.urlsplit(url))
+        with _opener().open(request, timeout=seconds / 3) as response:
+            return _body(response, max_bytes, deadline)
+    except InputError as error:
+        raise InputError(f"{name}: {error.message}", code="download_failed") from error
+    except urllib.error.HTTPError as error:
+        raise InputError(f"{name}: the server answers {error.code}", code="download_failed") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and timeouts are OSErrors, a malformed URL a ValueError
+        reason = printable(str(getattr(error, "reason", error)))[:120]
+        raise InputError(f"{name}: cannot be fetched ({reason})", code="download_failed") from error
+
+
+def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -> bytes:
+    """Read piece by piece: a length in a header proves nothing, and a server may drip."""
+    data = bytearray()
+    while piece := response.read1(1 << 16):
+        data += piece
+        if len(data) > max_bytes:
+            raise InputError(f"more than the allowed {max_bytes:,} bytes")
+        if time.monotonic() > deadline:
+            raise InputError("the download takes too long")
+    return bytes(data)
+
+
+def _check(url: urllib.parse.SplitResult) -> None:
+    if url.scheme != "https":
+        raise InputError(f"expected an https address, found {url.scheme or 'no scheme'}")
+    if not url.hostname or url.username is not None or url.password is not None:
+        raise InputError("expected an address with a host and without a user name")
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Only what is added here is followed: no http, ftp, file or data addresses, no proxies from the environment."""
+    opener = urllib.request.OpenerDirector()
+    handlers = (_Https(), _Redirects(), urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
+    for handler in (*handlers, urllib.request.UnknownHandler()):
+        opener.add_handler(handler)
+    return opener
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = 3
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> urllib.request.Request | None:
+        _check(urllib.parse.urlsplit(newurl))
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_PublicConnection, req)
+
+
+class _PublicConnection(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        # As the base class does it, but to an address that was looked at. The certificate is checked against the name.
+        connection = _connect(self.host, self.port, self.timeout)
+        self.sock = ssl.create_default_context().wrap_socket(connection, server_hostname=self.host)
+
+
+def _connect(host: str, port: int, timeout: float | None) -> socket.socket:
+    """A connection to a public address of `host`. A name that also has a private address is refused."""
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+    if not all(map(_is_public, addresses)):
+        raise InputError("the host is not on the public internet")
+    failure: OSError = OSError("the host has no address")
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), timeout)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        # Addresses that carry an IPv4 address inside count as what they carry.
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if ip in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast

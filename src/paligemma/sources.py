@@ -1,0 +1,126 @@
+"""IMAGE arguments of the command line -> named inputs, in order. Nothing is opened here, so that one bad file does not stop the others.
+
+cat.jpg  clip.mp4      a picture, a video (by its name's ending)
+photos/                every picture and video below it, 2.png before 10.png, hidden files left out
+"photos/*.jpg"         a pattern, when no file has that very name; ** goes through folders
+-                      a picture on standard input
+https://...            only when allowed
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+from PIL import Image
+
+from .download import fetch
+from .errors import InputError, UsageError
+from .image import Clip, open_image, printable
+from .video import DEFAULT_FRAMES, sample_frames
+from .video import EXTENSIONS as VIDEO_EXTENSIONS
+
+IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".avif", ".heic", ".heif"})
+"""What is picked up from a folder. A file that is named on the command line is opened whatever it is called."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input. `name` is fit for a terminal; `path` is set where there is a file."""
+
+    name: str
+    kind: Literal["image", "video"]
+    path: Path | None = None
+    _open: Callable[[], Image.Image | Clip] = field(kw_only=True, repr=False, compare=False)
+
+    def open(self) -> Image.Image | Clip:
+        """Read it now: an image, or the frames of a video. Raises `InputError` naming it when that fails."""
+        return self._open()
+
+
+def expand(
+    arguments: Iterable[str], *, allow_urls: bool = False, stdin: IO[bytes] | None = None, frames: int = DEFAULT_FRAMES
+) -> list[Source]:
+    """The inputs meant by `arguments`, duplicates kept. `frames` is how many pictures are taken from a video.
+
+    An argument that matches nothing becomes a source that fails when it is opened. Only a web address that is not allowed raises at
+    once, `UsageError`.
+    """
+    standard_input = functools.cache(functools.partial(_read_stdin, stdin))
+    sources: list[Source] = []
+    for argument in arguments:
+        if argument == "-":
+            sources.append(Source("standard input", "image", _open=standard_input))
+        elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", argument):
+            sources.append(_url(argument, allow_urls))
+        else:
+            sources.extend(_file(path, frames) for path in _paths(argument))
+    return sources
+
+
+def _paths(argument: str) -> list[Path]:
+    """Files meant by a name, a folder or a pattern; a name that is not there stands for itself."""
+    path = Path(argument)
+    if os.path.isdir(path):
+        return list(_below(path)) or [path]
+    if not os.path.lexists(path) and glob.has_magic(argument):
+        found = [Path(name) for name in glob.glob(argument, recursive=True)]
+        return sorted((file for file in found if not os.path.isdir(file)), key=natural_order) or [path]
+    return [path]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Pictures and videos in a folder and its subfolders. Hidden ones are left out, links to other folders are not followed."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_order)
+        for name in sorted(files, key=natural_order):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS:
+                yield Path(where, name)
+
+
+def natural_order(path: Path | str) -> list[tuple[int, int, str]]:
+    """Sorting key: runs of digits count as numbers, upper and lower case are alike."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts if part] + [(2, 0, str(path))]
+
+
+def _file(path: Path, frames: int) -> Source:
+    name = printable(str(path))
+    if path.suffix.lower() in VIDEO_EXTENSIONS:
+        return Source(name, "video", path, _open=functools.partial(_video, path, frames))
+    return Source(name, "image", path, _open=functools.partial(_picture, path, name))
+
+
+def _picture(path: Path, name: str) -> Image.Image:
+    if os.path.isdir(path):
+        raise InputError(f"{name}: there are no pictures or videos in this folder", code="not_found")
+    if glob.has_magic(str(path)) and not os.path.lexists(path):
+        raise InputError(f"{name}: no file matches this pattern", code="not_found")
+    return open_image(path, name=name)
+
+
+def _video(path: Path, frames: int) -> Clip:
+    return Clip(tuple(sample_frames(path, frames)))
+
+
+def _read_stdin(stdin: IO[bytes] | None) -> Image.Image:
+    stream = stdin or sys.stdin.buffer
+    if stream.isatty():
+        raise InputError(
+            "standard input: a picture was expected, but this is a terminal", hint="pipe a file in: paligemma caption - < cat.jpg"
+        )
+    return open_image(stream, name="standard input")
+
+
+def _url(address: str, allowed: bool) -> Source:
+    name = printable(address)
+    if not allowed:
+        raise UsageError(f"{name}: web addresses are fetched only when asked for", hint="pass --allow-urls, or download the picture first")
+    return Source(name, "image", _open=lambda: open_image(fetch(address), name=name))

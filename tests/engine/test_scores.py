@@ -1,4 +1,4 @@
-"""Scores by hand, spans as a table, calibration keeps the order."""
+"""Scores by hand; calibration keeps the order."""
 
 import json
 import math
@@ -8,62 +8,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paligemma.engine.options import Generation
-from paligemma.engine.scores import Calibration, box_score, mask_score, spans, text_score
+from paligemma.engine.scores import Calibration, box_score, mask_score, text_score
 from paligemma.errors import CheckpointError
+from paligemma.tasks.detect import Found
 
-LOC, SEG, SEPARATOR = range(100, 164), range(164, 180), {9}
-
-
-def read(ids):
-    """Spans as text: the tokens of each part."""
-    found = spans(ids, LOC, SEG, SEPARATOR)
-    return [tuple([ids[i] for i in part] for part in (s.before, s.coords, s.codes, s.label)) for s in found]
+SEPARATOR = 9
+LOCS = (101, 102, 103, 104)
+BINS = (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize(
-    ("ids", "objects"),
-    [
-        ([], []),
-        ([5, 6], []),
-        ([101, 102, 103], []),
-        ([101, 102, 103, 104, 5], [([], [101, 102, 103, 104], [], [5])]),
-        (
-            [101, 102, 103, 104, 5, 6, 9, 3, 105, 106, 107, 108, 7],
-            [([], [101, 102, 103, 104], [], [5, 6]), ([9, 3], [105, 106, 107, 108], [], [7])],
-        ),
-        ([101, 102, 103, 104, 165, 166, 5, 9], [([], [101, 102, 103, 104], [165, 166], [5])]),
-        ([4, 101, 102, 103, 104], [([], [101, 102, 103, 104], [], [])]),  # words before the first box belong to nothing
-        ([101, 102, 5, 9, 101, 102, 103, 104, 5], [([], [101, 102, 103, 104], [], [5])]),  # half a box does too
-        ([101, 102, 103, 104, 105, 106, 107, 108], [([], [101, 102, 103, 104], [], []), ([], [105, 106, 107, 108], [], [])]),
-    ],
-)
-def test_spans(ids, objects):
-    assert read(ids) == objects
-
-
-@given(st.lists(st.integers(0, 200), max_size=60))
-def test_spans_of_any_answer_are_in_order_and_apart(ids):
-    end = 0
-    for span in spans(ids, LOC, SEG, SEPARATOR):
-        assert end <= span.coords.start
-        assert len(span.coords) == 4
-        assert span.coords.stop == span.codes.start
-        assert span.codes.stop == span.label.start
-        assert not span.before or span.before.stop == span.coords.start
-        end = span.label.stop
+def separates(id: int) -> bool:
+    return id == SEPARATOR
 
 
 def test_scores_by_hand():
-    ids = (101, 102, 103, 104, 5, 9, 105, 106, 107, 108, 165, 166, 6, 7)
-    probs = (0.4, 0.5, 0.5, 0.5, 0.9, 0.7, 0.8, 0.8, 0.8, 0.8, 0.25, 0.64, 0.5, 0.6)
-    kinds = (0.8, *[1.0] * 13)
-    first, second = spans(ids, LOC, SEG, SEPARATOR)
-    generation = Generation(ids, probs, kinds, -3.0, "eos")
-    assert box_score(generation, first) == pytest.approx(0.8 * 0.9 * 0.5)
-    assert box_score(generation, second) == pytest.approx(0.7 * 0.5 * 0.6 * 0.8)
-    assert mask_score(generation, second) == pytest.approx(0.7 * 0.5 * 0.6 * 0.8 * 0.4)
-    assert text_score(generation) == pytest.approx(math.exp(-3.0 / 15))
+    """Two objects: a box with a label of one token; a separator of two tokens; a box with two codes and a label of two tokens."""
+    ids = (*LOCS, 5, SEPARATOR, 3, *LOCS, 165, 166, 6, 7)
+    probs = (0.4, 0.5, 0.5, 0.5, 0.9, 0.7, 0.9, 0.8, 0.8, 0.8, 0.8, 0.25, 0.64, 0.5, 0.6)
+    generation = Generation(ids, probs, (0.8, *[1.0] * 14), -3.0, "eos")
+    first, second = Found("a", BINS, None, 0, 4, 5), Found("b", BINS, (1, 2), 7, 13, 15)
+    assert box_score(generation, first, separates) == pytest.approx(0.8 * 0.9 * 0.5)  # 0.4 given that a location comes is 0.5
+    assert box_score(generation, second, separates) == pytest.approx(0.7 * 0.9 * 0.5 * 0.6 * 0.8)
+    assert mask_score(generation, second, separates) == pytest.approx(0.7 * 0.9 * 0.5 * 0.6 * 0.8 * 0.4)
+    assert text_score(generation) == pytest.approx(math.exp(-3.0 / 16))
     assert text_score(Generation((), (), (), 0.0, "grammar")) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ids", "factor"),
+    [
+        (LOCS, 1.0),
+        ((SEPARATOR, *LOCS), 0.5),
+        ((SEPARATOR, 3, *LOCS), 0.25),
+        ((5, *LOCS), 1.0),  # words that stand before the first object belong to nothing
+        ((SEPARATOR, 5, 6, *LOCS), 1.0),
+        ((*LOCS, *LOCS), 1.0),
+    ],
+)
+def test_the_separator_before_an_object_counts(ids, factor):
+    generation = Generation(ids, tuple(1.0 if id in LOCS else 0.5 for id in ids), (1.0,) * len(ids), 0.0, "eos")
+    found = Found("", BINS, None, len(ids) - 4, len(ids), len(ids))
+    assert box_score(generation, found, separates) == pytest.approx(factor)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 5), st.floats(-3, 3))

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..tasks.detect import Found
 from .options import Generation
 
 
@@ -30,43 +31,26 @@ def text_score(generation: Generation) -> float:
     return math.exp(min(0.0, generation.logprob) / max(1, len(generation.ids) + (generation.stop == "eos")))
 
 
-@dataclass(frozen=True)
-class Span:
-    """Four locations in a row, and what belongs to them, as indices into `Generation.ids`.
-
-    `before`: the separator after the last object. `label`: from after the coordinates and codes to the next separator or location.
-    """
-
-    before: range
-    coords: range
-    codes: range
-    label: range
-
-
-def spans(ids: Sequence[int], loc: range, seg: range, separator: Collection[int]) -> Iterator[Span]:
-    """The objects in an answer, left to right: every four consecutive locations begin one. Other locations belong to nothing."""
-    place, before = 0, range(0)
-    while place < len(ids):
-        coords = range(place, place + 4)
-        if len(ids) < coords.stop or any(ids[i] not in loc for i in coords):
-            before = range(0) if ids[place] in loc else before
-            place += 1
-            continue
-        code_end = _run(ids, coords.stop, lambda id: id in seg)
-        label_end = _run(ids, code_end, lambda id: id not in loc and id not in separator)
-        yield Span(before, coords, range(coords.stop, code_end), range(code_end, label_end))
-        place = _run(ids, label_end, lambda id: id not in loc)
-        before = range(label_end, place)
-
-
-def box_score(generation: Generation, span: Span) -> float:
+def box_score(generation: Generation, found: Found, separator: Callable[[int], bool]) -> float:
+    """Of an object that was read from `generation.ids`. `separator` tells the tokens that stand between objects."""
     probs, kinds = generation.probs, generation.kind_probs
-    here = math.prod(probs[i] for i in span.before) * kinds[span.coords.start]
-    return here * math.prod(probs[i] for i in span.label) * _mean(probs[i] / max(kinds[i], _TINY) for i in span.coords)
+    going_on = math.prod(probs[i] for i in _before(generation.ids, found.start, separator))
+    label = math.prod(probs[i] for i in range(found.label_start, found.end))
+    coords = _mean(probs[i] / max(kinds[i], _TINY) for i in range(found.start, found.start + 4))
+    return min(going_on * kinds[found.start] * label * coords, 1.0)
 
 
-def mask_score(generation: Generation, span: Span) -> float:
-    return box_score(generation, span) * _mean(generation.probs[i] for i in span.codes)
+def mask_score(generation: Generation, found: Found, separator: Callable[[int], bool]) -> float:
+    codes = range(found.start + 4, found.start + 4 + len(found.codes or ()))
+    return box_score(generation, found, separator) * _mean(generation.probs[i] for i in codes)
+
+
+def _before(ids: Sequence[int], start: int, separator: Callable[[int], bool]) -> range:
+    """The tokens that led on to the object at `start`: the separator and what follows it, a blank at most."""
+    for i in range(start - 1, max(start - 3, -1), -1):
+        if separator(ids[i]):
+            return range(i, start)
+    return range(0)
 
 
 @dataclass(frozen=True)
@@ -100,13 +84,7 @@ class Calibration:
 _TINY = 1e-9
 
 
-def _run(ids: Sequence[int], start: int, belongs) -> int:
-    while start < len(ids) and belongs(ids[start]):
-        start += 1
-    return start
-
-
-def _mean(values: Iterator[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
     """Geometric mean; 1 of nothing."""
     logs = [math.log(min(max(value, _TINY), 1.0)) for value in values]
     return math.exp(sum(logs) / len(logs)) if logs else 1.0

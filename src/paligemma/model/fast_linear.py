@@ -1,61 +1,121 @@
-"""Faster bfloat16 matrix products on a CPU, without a compiler: weights kept in the block order that oneDNN's kernels read.
+"""Faster bfloat16 on a CPU, with no compiler on the user's machine: weights kept in the block order that oneDNN's kernels read.
 
-`nn.Linear` hands oneDNN a row-major matrix, which is rearranged in every call. `pack` rearranges once and lets go of the row-major copy:
-decoding, which does little but read weights, then takes 0.6 of the time, and prefill 0.9 (docs/performance.md). Results agree within
-bfloat16 rounding. A packed model only answers: `unpack` brings the plain layers back for training.
+`nn.Linear` hands oneDNN a row-major matrix, which it rearranges in every call. `pack` rearranges once and lets the row-major copy go, and
+lets the MLPs' products apply the activation to what they have just computed. Decoding does little but read weights, so it gains most
+(docs/performance.md). Results agree with the plain layers within bfloat16 rounding. A packed model only answers; it cannot be trained.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gemma import GatedMlp
+from . import gemma, siglip
+from .paligemma import PaliGemma
 
 MIN_ROWS = 4
-"""Fewer rows than this are filled up: oneDNN's kernels for one to three rows read memory more slowly than the one for four."""
+"""Inputs of fewer rows are filled up: oneDNN's kernels for one to three rows read memory more slowly than the one for four."""
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Whether `pack` helps a matrix: bfloat16, on a CPU that has instructions for it."""
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available() and _cpu_has_bf16()
+def can_pack(linear: nn.Linear) -> bool:
+    """Whether packing serves this layer: bfloat16, on a CPU for which oneDNN has bfloat16 kernels of its own."""
+    weight = linear.weight
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and not torch.ops.mkldnn._is_mkldnn_acl_supported()  # Arm's library has its own order; not measured
+    )
 
 
-def _cpu_has_bf16() -> bool:
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def pack(model: PaliGemma) -> int:
+    """Swap both towers' layers in place for packed ones wherever `can_pack`; return how many. One matrix at a time is held twice.
+
+    The projector and the tied embedding table stay: one is small, the other is also read row by row.
+    """
+    return _pack_inside(model.vision) + _pack_inside(model.text)
+
+
+def _pack_inside(module: nn.Module) -> int:
+    count = 0
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Linear) and can_pack(child):
+            setattr(module, name, PackedLinear(child))
+            count += 1
+        elif inside := _pack_inside(child):
+            count += inside
+            if isinstance(child, gemma.GatedMlp):
+                setattr(module, name, PackedGatedMlp(child))
+            elif isinstance(child, siglip.Mlp):
+                setattr(module, name, PackedMlp(child))
+    return count
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` for inference. `state_dict()` is that of the layer it replaces, unpacked on the way out."""
+    """`nn.Linear` for inference. `state_dict()` holds what the plain layer's does, rearranged back on the way out."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), MIN_ROWS)
 
     @property
     def weight(self) -> Tensor:
-        """A row-major copy (out, in)."""
+        """The matrix (out, in), a new row-major copy."""
         return self._packed.to_dense()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
-        return self._product(x, "none")
+        return self._product(x)
 
     def gelu(self, x: Tensor) -> Tensor:
-        """gelu_tanh(forward(x)), rounded once instead of twice."""
-        return self._product(x, "gelu")
+        """gelu_tanh of `forward`, rounded to bfloat16 once instead of twice."""
+        return self._product(x, "gelu", "tanh")
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        """forward(x) * factor, rounded once instead of twice."""
-        filled, rows = _fill(x)
-        if filled is x:
-            return torch.ops.mkldnn._linear_pointwise(x, factor, self._packed, self.bias, "mul")
-        return self._product(filled, "none")[:rows].view_as(factor) * factor
+        """`forward`, times a factor (..., out), rounded once instead of twice."""
+        return self._product(x, factor=factor)
 
-    def _product(self, x: Tensor, after: str) -> Tensor:
-        _refuse_gradients(x)
-        filled, rows = _fill(x)
-        out = torch.ops.mkldnn._linear_pointwise(filled, self._packed, self.bias, after, [], "tanh" if after == "gelu" else "")
-        return out if filled is x else out[:rows].view(*x.shape[:-1], self.out_features)
+    def _product(self, x: Tensor, activation: str = "none", algorithm: str = "", factor: Tensor | None = None) -> Tensor:
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("a packed model cannot be trained: load it without packing, or use torch.inference_mode()")
+        rows = x.reshape(-1, self.in_features)
+        missing = max(0, MIN_ROWS - rows.shape[0])
+        rows = F.pad(rows, (0, 0, 0, missing)) if missing else rows
+        if factor is None:
+            out = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, activation, [], algorithm)
+        else:
+            factor = factor.reshape(-1, self.out_features)
+            factor = F.pad(factor, (0, 0, 0, missing)) if missing else factor
+            out = torch.ops.mkldnn._linear_pointwise.binary(rows, factor, self._packed, self.bias, "mul")
+        out = out[: out.shape[0] - missing] if missing else out
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.weight
+
+
+class PackedGatedMlp(nn.Module):
+    """`gemma.GatedMlp` of packed layers: down(gelu_tanh(gate(x)) * up(x))."""
+
+    def __init__(self, mlp: gemma.GatedMlp):
+        super().__init__()
+        self.gate, self.up, self.down = mlp.gate, mlp.up, mlp.down
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up.times(x, self.gate.gelu(x)))
+
+
+class PackedMlp(nn.Module):
+    """`siglip.Mlp` of packed layers: down(gelu_tanh(up(x)))."""
+
+    def __init__(self, mlp: siglip.Mlp):
+        super().__init__()
+        self.up, self.down = mlp.up, mlp.down
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up.gelu(x))

@@ -7,8 +7,9 @@ packages of the `fonts_ttf` entry point). If none has them, accents are dropped 
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TypeAlias
@@ -19,7 +20,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 MIN_SIDE = 512
 """A picture whose longer side is shorter than this is enlarged before anything is drawn on it."""
 
-FILL = 115
+MAX_CODES = 4
+"""More characters in a row that no font has are not written one by one."""
+
+FILL = 95
 """Opacity of masks, of 255."""
 
 COLOURS = (
@@ -68,7 +72,7 @@ def draw_shapes(image: Image.Image, shapes: Sequence[Shape]) -> Image.Image:
     for shape in reversed(placed):
         words = "  ".join(part for part in (_one_line(shape.label), shape.note) if part)
         if words:
-            taken.append(_tag(picture, words, boxes[id(shape)], colours[shape.label], unit, taken))
+            taken.append(_tag(picture, words, boxes[id(shape)], colours[shape.label], unit, boxes.values(), taken))
     return picture
 
 
@@ -149,41 +153,38 @@ def _tag(
     box: tuple[float, float, float, float],
     colour: Colour,
     unit: int,
-    taken: list[tuple[float, float, float, float]],
+    boxes: Collection[tuple[float, float, float, float]],
+    taken: Collection[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
-    """Writes a label at the box, wholly in the picture and off the other labels where there is room. Returns the place it takes."""
+    """Writes a label at the box, wholly in the picture, off other labels and boxes where there is room. Returns the place it takes."""
     draw, canvas = ImageDraw.Draw(picture), picture.size
     font, words = _fitting(words, 9 * unit)
     pad = 2 * unit
     words = _shorten(words, font, 0.7 * canvas[0])
     width, height = draw.textlength(words, font) + 2 * pad, _line_height(font) + pad
     x0, y0, x1, y1 = box
-    wishes = (
-        (x0, y0 - height),
-        (x0, y0),
-        (x0, y1),
-        (x1 - width, y0 - height),
-        (x1 - width, y1),
-        (x0, y1 - height),
-        (x1, y0),
-        (x0 - width, y0),
-    )
-    places = [_shifted(x, y, width, height, canvas) for x, y in wishes]
-    as_wished = [place for place, wish in zip(places, wishes, strict=True) if place[1] == wish[1]] or places
-    place = next((p for p in as_wished if not any(_overlap(p, other) for other in taken)), as_wished[0])
+    edges = [(x, y) for y in (y0 - height, y1) for x in (x0, x1 - width)]
+    beside, within = [(x1, y0), (x0 - width, y0)], [(x0, y0), (x0, y1 - height)]
+    # Above and below, a label may be pushed sideways into the picture; anywhere else it must fit where it is.
+    wishes = [(_pushed(x, width, canvas[0]), y) for x, y in edges] + beside + within
+    places = [(x, y, x + width, y + height) for x, y in wishes if x == _pushed(x, width, canvas[0]) and y == _pushed(y, height, canvas[1])]
+    x, y = _pushed(x0, width, canvas[0]), _pushed(y0, height, canvas[1])
+    places = places or [(x, y, x + width, y + height)]
+    # A label is worse to cover than what a box holds. `min` keeps the first of equals.
+    place = min(places, key=lambda p: sum(9 * _common(p, other) for other in taken) + sum(_common(p, other) for other in boxes))
     draw.rounded_rectangle(place, radius=unit, fill=colour, outline=_contrast(colour))
     draw.text((place[0] + pad, (place[1] + place[3]) / 2), words, fill=_contrast(colour), font=font, anchor="lm")
     return place
 
 
-def _shifted(x: float, y: float, width: float, height: float, canvas: tuple[int, int]) -> tuple[float, float, float, float]:
-    x = max(0, min(x, canvas[0] - 1 - width))
-    y = max(0, min(y, canvas[1] - 1 - height))
-    return x, y, x + width, y + height
+def _pushed(start: float, length: float, limit: int) -> float:
+    """The place nearest to `start` from which `length` fits between 0 and `limit`."""
+    return max(0, min(start, limit - 1 - length))
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _common(a: Sequence[float], b: Sequence[float]) -> float:
+    """Area of the intersection."""
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
 
 
 def _contrast(colour: Colour) -> Colour:
@@ -197,7 +198,7 @@ def _contrast(colour: Colour) -> Colour:
 
 def _fitting(text: str, size: int) -> tuple[Font, str]:
     """A font that has every character of `text`, and the text; or the best font there is, and the text without what it lacks."""
-    text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else f"U+{ord(c):04X}" for c in text)
+    text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else _code(c) for c in text)
     best, lacking = _default_font(size), _lacking(_default_font(size), text)
     for name in _font_files() if lacking else ():
         font = _open_font(name, size)
@@ -206,12 +207,24 @@ def _fitting(text: str, size: int) -> tuple[Font, str]:
             best, lacking = font, less
         if not lacking:
             break
-    return best, "".join(_spelled(c, best) if c in lacking else c for c in text)
+    if lacking:
+        text = "".join(c if c not in lacking or _lacking(best, _bare(c)) else _bare(c) for c in text)
+        lacking = _lacking(best, text)
+    runs = ((foreign, "".join(run)) for foreign, run in itertools.groupby(text, lambda c: c in lacking))
+    return best, "".join(_named(run) if foreign else run for foreign, run in runs)
 
 
-def _spelled(c: str, font: Font) -> str:
-    plain = "".join(part for part in unicodedata.normalize("NFKD", c) if not unicodedata.combining(part))
-    return plain if plain != c and not _lacking(font, plain) else f"U+{ord(c):04X}"
+def _bare(c: str) -> str:
+    """Without its accents."""
+    return "".join(part for part in unicodedata.normalize("NFKD", c) if not unicodedata.combining(part))
+
+
+def _named(run: str) -> str:
+    return "".join(map(_code, run)) if len(run) <= MAX_CODES else f"[{len(run)} characters that no font here has]"
+
+
+def _code(c: str) -> str:
+    return f"U+{ord(c):04X}"
 
 
 def _lacking(font: Font, text: str) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from paligemma.config import PaliGemmaConfig, TextConfig, VisionConfig
@@ -132,3 +133,38 @@ OPEN the door, 1984!
 """.strip().splitlines()
     * 3
 )
+
+
+@functools.cache
+def tiny_tokenizer_json() -> bytes:
+    """`tiny_tokenizer` as a `tokenizer.json`, with Hugging Face's `<image>` after the last piece."""
+    from paligemma.tokenizer import LOCATION_PIECES
+
+    vocabulary = {tiny_tokenizer().piece(id): id for id in range(400)}
+    return tokenizer_json(vocabulary, ["<pad>", "<eos>", "<bos>", "<unk>", "\n", *LOCATION_PIECES, "<image>"])
+
+
+def tokenizer_json(vocabulary: dict[str, int], added: Sequence[str]) -> bytes:
+    """A `tokenizer.json` as Hugging Face writes Gemma's: byte pairs in the order of their ids, `added` recognised before splitting.
+
+    It also truncates, pads and adds <bos>, which all of its users must switch off.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, processors
+
+    merges = []
+    whole = set(added)
+    for piece in sorted(vocabulary, key=vocabulary.__getitem__):
+        if len(piece) > 1 and piece not in whole and not piece.startswith("<0x"):
+            pairs = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+            known = [pair for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
+            merges += sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    control = ("<pad>", "<eos>", "<bos>", "<unk>", "<image>")
+    tokenizer.add_tokens([tokenizers.AddedToken(piece, special=piece in control, normalized=False) for piece in added])
+    tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 2)])
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=40)
+    return tokenizer.to_str().encode()

@@ -120,10 +120,8 @@ class Tokenizer:
         self.pad_id, self.eos_id, self.bos_id, self.newline_id = (ids[piece] for piece in ("<pad>", "<eos>", "<bos>", _NEWLINE))
         self.loc = range(ids["<loc0000>"], ids["<loc0000>"] + NUM_LOC)
         self.seg = range(ids["<seg000>"], ids["<seg000>"] + NUM_SEG)
-        if pieces.size >= GEMMA_VOCAB:
-            self.vocab_size = VOCAB_SIZE
-        else:
-            self.vocab_size = pieces.size - (pieces.piece(pieces.size - 1) == "<image>")
+        image = pieces.id("<image>")
+        self.vocab_size = VOCAB_SIZE if pieces.size >= GEMMA_VOCAB else pieces.size if image is None else image
         foreign = [re.escape(piece) for id, piece in pieces.added().items() if id >= self.vocab_size]
         self._special = re.compile("|".join([_LOCATION.pattern, _RESERVED.pattern, *foreign]), re.ASCII)
         self._unreachable = {id for id in range(self.loc.start) if _RESERVED.fullmatch(self.piece(id))}
@@ -218,9 +216,9 @@ def _canaries(pieces: Pieces, name: str) -> dict[str, int]:
 
     A vocabulary of Gemma's size must have the published ids. A smaller one may start its location and mask pieces anywhere.
     """
-    newline = pieces.encode("\n") if pieces.size else []
     found = {piece: pieces.id(piece) for piece in ("<pad>", "<eos>", "<bos>", *LOCATION_PIECES)}
-    found[_NEWLINE] = newline[0] if len(newline) == 1 else None
+    newline = pieces.id("\n")
+    found[_NEWLINE] = newline if newline is not None and pieces.encode("\n") == [newline] else None
     if pieces.size == GEMMA_VOCAB and found["<loc0000>"] is None:
         found |= {piece: GEMMA_VOCAB + i for i, piece in enumerate(LOCATION_PIECES)}
     if pieces.size >= GEMMA_VOCAB:

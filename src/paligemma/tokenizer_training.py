@@ -54,9 +54,10 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, *, character_cove
             minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
+        reason = " ".join(str(error).rpartition("] ")[2].split())
         raise UsageError(
-            f"no tokenizer of {vocab_size} pieces can be learnt from these sentences: {' '.join(str(error).split())}",
-            hint="give more sentences or a smaller vocabulary",
+            f"no vocabulary of {vocab_size} pieces, {vocab_size - len(LOCATION_PIECES)} of them text, can be learnt here: {reason}",
+            hint="more sentences allow a larger vocabulary; fewer different characters a smaller one",
         ) from error
     return append_pieces(written.getvalue(), LOCATION_PIECES)
 

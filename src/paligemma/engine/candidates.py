@@ -5,7 +5,10 @@ Axes: B batch, C candidate columns (ids ascending), L location columns among the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,31 +49,26 @@ class Candidates:
 def candidates(model: PaliGemma, hidden: Tensor, allowed: Sequence[Allowed | None], loc: range) -> Candidates:
     """hidden (B, D), what each row allows (None: anything) -> the candidates of all rows.
 
-    Only the union of what the rows allow is computed; each row's own limits are then set to -inf.
+    Only the union of what the rows allow is computed, unless that is most of the vocabulary; then each row's own limits become -inf.
     """
     own = [None if a is None else tuple(a.ranges) for a in allowed]
-    if all(ranges is None for ranges in own):
-        return Candidates(model.logits(hidden).float(), None, slice(loc.start, loc.stop))
-    if any(ranges is None for ranges in own):
-        logits = model.logits(hidden).float()
-        union = [range(logits.shape[-1])]
-        ids, columns = None, slice(loc.start, loc.stop)
+    everything = (range(model.config.text.vocab_size),)
+    union = everything if None in own else merge([r for ranges in own if ranges is not None for r in ranges])
+    if sum(map(len, union)) > len(everything[0]) // 2:
+        union = everything
+    if union == everything:
+        logits, ids = model.logits(hidden).float(), None
     else:
-        union = merge([r for ranges in own if ranges is not None for r in ranges])
         logits = _rows(model, hidden, union).float()
         ids = torch.cat([torch.arange(r.start, r.stop) for r in union]).to(hidden.device)
-        columns = slice(_column(union, loc.start), _column(union, loc.stop))
-    if any(ranges is not None and list(ranges) != union for ranges in own):
-        keep = torch.zeros(logits.shape, dtype=torch.bool)
-        for row, ranges in enumerate(own):
-            for r in union if ranges is None else ranges:
-                start = _column(union, r.start)
-                keep[row, start : start + len(r)] = True
+    if any(ranges not in (None, union) for ranges in own):
+        keep = torch.stack([_mask(union if ranges is None else ranges, union) for ranges in own])
         logits = logits.masked_fill_(~keep.to(logits.device), float("-inf"))
-    return Candidates(logits, ids, columns)
+    column = _columns(union)
+    return Candidates(logits, ids, slice(column(loc.start), column(loc.stop)))
 
 
-def merge(ranges: Sequence[range]) -> list[range]:
+def merge(ranges: Iterable[range]) -> tuple[range, ...]:
     """Ranges in any order, overlapping or touching -> the same ids as sorted ranges with gaps between."""
     merged: list[range] = []
     for r in sorted(ranges, key=lambda r: r.start):
@@ -78,12 +76,29 @@ def merge(ranges: Sequence[range]) -> list[range]:
             merged[-1] = range(merged[-1].start, max(merged[-1].stop, r.stop))
         else:
             merged.append(r)
-    return merged
+    return tuple(merged)
 
 
-def _column(union: Sequence[range], id: int) -> int:
-    """How many ids of the union are below `id`."""
-    return sum(min(max(id - r.start, 0), len(r)) for r in union)
+def _columns(union: Sequence[range]) -> Callable[[int], int]:
+    """Token id -> how many ids of the union are below it: its column, if it is one of them."""
+    starts = [r.start for r in union]
+    offsets = list(itertools.accumulate(map(len, union), initial=0))
+
+    def column(id: int) -> int:
+        place = bisect.bisect_right(starts, id) - 1
+        return 0 if place < 0 else offsets[place] + min(id - starts[place], len(union[place]))
+
+    return column
+
+
+@functools.lru_cache(maxsize=32)
+def _mask(ranges: tuple[range, ...], union: tuple[range, ...]) -> Tensor:
+    """Which columns of the union lie in `ranges`, bool (C,). A free label has thousands of ranges, and the same ones at every step."""
+    column = _columns(union)
+    mask = torch.zeros(sum(map(len, union)), dtype=torch.bool)
+    for r in ranges:
+        mask[column(r.start) : column(r.stop)] = True
+    return mask
 
 
 def _rows(model: PaliGemma, hidden: Tensor, union: Sequence[range]) -> Tensor:

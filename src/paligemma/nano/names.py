@@ -16,7 +16,14 @@ COLOURED = {
     "circle": {"red": "🔴", "yellow": "🟡", "green": "🟢", "blue": "🔵", "purple": "🟣"},
     "book": {"green": "📗", "blue": "📘", "orange": "📙"},
 }
-_PLURALS = {"fish": "fish", "grapes": "grapes", "scissors": "scissors", "butterfly": "butterflies", "fox": "foxes", "strawberry": "strawberries"}
+_PLURALS = {
+    "fish": "fish",
+    "grapes": "grapes",
+    "scissors": "scissors",
+    "butterfly": "butterflies",
+    "fox": "foxes",
+    "strawberry": "strawberries",
+}
 _AND = {"en": " and ", "de": " und ", "es": " y ", "fr": " et ", "zh": "和"}
 _NOTHING = {"en": "nothing", "de": "nichts", "es": "nada", "fr": "rien", "zh": "什么都没有"}
 
@@ -69,7 +76,7 @@ def plural(noun: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """"cat" -> "a cat"; things that come in pairs or bunches go without."""
+    """ "cat" -> "a cat"; things that come in pairs or bunches go without."""
     if name in ("grapes", "scissors"):
         return name
     return ("an " if name[0] in "aeiou" else "a ") + name

@@ -51,13 +51,13 @@ class CodebookAverage:
 
 
 def train_codec(
-    masks: Tensor, *, width: int = 64, codebook_dim: int = 64, steps: int = 2500, batch: int = 128, seed: int = 0,
+    masks: Tensor, *, width: int = 48, codebook_dim: int = 64, steps: int = 2000, batch: int = 128, seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> MaskCodec:  # fmt: skip
     """masks (N, 64, 64) in [0, 1] -> a trained codec. Masks are also mirrored on the fly."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    codec = MaskCodec(width, codebook_dim)
+    codec = MaskCodec(width, codebook_dim).to(memory_format=torch.channels_last)
     with torch.no_grad():
         first = codec.features(masks[:: max(1, len(masks) // 64)]).flatten(0, 1)
         codec.codebook.copy_(first[torch.randint(len(first), (128,), generator=generator)])

@@ -77,11 +77,13 @@ class Scene:
 class World:
     """Draws scenes of one split. `bank_size` views of each thing are warped beforehand (training); 0 warps afresh for every scene."""
 
-    def __init__(self, split: Split, *, bank_size: int = 0, seed: int = 0):
+    def __init__(self, split: Split, *, bank_size: int = 0, bank_seed: int = 0, seed: int = 0):
         self.split = split
         self.seed = seed
-        self.bank = sprite_bank(seed, bank_size) if bank_size else None
-        self.backgrounds = [background(np.random.default_rng([seed, split.value, 0xB6, i])) for i in range(BACKGROUNDS)] if bank_size else None
+        self.bank = sprite_bank(bank_seed, bank_size) if bank_size else None
+        self.backgrounds = (
+            [background(np.random.default_rng([bank_seed, split.value, 0xB6, i])) for i in range(BACKGROUNDS)] if bank_size else None
+        )
         self.fonts = _Fonts()
         words = dictionary_words()
         held_out = set(words[::HELD_OUT_EVERY])

@@ -1,0 +1,78 @@
+"""`paligemma nano ...`: draw the small world, train a bundled model from nothing, measure it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+
+app = App(name="nano", help="The small bundled model: draw its world, train it, measure it.", help_format="plaintext")
+
+
+@app.command
+def scenes(out: Path, *, count: int = 12, seed: int = 1, split: str = "test") -> None:
+    """Draw scenes of the small world as PNG files, with their truth in `scenes.jsonl`.
+
+    Parameters
+    ----------
+    out
+        Folder to write to.
+    count
+        How many scenes.
+    seed
+        Another seed gives other scenes.
+    split
+        "test" for scenes that training never drew, or "train".
+    """
+    from .scenes import write_scenes
+
+    print(write_scenes(out, count=count, seed=seed, split=split))
+
+
+@app.command
+def train(*, recipe: str = "nano-112", out: Path | None = None, samples: int = 500, compile: bool = True) -> None:
+    """Train a model from nothing, measure it and write its card. A stopped run continues where it was.
+
+    Parameters
+    ----------
+    recipe
+        A recipe by name; `debug` takes a minute and learns nothing.
+    out
+        Run folder; `runs/RECIPE` by default.
+    samples
+        Fresh samples per task for the measurement; 0 skips it.
+    compile
+        Compile the training step (needs a C++ compiler; half again as fast).
+    """
+    from .publish import finish
+    from .recipes import recipe as named
+    from .train import train as run_training
+
+    chosen = named(recipe)
+    run = out or Path("runs") / chosen.name
+    model = run_training(chosen, run, compile=compile)
+    finish(model, run, samples=samples)
+    print(f"paligemma demo --model {model}")
+
+
+@app.command
+def evaluate(*, model: Path | None = None, samples: int = 500, seed: int = 1, out: Path | None = None) -> None:
+    """Measure a model on fresh scenes: every task, with intervals and blind baselines.
+
+    Parameters
+    ----------
+    model
+        A model folder; the bundled model by default.
+    samples
+        Samples per task.
+    seed
+        Another seed gives other scenes.
+    out
+        Also write the scores to this JSON file.
+    """
+    from ..predictor import load
+    from .evaluate import Examination, write_scores
+
+    scores = Examination(load(model), samples, seed).run()
+    if out is not None:
+        write_scores(scores, out)

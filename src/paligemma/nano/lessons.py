@@ -1,0 +1,183 @@
+"""A scene -> prompts and the texts a PaliGemma should answer with. Wording and formats come from `paligemma.tasks`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..tasks import answer, caption, describe_box, detect, ocr, segment
+from .names import LANGUAGES, enumerate_names, plural, things
+from .world import SIZE, Placed, Scene
+
+RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
+"""Phrase -> (axis, sign): "a is left of b" where sign * (b - a) > 0 along the axis."""
+CLEAR = 8.0
+"""Pixels two centres must differ by before a question compares them."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One prompt and its answer; `kind` groups lessons for scoring (task, and for questions the sort of question)."""
+
+    kind: str
+    prefix: str
+    suffix: str
+    asked: tuple[str, ...] = ()
+    targets: tuple[int, ...] = ()
+    """Indices into the scene's objects that detect and segment should return, in order."""
+
+
+def label(spot: Placed) -> str:
+    return things()[spot.thing].label
+
+
+def shares(spot: Placed) -> tuple[float, float, float, float]:
+    """y0, x0, y1, x1 as shares of the picture's sides."""
+    return spot.y0 / SIZE, spot.x0 / SIZE, spot.y1 / SIZE, spot.x1 / SIZE
+
+
+class Teacher:
+    """Makes lessons from scenes. `codes` gives the 16 mask codes of a sprite view in the bank: (things, views, 16)."""
+
+    def __init__(self, codes: np.ndarray | None = None):
+        self.codes: list[list[list[int]]] | None = None if codes is None else codes.tolist()
+
+    def long(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """A lesson with a long answer: boxes, masks or printed text."""
+        if scene.lines:
+            return self.ocr(scene)
+        return self.detect(scene, rng) if not scene.objects or rng.random() < 0.55 else self.segment(scene, rng)
+
+    def short(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """A lesson with a short answer: a caption, a question, the name of what is in a box."""
+        if scene.lines:
+            return self.text_question(scene, rng)
+        kind = rng.random()
+        if kind < 0.5:
+            return self.caption(scene, LANGUAGES[int(rng.integers(len(LANGUAGES)))])
+        if kind < 0.68:
+            return self.count(scene, rng)
+        if kind < 0.76:
+            return self.presence(scene, rng)
+        if kind < 0.86:
+            return self.relation(scene, rng)
+        if kind < 0.93:
+            return self.colour(scene, rng)
+        return self.describe_box(scene, rng)
+
+    def caption(self, scene: Scene, lang: str) -> Lesson:
+        names = [things()[spot.thing].names[lang] for spot in scene.objects]
+        return Lesson(f"caption {lang}", caption.prompt(lang), enumerate_names(names, lang))
+
+    def count(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """How many of one noun (absent, present, or the most frequent one), or of everything."""
+        nouns = [things()[spot.thing].noun for spot in scene.objects]
+        kind = rng.random()
+        if kind < 0.2 or not nouns:
+            return self._question("count", "how many objects are there?", str(len(nouns)))
+        if kind < 0.4:
+            noun = _absent(rng, nouns, [t.noun for t in things()])
+        elif kind < 0.75:
+            noun = max(nouns, key=nouns.count)
+        else:
+            noun = nouns[int(rng.integers(len(nouns)))]
+        return self._question("count", f"how many {plural(noun)} are there?", str(nouns.count(noun)))
+
+    def presence(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        labels = [label(spot) for spot in scene.objects]
+        if labels and rng.random() < 0.5:
+            return self._question("presence", f"is there a {labels[int(rng.integers(len(labels)))]}?", "yes")
+        return self._question("presence", f"is there a {_absent(rng, labels, [t.label for t in things()])}?", "no")
+
+    def relation(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """Is one thing left of, right of, above or below another? Yes and no are equally frequent."""
+        labels = [label(spot) for spot in scene.objects]
+        phrases = list(RELATIONS)
+        phrase = phrases[int(rng.integers(4))]
+        axis, sign = RELATIONS[phrase]
+        unique = [spot for spot in scene.objects if labels.count(label(spot)) == 1]
+        pairs = [(a, b) for a in unique for b in unique if sign * (b.centre[axis] - a.centre[axis]) >= CLEAR]
+        if not pairs:
+            return self.presence(scene, rng)
+        a, b = pairs[int(rng.integers(len(pairs)))]
+        truth = bool(rng.random() < 0.5)
+        if not truth:
+            a, b = b, a
+        return self._question("relation", f"is the {label(a)} {phrase} the {label(b)}?", "yes" if truth else "no")
+
+    def colour(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        found = [things()[spot.thing] for spot in scene.objects]
+        nouns = [thing.noun for thing in found]
+        options = [thing for thing in found if thing.colour and nouns.count(thing.noun) == 1]
+        if not options:
+            return self.count(scene, rng)
+        thing = options[int(rng.integers(len(options)))]
+        return self._question("colour", f"what color is the {thing.noun}?", str(thing.colour))
+
+    def describe_box(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        if not scene.objects:
+            return self.presence(scene, rng)
+        spot = scene.objects[int(rng.integers(len(scene.objects)))]
+        return Lesson("describe_box", describe_box.prompt(shares(spot)), enumerate_names([label(spot)], "en"))
+
+    def text_question(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        kind = rng.random()
+        if kind < 0.4:
+            return self._question("word", "what is the first word?", scene.lines[0].text)
+        if kind < 0.8:
+            return self._question("count", "how many words are there?", str(len(scene.lines)))
+        return self.presence(scene, rng)
+
+    def ocr(self, scene: Scene) -> Lesson:
+        return Lesson("ocr", ocr.prompt(), "\n".join(line.text for line in scene.lines))
+
+    def detect(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """Some of the present classes and, in 4 of 10 prompts, an absent one; boxes from left to right."""
+        present = list(dict.fromkeys(label(spot) for spot in scene.objects))
+        keep = int(rng.integers(1, len(present) + 1)) if present and rng.random() < 0.5 else len(present)
+        asked = [present[i] for i in rng.permutation(len(present))[:keep]]
+        if not asked or (rng.random() < 0.4 and len(asked) < 4):
+            asked.insert(int(rng.integers(len(asked) + 1)), _absent(rng, present, [t.label for t in things()]))
+        targets = tuple(i for i, spot in enumerate(scene.objects) if label(spot) in asked)
+        suffix = detect.target((label(scene.objects[i]), detect.box_bins(*shares(scene.objects[i]))) for i in targets)
+        return Lesson("detect", detect.prompt(asked), suffix, tuple(asked), targets)
+
+    def segment(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """One thing by name, or by side where there are several of it; in 3 of 20 prompts two things."""
+        labels = [label(spot) for spot in scene.objects]
+        first = int(rng.integers(len(labels)))
+        phrase, target = self._refer(scene, first, rng)
+        picked = [(phrase, target)]
+        others = [i for i, name in enumerate(labels) if labels.count(name) == 1 and i != target]
+        if labels.count(labels[target]) == 1 and others and rng.random() < 0.15:
+            second = others[int(rng.integers(len(others)))]
+            picked.append((labels[second], second))
+        asked = tuple(name for name, _ in picked)
+        picked.sort(key=lambda item: item[1])
+        spots = [(name, scene.objects[i]) for name, i in picked]
+        suffix = segment.target((name, detect.box_bins(*shares(spot)), self._codes(spot)) for name, spot in spots)
+        return Lesson("segment", segment.prompt(asked), suffix, asked, tuple(i for _, i in picked))
+
+    def _refer(self, scene: Scene, index: int, rng: np.random.Generator) -> tuple[str, int]:
+        """A phrase that means exactly one object: its label, or its label and side."""
+        name = label(scene.objects[index])
+        same = [i for i, spot in enumerate(scene.objects) if label(spot) == name]
+        if len(same) == 1:
+            return name, index
+        side, pick = (("left", same[0]), ("right", same[-1]))[int(rng.integers(2))]
+        return f"{name} on the {side}", pick
+
+    def _codes(self, spot: Placed) -> list[int]:
+        if self.codes is None or spot.view is None:
+            return [0] * 16  # evaluation compares masks, not codes
+        return self.codes[spot.thing][spot.view]
+
+    @staticmethod
+    def _question(kind: str, question: str, reply: str) -> Lesson:
+        return Lesson(kind, answer.prompt(question), reply)
+
+
+def _absent(rng: np.random.Generator, present: list[str], everything: list[str]) -> str:
+    others = [name for name in dict.fromkeys(everything) if name not in present]
+    return others[int(rng.integers(len(others)))]

@@ -1,0 +1,103 @@
+"""Scenes of the small world on disk: PNG files and their truth, for looking at, for trying commands on, and for the demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UsageError
+from .lessons import Lesson, Teacher, label
+from .names import LANGUAGES, enumerate_names, things
+from .world import Placed, Scene, Split, World
+
+
+def write_scenes(out: Path, *, count: int, seed: int, split: str) -> Path:
+    """Draw `count` scenes into folder `out`; returns the path of `scenes.jsonl`."""
+    if split not in ("test", "train"):
+        raise UsageError(f"no split is called {split!r}", hint="test or train")
+    world = World(Split[split.upper()], seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    listing = out / "scenes.jsonl"
+    with listing.open("w", encoding="utf-8") as file:
+        for index in range(count):
+            scene = world.scene(index)
+            name = f"scene{index:03d}.png"
+            Image.fromarray(scene.pixels).save(out / name)
+            file.write(json.dumps({"image": name} | truth(scene), ensure_ascii=False) + "\n")
+    return listing
+
+
+def truth(scene: Scene) -> dict[str, Any]:
+    """What is in a scene: boxes in pixels, captions, printed text."""
+    teacher = Teacher()
+    return {
+        "objects": [{"label": label(spot), "box": corners(spot)} for spot in scene.objects],
+        "captions": {lang: teacher.caption(scene, lang).suffix for lang in LANGUAGES} if scene.objects else {},
+        "text": teacher.ocr(scene).suffix if scene.lines else "",
+    }
+
+
+def write_demo(out: Path, *, seed: int = 7) -> Path:
+    """The demo's pictures and questions: a few test scenes that between them show every task. Returns `demo.json`."""
+    world = World(Split.TEST, seed=seed)
+    teacher = Teacher()
+    out.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for kind, wanted in (("objects", 3), ("twins", 2), ("colours", 1), ("words", 2)):
+        for _ in range(wanted):
+            taken = {entry["scene"] for entry in entries}
+            index = next(i for i in range(10_000) if i not in taken and _kind(world.scene(i)) == kind)
+            scene = world.scene(index)
+            name = f"{kind}{sum(e['kind'] == kind for e in entries) + 1}.png"
+            Image.fromarray(scene.pixels).save(out / name)
+            rng = np.random.default_rng([seed, index])
+            entries.append({"image": name, "kind": kind, "scene": index, "items": _items(scene, teacher, rng)})
+    plain = [{"image": entry["image"], "items": entry["items"]} for entry in entries]
+    listing = out / "demo.json"
+    listing.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return listing
+
+
+def corners(spot: Placed) -> list[int]:
+    """Left, top, right, bottom in pixels."""
+    return [spot.x0, spot.y0, spot.x1, spot.y1]
+
+
+def _kind(scene: Scene) -> str:
+    """What a scene is good for showing."""
+    labels = [label(spot) for spot in scene.objects]
+    if scene.lines:
+        return "words" if len(scene.lines) > 1 else "word"
+    if len(set(labels)) < len(labels):
+        return "twins" if len(labels) > 2 else "pair"
+    if sum(things()[spot.thing].colour is not None for spot in scene.objects) > 1:
+        return "colours"
+    return "objects" if len(labels) >= 3 else "few"
+
+
+def _items(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> list[dict[str, Any]]:
+    if scene.lines:
+        return [{"task": "ocr", "expect": teacher.ocr(scene).suffix}, _ask(teacher.text_question(scene, rng))]
+    items: list[dict[str, Any]] = [{"task": "caption", "lang": lang, "expect": teacher.caption(scene, lang).suffix} for lang in LANGUAGES]
+    items += [_ask(ask(scene, rng)) for ask in (teacher.count, teacher.relation, teacher.colour)]
+    boxes: dict[str, list[list[int]]] = {}
+    for spot in scene.objects:
+        boxes.setdefault(label(spot), []).append(corners(spot))
+    items.append({"task": "detect", "classes": list(boxes), "expect": boxes})
+    lesson = teacher.segment(scene, rng)
+    while len(lesson.asked) > 1:
+        lesson = teacher.segment(scene, rng)
+    items.append(
+        {"task": "segment", "classes": list(lesson.asked), "expect": {lesson.asked[0]: [corners(scene.objects[lesson.targets[0]])]}}
+    )
+    spot = scene.objects[0]
+    items.append({"task": "describe_box", "box": corners(spot), "expect": enumerate_names([label(spot)], "en")})
+    return items
+
+
+def _ask(lesson: Lesson) -> dict[str, Any]:
+    return {"task": "ask", "question": lesson.prefix.removeprefix("answer en "), "expect": lesson.suffix}

@@ -1,0 +1,285 @@
+"""Train a bundled model from nothing: tokenizer, mask codec, image tower on dense targets, then everything jointly.
+
+One seed and one recipe give one model. A run folder holds the tokenizer, the codec, the log (`log.jsonl`), the latest state and, at
+the end, the exported model; a run that was stopped continues from its latest state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..checkpoint import load_codec, save_codec, save_huggingface
+from ..model.mask_codec import MaskCodec
+from ..model.paligemma import PaliGemma
+from ..tokenizer import Tokenizer
+from ..tokenizer_training import train_tokenizer
+from .batches import SHORTS_PER_PICTURE, Batch, TextBatch, bank_codes, stream
+from .dense import DenseHead
+from .lessons import Teacher
+from .objective import CoordinateCode, selected_loss, suffix_weights
+from .recipes import Recipe
+from .sprites import sprite_bank
+from .train_codec import codec_iou, sprite_masks, train_codec
+from .world import CHARACTERS, Split, World
+
+SAVE_EVERY = 200
+LOG_EVERY = 20
+CORPUS_SCENES = 6000
+
+
+def train(recipe: Recipe, run: Path, *, compile: bool = True, log: Callable[[str], None] = print) -> Path:
+    """Run `recipe` in folder `run` (resuming what is there) and return the folder of the finished model."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2))
+    codec = _codec(recipe, run, log)
+    tokenizer = _tokenizer(recipe, run, log)
+    trainer = Trainer(recipe, run, tokenizer, codec, compile=compile, log=log)
+    trainer.resume()
+    trainer.stage0()
+    trainer.stage1()
+    return trainer.export()
+
+
+def _codec(recipe: Recipe, run: Path, log: Callable[[str], None]) -> MaskCodec:
+    path = run / "mask_codec.safetensors"
+    if not path.exists():
+        codec = train_codec(sprite_masks(sprite_bank(recipe.seed, recipe.bank_size)), steps=recipe.codec_steps, seed=recipe.seed, log=log)
+        log(f"codec IoU on unseen sprites {codec_iou(codec, sprite_masks(sprite_bank(recipe.seed + 1, 8))):.4f}")
+        save_codec(codec, path)
+    return load_codec(path)
+
+
+def _tokenizer(recipe: Recipe, run: Path, log: Callable[[str], None]) -> Tokenizer:
+    path = run / "tokenizer.model"
+    if not path.exists():
+        path.write_bytes(train_tokenizer(corpus(recipe), recipe.vocab_size))
+        log(f"tokenizer with {recipe.vocab_size} pieces")
+    return Tokenizer.load(path)
+
+
+def corpus(recipe: Recipe) -> list[str]:
+    """Sentences the tokenizer learns its pieces from: every lesson's prompt, and answers except printed words, which it should spell."""
+    world = World(Split.TRAIN, bank_size=1, seed=recipe.seed)
+    teacher = Teacher()
+    rng = np.random.default_rng([recipe.seed, 0xC0])
+    sentences = []
+    for index in range(CORPUS_SCENES):
+        scene = world.scene(index)
+        for lesson in [teacher.short(scene, rng) for _ in range(4)] + [teacher.long(scene, rng)]:
+            sentences.append(_without_locations(lesson.prefix))
+            if lesson.kind == "caption zh":
+                sentences += re.split("([、和])", lesson.suffix)  # without blanks between words, pieces would straddle them
+            elif lesson.kind not in ("ocr", "word"):
+                sentences.append(_without_locations(lesson.suffix))
+    return sentences + list(CHARACTERS)
+
+
+def _without_locations(text: str) -> str:
+    return text if "<" not in text else "".join(part.split(">")[-1] for part in text.split("<"))
+
+
+class Trainer:
+    """Model, optimizers and position of one run."""
+
+    def __init__(self, recipe: Recipe, run: Path, tokenizer: Tokenizer, codec: MaskCodec, *, compile: bool, log: Callable[[str], None]):
+        self.recipe, self.run, self.tokenizer, self.codec, self.log = recipe, run, tokenizer, codec, log
+        torch.manual_seed(recipe.seed)
+        self.model = PaliGemma(recipe.config())
+        initialise(self.model)
+        self.head = DenseHead(recipe.vision.width)
+        self.code = CoordinateCode(recipe.text_width, tokenizer.loc.start, codec.codebook)
+        parametrize.register_parametrization(self.model.text.embed, "weight", self.code)
+        self.optimizers = self._optimizers()
+        self.stage0_done = self.step = 0
+        self.started = time.monotonic()
+        self.elapsed_before = 0.0
+        self.codes = bank_codes(codec, recipe.bank_size, recipe.seed)
+        self.see = torch.compile(self._see, dynamic=False) if compile else self._see
+        self.read = torch.compile(self._read, dynamic=False) if compile else self._read
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        matrices, rest = [], []
+        for name, p in [*self.model.named_parameters(), *(("head." + n, p) for n, p in self.head.named_parameters())]:
+            (matrices if ".blocks." in name and p.dim() == 2 else rest).append(p)
+        muon = torch.optim.Muon(matrices, lr=self.recipe.muon_lr, momentum=0.95, weight_decay=0.02)
+        return [muon, torch.optim.AdamW(rest, lr=self.recipe.adam_lr, betas=(0.9, 0.98), weight_decay=1e-4)]
+
+    def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.model.vision(pixels.float() / 127.5 - 1.0)
+            return features, self.head(features), self.model.projector(features)
+
+    def _read(self, soft: Tensor, ids: Tensor, mask_ar: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model.hidden_states(soft, ids[:, :-1], mask_ar[:, :-1])
+
+    def stage0(self) -> None:
+        """Image tower and dense head only."""
+        r = self.recipe
+        if self.stage0_done >= r.stage0_steps:
+            return
+        for batch in stream(self._maker(r.stage0_batch, r.seed + 1), self.stage0_done):
+            self._set_rates(1.0 if self.stage0_done >= r.warmup else (self.stage0_done + 1) / r.warmup)
+            _, dense, _ = self.see(batch.pixels)
+            loss, record = self.head.loss(dense, batch.dense)
+            self._update(loss)
+            self.stage0_done += 1
+            self._after(0, self.stage0_done, r.stage0_steps, record)
+            if self.stage0_done >= r.stage0_steps:
+                return
+
+    def stage1(self) -> None:
+        """Everything, nothing frozen."""
+        r = self.recipe
+        if self.step >= r.steps:
+            return
+        for batch in stream(self._maker(r.batch, r.seed + 2), self.step):
+            progress = self.step / r.steps
+            self._set_rates(schedule(self.step, r))
+            loss, record = self.loss(batch, progress)
+            self._update(loss)
+            self.step += 1
+            self._after(1, self.step, r.steps, record)
+            if self.step >= r.steps:
+                return
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch: texts, plus the dense targets with their current weight."""
+        r = self.recipe
+        _, dense, soft = self.see(batch.pixels)
+        dense_loss, record = self.head.loss(dense, batch.dense)
+        sigma = r.sigma[0] * (r.sigma[1] / r.sigma[0]) ** min(1.0, progress / 0.8)
+        with parametrize.cached():
+            long, long_right = self._text_loss(soft, batch.long, sigma)
+            short, short_right = self._text_loss(soft.repeat_interleave(SHORTS_PER_PICTURE, 0), batch.short, sigma)
+        weight = r.dense_weight[0] + (r.dense_weight[1] - r.dense_weight[0]) * progress
+        record |= {"long": long.item(), "short": short.item(), "long_right": long_right, "short_right": short_right}
+        return long + short * SHORTS_PER_PICTURE + weight * dense_loss, record
+
+    def _text_loss(self, soft: Tensor, text: TextBatch, sigma: float) -> tuple[Tensor, float]:
+        hidden = self.read(soft, text.ids, text.mask_ar)
+        weights = suffix_weights(text.mask_loss)[:, 1:]
+        chosen = weights > 0
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, right = selected_loss(
+                self.model.text.embed.weight, hidden[chosen], text.ids[:, 1:][chosen], weights[chosen], self.tokenizer.loc, sigma
+            )
+        return loss, right.float().mean().item()
+
+    def _update(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.step} of stage 1, {self.stage0_done} of stage 0")
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for o in self.optimizers for g in o.param_groups for p in g["params"]], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def _set_rates(self, factor: float) -> None:
+        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_lr, self.recipe.adam_lr), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def _maker(self, batch: int, seed: int) -> dict:
+        r = self.recipe
+        return {
+            "tokenizer_path": str(self.run / "tokenizer.model"), "codes": self.codes.numpy(), "size": batch, "bank_size": r.bank_size,
+            "bank_seed": r.seed, "seed": seed, "grid": r.vision.grid,
+        }  # fmt: skip
+
+    def _after(self, stage: int, done: int, total: int, record: dict[str, float]) -> None:
+        if done % LOG_EVERY == 0 or done == total:
+            seconds = self.elapsed_before + time.monotonic() - self.started
+            entry = {"stage": stage, "step": done, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
+            with (self.run / "log.jsonl").open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+            self.log(" ".join(f"{k}={v}" for k, v in entry.items()))
+        if done % SAVE_EVERY == 0 or done == total:
+            self.save()
+
+    def _modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"model": self.model, "head": self.head})
+
+    def save(self) -> None:
+        """Write the whole state, then put it in place of the old one."""
+        state = {
+            "modules": self._modules().state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
+            "stage0_done": self.stage0_done, "step": self.step, "seconds": self.elapsed_before + time.monotonic() - self.started,
+        }  # fmt: skip
+        temporary = self.run / "state.pt.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.run / "state.pt")
+
+    def resume(self) -> None:
+        """Continue from the latest state, if there is one."""
+        path = self.run / "state.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        self._modules().load_state_dict(state["modules"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.stage0_done, self.step, self.elapsed_before = state["stage0_done"], state["step"], state["seconds"]
+        self.log(f"continuing after {self.stage0_done} steps of stage 0 and {self.step} of stage 1")
+
+    def export(self) -> Path:
+        """Write the plain PaliGemma: training aids folded in or dropped."""
+        return export(self.model, self.tokenizer, self.codec, self.run / "model")
+
+
+def export(model: PaliGemma, tokenizer: Tokenizer, codec: MaskCodec, folder: Path) -> Path:
+    """A model in training (with its coordinate code) -> a folder any PaliGemma loader reads, in bfloat16."""
+    plain = PaliGemma(model.config)
+    state = {k: v for k, v in model.state_dict().items() if "parametrizations" not in k}
+    state["text.embed.weight"] = model.text.embed.weight.detach()
+    plain.load_state_dict(state)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_huggingface(plain.to(torch.bfloat16), folder)
+    tokenizer.save(folder)
+    save_codec(codec, folder / "mask_codec.safetensors")
+    return folder
+
+
+def initialise(model: PaliGemma) -> None:
+    """Small random weights: fan-in scaled matrices, image positions as sines, embeddings of norm 0.4."""
+    for name, p in model.named_parameters():
+        if name.endswith("embed.weight") and name.startswith("text"):
+            nn.init.normal_(p, std=0.4 / p.shape[1] ** 0.5)
+        elif name.endswith("pos_embed"):
+            with torch.no_grad():
+                p.copy_(sine_positions(model.config.vision.grid, p.shape[1]))
+        elif p.dim() >= 2:
+            nn.init.normal_(p, std=p[0].numel() ** -0.5)
+        elif name.endswith(".bias") or name.startswith("text"):
+            nn.init.zeros_(p)
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """(grid * grid, width): sines and cosines of row and column."""
+    quarter = width // 4
+    frequency = 1.0 / 100 ** (torch.arange(quarter) / quarter)
+    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    parts = [f(axis.flatten()[:, None] * frequency) for axis in (row, column) for f in (torch.sin, torch.cos)]
+    return 0.5 * torch.cat(parts, dim=1)
+
+
+def schedule(step: int, recipe: Recipe) -> float:
+    """Factor on the learning rates at a step of stage 1: warm-up, constant, cosine to zero."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    progress = step / recipe.steps
+    if progress < recipe.decay_from:
+        return 1.0
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.decay_from) / (1 - recipe.decay_from))

@@ -9,7 +9,6 @@ import torch
 
 from paligemma.config import PaliGemmaConfig, TextConfig, VisionConfig
 from paligemma.model.mask_codec import MaskCodec
-from paligemma.model.paligemma import PaliGemma
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
 
@@ -48,41 +47,3 @@ def codec_arrays() -> dict[str, np.ndarray]:
 
 
 CODEC_SQUARES = 71127.62679511629
-
-
-def load_tiny() -> PaliGemma:
-    """The tiny model of `bv_tiny1.npz`."""
-    model = PaliGemma(CONFIG)
-    z = {k.removeprefix("params/"): torch.from_numpy(v) for k, v in np.load(FOLDER / "bv_tiny1.npz").items()}
-    s = {}
-    s["vision.patch_embed.weight"] = z["img/embedding/kernel"].permute(3, 2, 0, 1)
-    s["vision.patch_embed.bias"] = z["img/embedding/bias"]
-    s["vision.pos_embed"] = z["img/pos_embedding"][0]
-    E = "img/Transformer/encoderblock/"
-    for i in range(3):
-        for a, b in (("0", "1"), ("1", "2")):
-            s[f"vision.blocks.{i}.norm{b}.weight"] = z[E + f"LayerNorm_{a}/scale"][i]
-            s[f"vision.blocks.{i}.norm{b}.bias"] = z[E + f"LayerNorm_{a}/bias"][i]
-        for a, b in (("query", "q"), ("key", "k"), ("value", "v")):
-            s[f"vision.blocks.{i}.attn.{b}.weight"] = z[E + f"MultiHeadDotProductAttention_0/{a}/kernel"][i].reshape(48, 48).T
-            s[f"vision.blocks.{i}.attn.{b}.bias"] = z[E + f"MultiHeadDotProductAttention_0/{a}/bias"][i].reshape(48)
-        s[f"vision.blocks.{i}.attn.out.weight"] = z[E + "MultiHeadDotProductAttention_0/out/kernel"][i].reshape(48, 48).T
-        s[f"vision.blocks.{i}.attn.out.bias"] = z[E + "MultiHeadDotProductAttention_0/out/bias"][i]
-        for a, b in (("0", "up"), ("1", "down")):
-            s[f"vision.blocks.{i}.mlp.{b}.weight"] = z[E + f"MlpBlock_0/Dense_{a}/kernel"][i].T
-            s[f"vision.blocks.{i}.mlp.{b}.bias"] = z[E + f"MlpBlock_0/Dense_{a}/bias"][i]
-        L = "llm/layers/"
-        s[f"text.blocks.{i}.attn.q.weight"] = z[L + "attn/q_einsum/w"][i].permute(0, 2, 1).reshape(128, 64)
-        s[f"text.blocks.{i}.attn.k.weight"] = z[L + "attn/kv_einsum/w"][i, 0].permute(0, 2, 1).reshape(32, 64)
-        s[f"text.blocks.{i}.attn.v.weight"] = z[L + "attn/kv_einsum/w"][i, 1].permute(0, 2, 1).reshape(32, 64)
-        s[f"text.blocks.{i}.attn.o.weight"] = z[L + "attn/attn_vec_einsum/w"][i].permute(2, 0, 1).reshape(64, 128)
-        s[f"text.blocks.{i}.mlp.gate.weight"] = z[L + "mlp/gating_einsum"][i, 0].T
-        s[f"text.blocks.{i}.mlp.up.weight"] = z[L + "mlp/gating_einsum"][i, 1].T
-        s[f"text.blocks.{i}.mlp.down.weight"] = z[L + "mlp/linear"][i].T
-        s[f"text.blocks.{i}.pre_attn_norm.weight"] = z[L + "pre_attention_norm/scale"][i]
-        s[f"text.blocks.{i}.pre_mlp_norm.weight"] = z[L + "pre_ffw_norm/scale"][i]
-    s["vision.norm.weight"], s["vision.norm.bias"] = z["img/Transformer/encoder_norm/scale"], z["img/Transformer/encoder_norm/bias"]
-    s["projector.weight"], s["projector.bias"] = z["img/head/kernel"].T, z["img/head/bias"]
-    s["text.embed.weight"], s["text.norm.weight"] = z["llm/embedder/input_embedding"], z["llm/final_norm/scale"]
-    model.load_state_dict(s)
-    return model.eval()

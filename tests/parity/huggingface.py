@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import torch
 from transformers import Gemma2Config, GemmaConfig, PaliGemmaForConditionalGeneration, SiglipVisionConfig
 from transformers import PaliGemmaConfig as TheirConfig
 
+from paligemma.checkpoint import load_model
 from paligemma.config import PaliGemmaConfig
 from paligemma.model.paligemma import PaliGemma
 
@@ -68,40 +71,8 @@ def their_model(config: PaliGemmaConfig, seed: int = 0, final_softcap: float | N
     return model
 
 
-def same_weights(theirs: PaliGemmaForConditionalGeneration, config: PaliGemmaConfig) -> PaliGemma:
-    """Our model with the weights of theirs."""
-    names = [
-        ("model.vision_tower.embeddings.patch_embedding", "vision.patch_embed"),
-        ("model.vision_tower.embeddings.position_embedding.weight", "vision.pos_embed"),
-        ("model.vision_tower.encoder.layers", "vision.blocks"),
-        ("model.vision_tower.post_layernorm", "vision.norm"),
-        ("layer_norm", "norm"),
-        ("mlp.fc1", "mlp.up"),
-        ("mlp.fc2", "mlp.down"),
-        ("self_attn", "attn"),
-        ("q_proj", "q"),
-        ("k_proj", "k"),
-        ("v_proj", "v"),
-        ("out_proj", "out"),
-        ("o_proj", "o"),
-        ("gate_proj", "gate"),
-        ("up_proj", "up"),
-        ("down_proj", "down"),
-        ("model.multi_modal_projector.linear", "projector"),
-        ("model.language_model.embed_tokens", "text.embed"),
-        ("model.language_model.norm", "text.norm"),
-        ("model.language_model.layers", "text.blocks"),
-        ("input_layernorm", "pre_attn_norm"),
-        ("post_attention_layernorm", "post_attn_norm" if config.text.post_norms else "pre_mlp_norm"),
-        ("pre_feedforward_layernorm", "pre_mlp_norm"),
-        ("post_feedforward_layernorm", "post_mlp_norm"),
-    ]
-    state = {}
-    for key, value in theirs.state_dict().items():
-        for a, b in names:
-            key = key.replace(a, b)
-        state[key] = value
-    state.pop("lm_head.weight")
-    model = PaliGemma(config)
-    model.load_state_dict(state)
-    return model.to(next(theirs.parameters()).dtype).eval()
+def same_weights(theirs: PaliGemmaForConditionalGeneration) -> PaliGemma:
+    """Our model with the weights of theirs: written by transformers, read by our loader."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        return load_model(folder, mapped=False)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from paligemma.model.mask_codec import MaskCodec
+from paligemma.checkpoint import load_codec, load_model
 
-from .golden import codec_arrays, load_tiny, reference
+from .golden import CONFIG, FOLDER, codec_arrays, reference
 
 BOUND = 1e-4
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_tiny()
+    model = load_model(FOLDER / "bv_tiny1.npz")
+    assert (model.config.vision, model.config.text) == (CONFIG.vision, CONFIG.text)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,10 @@ def ref():
 
 
 @pytest.fixture(scope="module")
-def codec():
-    codec = MaskCodec()
-    codec.load_state_dict({name: torch.from_numpy(array) for name, array in codec_arrays().items()})
-    return codec.eval()
+def codec(tmp_path_factory):
+    path = tmp_path_factory.mktemp("codec") / "vae-oid.npz"
+    np.savez(path, **codec_arrays())
+    return load_codec(path)
 
 
 def close(found, expected):

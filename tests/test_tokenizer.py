@@ -252,7 +252,7 @@ def test_a_model_that_adds_or_removes_spaces_is_refused(setting: str):
     model = model_pb2.ModelProto()
     model.ParseFromString(tiny_tokenizer()._pieces.data)
     setattr(model.normalizer_spec, setting, True)
-    with pytest.raises(CheckpointError, match="expected an id, found none|Gemma changes no text"):
+    with pytest.raises(CheckpointError, match=r"expected an id, found none|Gemma changes no text"):
         Tokenizer.from_bytes(model.SerializeToString())
 
 

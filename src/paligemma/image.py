@@ -15,6 +15,8 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -132,8 +134,15 @@ def _read(file: IO[bytes], limits: Limits, name: str) -> Image.Image:
     return result
 
 
-_HEADER_LOCK = threading.Lock()
-"""`warnings.catch_warnings` changes global state; reading headers is quick."""
+_WARNINGS = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow warns about large and odd files; here they are refused or accepted in so many words. The lock: it is global state."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _header(file: IO[bytes], name: str) -> Image.Image:
@@ -142,8 +151,7 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
     file.seek(0)
     formats = _formats(start, name)
     try:
-        with _HEADER_LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits say it better
+        with _quiet():
             return Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: more pixels than Pillow opens", code="image_too_many_pixels") from error
@@ -230,7 +238,8 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        with _quiet():
+            return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a picture with broken EXIF is a picture without EXIF; Pillow's parser raises many types
         return None
 

@@ -1,0 +1,79 @@
+"""The mask codec's file: `mask_codec.safetensors`, or the published `vae-oid.npz`, whose array names are the module's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError
+from .locate import CODEC_FILES
+from .npz_file import NpzFile
+from .outgoing import ModelSource, as_they_are
+from .recognise import refuse_by_name
+from .safetensors_files import SafetensorsFiles
+from .source import refuse
+from .values import ValueCheck
+from .write import write_container
+
+if TYPE_CHECKING:
+    from ..model.mask_codec import MaskCodec
+
+_CODEBOOK, _FIRST = "_vq_vae._embedding", "decoder.0.weight"
+
+
+def find_codec(folder: str | Path) -> Path | None:
+    """The codec beside a model, or None."""
+    return next((Path(folder) / name for name in CODEC_FILES if (Path(folder) / name).is_file()), None)
+
+
+def load_codec(path: str | Path) -> MaskCodec:
+    """From a `.safetensors` or `.npz` file, or a folder that holds one; float32, in evaluation mode. Its width is read off the shapes.
+
+    Raises `CheckpointError` for anything missing, unknown, misshapen or not finite.
+    """
+    import torch
+
+    from ..model.mask_codec import MaskCodec
+
+    path = Path(path).expanduser()
+    if path.is_dir():
+        found = find_codec(path)
+        if found is None:
+            raise CheckpointError(f"{path}: no mask codec", hint="expected " + " or ".join(CODEC_FILES), code="no_codec")
+        path = found
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file", hint="expected " + " or ".join(CODEC_FILES), code="no_codec")
+    refuse_by_name(path)
+    source = NpzFile(path) if path.suffix == ".npz" else SafetensorsFiles([path], mapped=False)
+    found = {name: spec.shape for name, spec in source.specs.items()}
+    codebook, first = found.get(_CODEBOOK, ()), found.get(_FIRST, ())
+    if len(codebook) != 2 or len(first) != 4 or not 8 <= first[0] <= 4096 or first[0] % 8:
+        raise CheckpointError(
+            f"{path.name}: not a mask codec: no usable {_CODEBOOK} and {_FIRST}",
+            hint="the published one is vae-oid.npz",
+            code="tensors_differ",
+        )
+    with torch.device("meta"):
+        codec = MaskCodec(first[0], codebook[1], codebook[0])
+    expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
+    problems = [f"{name} has shape {found[name]}, expected {shape}" for name, shape in expected.items() if found.get(name, shape) != shape]
+    problems += [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not part of the codec" for name in found if name not in expected]
+    refuse(path.name, problems, code="tensors_differ")
+    state = {name: source.read(name) for name in expected}
+    values = ValueCheck(path.name)
+    for name, tensor in state.items():
+        values.look(name, tensor)
+    values.finish()
+    codec.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    return codec.eval()
+
+
+def save_codec(codec: MaskCodec, path: str | Path) -> Path:
+    """Into a `.safetensors` or `.npz` file, or a folder as `mask_codec.safetensors`; returns the file."""
+    path = Path(path).expanduser()
+    if path.suffix not in (".safetensors", ".npz"):
+        path.mkdir(parents=True, exist_ok=True)
+        path = path / CODEC_FILES[0]
+    write_container(path, as_they_are(ModelSource(codec)))
+    return path

@@ -1,0 +1,302 @@
+"""`config.json` of a Hugging Face PaliGemma folder <-> `PaliGemmaConfig`.
+
+Every value is checked for kind and range before it is used for anything. Keys that are absent mean what they mean to transformers: the
+default of the class named by `model_type` (published PaliGemma 1 files leave out `head_dim` and `image_size`).
+Not used: the top-level `hidden_size` and `projection_dim` (published PaliGemma 2 files say 2048 whatever the decoder's width), and
+Gemma 2's sliding window (see `TextConfig`). Our own keys stand under `"paligemma"`: `name`, `resize`, `final_softcap`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from ..config import PRESETS, VOCAB_SIZE, PaliGemmaConfig, Resize, TextConfig, VisionConfig
+from ..errors import CheckpointError
+from .recognise import beginning, why_not_weights
+from .weight_maps import PADDED_VOCAB
+
+MAX_CONFIG = 1 << 20
+CONFIG = "config.json"
+
+GEMMA = {
+    "hidden_size": 3072, "num_hidden_layers": 28, "intermediate_size": 24576, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "head_dim": 256, "vocab_size": 256000, "rms_norm_eps": 1e-6,
+}  # fmt: skip
+GEMMA2 = {
+    "hidden_size": 2304, "num_hidden_layers": 26, "intermediate_size": 9216, "num_attention_heads": 8, "num_key_value_heads": 4,
+    "head_dim": 256, "vocab_size": 256000, "rms_norm_eps": 1e-6, "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+}  # fmt: skip
+SIGLIP = {
+    "hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "num_attention_heads": 12, "image_size": 224,
+    "patch_size": 16, "num_channels": 3, "layer_norm_eps": 1e-6,
+}  # fmt: skip
+"""Defaults of transformers' GemmaConfig, Gemma2Config and SiglipVisionConfig."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a configuration file says. `recorded_softcap`: the final soft-cap it names, kept for writing but not applied."""
+
+    config: PaliGemmaConfig
+    recorded_softcap: float | None = None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The JSON object in the file, bounded. Raises `CheckpointError`."""
+    size = path.stat().st_size
+    if size > MAX_CONFIG:
+        raise _bad(f"{size:,} bytes, the limit is {MAX_CONFIG:,}")
+    if (error := why_not_weights(path, beginning(path))) is not None:
+        raise error
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"not JSON ({type(error).__name__})") from None
+    if not isinstance(data, dict):
+        raise _bad("not a JSON object")
+    return data
+
+
+def parse_config(data: dict[str, Any]) -> Described:
+    """Hugging Face's fields -> ours. Raises `CheckpointError` with the field, what was expected and what was found."""
+    if "auto_map" in data:
+        raise _bad("auto_map asks to run code from the checkpoint, which never happens", hint="remove auto_map from the file")
+    if "quantization_config" in data:
+        raise _bad("the weights are quantized, which is not supported", hint="use the unquantized checkpoint")
+    if data.get("model_type") != "paligemma":
+        raise _bad(f"model_type is {_short(data.get('model_type'))}, expected 'paligemma'")
+    text, vision, own = (_Fields(key, data.get(key, {})) for key in ("text_config", "vision_config", "paligemma"))
+
+    family = text.choice("model_type", ("gemma", "gemma2"), "gemma")
+    text.defaults, vision.defaults = (GEMMA2 if family == "gemma2" else GEMMA), SIGLIP
+    vision.choice("model_type", ("siglip_vision_model",), "siglip_vision_model")
+    text.choice("hidden_act", ("gelu_pytorch_tanh", "gelu", None), None)
+    text.choice("hidden_activation", ("gelu_pytorch_tanh", None), None)
+    vision.choice("hidden_act", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    text.choice("attention_bias", (False,), False)
+    vision.choice("num_channels", (3,), 3)
+
+    head_dim = text.count("head_dim", 4096)
+    scalar = text.number("query_pre_attn_scalar", 1e-6, 1e6) if family == "gemma2" else None
+    config = PaliGemmaConfig(
+        vision=VisionConfig(
+            width=vision.count("hidden_size", 1 << 16),
+            depth=vision.count("num_hidden_layers", 512),
+            mlp_dim=vision.count("intermediate_size", 1 << 20),
+            heads=vision.count("num_attention_heads", 1024),
+            image_size=vision.count("image_size", 8192),
+            patch_size=vision.count("patch_size", 512),
+            norm_eps=vision.real("layer_norm_eps", 0.0, 1.0),
+        ),
+        text=TextConfig(
+            width=text.count("hidden_size", 1 << 16),
+            depth=text.count("num_hidden_layers", 512),
+            mlp_dim=text.count("intermediate_size", 1 << 20),
+            heads=text.count("num_attention_heads", 1024),
+            kv_heads=text.count("num_key_value_heads", 1024),
+            head_dim=head_dim,
+            vocab_size=_without_padding(text.count("vocab_size", 1 << 22)),
+            query_scale=None if scalar is None or scalar == head_dim else scalar**-0.5,
+            attn_softcap=text.number("attn_logit_softcapping", 1e-3, 1e6) if family == "gemma2" else None,
+            final_softcap=own.number("final_softcap", 1e-3, 1e6),
+            post_norms=family == "gemma2",
+            rope_base=_rope_base(text),
+            norm_eps=text.real("rms_norm_eps", 0.0, 1.0),
+        ),
+        version=2 if family == "gemma2" else 1,
+        resize=own.choice("resize", get_args(Resize), "bicubic"),
+    )
+    _check_sums(config)
+    recorded = text.number("final_logit_softcapping", 1e-3, 1e6) if family == "gemma2" else None
+    return Described(named(config, own.text("name")), recorded)
+
+
+def named(config: PaliGemmaConfig, name: str | None = None) -> PaliGemmaConfig:
+    """With that name, else with the name of the published model of the same dimensions, else `custom`."""
+    if name is None:
+        name = next((key for key, known in PRESETS.items() if same_dimensions(known, config)), "custom")
+    return dataclasses.replace(config, name=name)
+
+
+def same_dimensions(a: PaliGemmaConfig, b: PaliGemmaConfig) -> bool:
+    """Equal but for name, resize and final soft-cap."""
+    text = dataclasses.replace(b.text, final_softcap=a.text.final_softcap)
+    return (a.vision, a.text, a.version) == (b.vision, text, b.version)
+
+
+def write_config(config: PaliGemmaConfig, *, dtype: str, recorded_softcap: float | None = None) -> dict[str, Any]:
+    """Our configuration as `config.json`, which transformers loads too.
+
+    Of Gemma 2's layers all are said to attend fully, because that is what the weights were trained with and what this package computes.
+    `final_logit_softcapping` is what was recorded when the checkpoint was read; without a record it is null, since transformers would
+    otherwise apply its default of 30 to a model that was trained without. Raises `CheckpointError` for a mixture no field can express.
+    """
+    v, t = config.vision, config.text
+    padded = PADDED_VOCAB if t.vocab_size == VOCAB_SIZE else t.vocab_size
+    text: dict[str, Any] = {
+        "model_type": "gemma2" if t.post_norms else "gemma",
+        "hidden_size": t.width,
+        "num_hidden_layers": t.depth,
+        "intermediate_size": t.mlp_dim,
+        "num_attention_heads": t.heads,
+        "num_key_value_heads": t.kv_heads,
+        "head_dim": t.head_dim,
+        "num_image_tokens": v.num_tokens,
+        "vocab_size": padded,
+        "rms_norm_eps": t.norm_eps,
+        "rope_theta": t.rope_base,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "torch_dtype": dtype,
+    }
+    if config.version != (2 if t.post_norms else 1):
+        raise CheckpointError(f"version {config.version} with{'' if t.post_norms else 'out'} post-norms cannot be written as config.json")
+    if t.post_norms:
+        scalar = round(t.scale**-2)
+        if not math.isclose(scalar**-0.5, t.scale, rel_tol=1e-12):
+            raise CheckpointError(f"a query scale of {t.scale} cannot be written: config.json holds its inverse square as a whole number")
+        text |= {
+            "query_pre_attn_scalar": scalar,
+            "attn_logit_softcapping": t.attn_softcap,
+            "final_logit_softcapping": recorded_softcap if t.final_softcap is None else t.final_softcap,
+            "sliding_window": 4096,
+            "layer_types": ["full_attention"] * t.depth,
+        }
+    elif t.attn_softcap is not None or t.query_scale not in (None, t.head_dim**-0.5):
+        raise CheckpointError("a soft-cap or query scale without post-norms cannot be written as config.json")
+    own: dict[str, Any] = {"name": config.name, "resize": config.resize}
+    if t.final_softcap is not None:
+        own["final_softcap"] = t.final_softcap
+    return {
+        "architectures": ["PaliGemmaForConditionalGeneration"],
+        "model_type": "paligemma",
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "hidden_size": t.width,
+        "projection_dim": t.width,
+        "image_token_index": t.vocab_size,
+        "vocab_size": padded,
+        "tie_word_embeddings": True,
+        "torch_dtype": dtype,
+        "text_config": text,
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": v.width,
+            "num_hidden_layers": v.depth,
+            "intermediate_size": v.mlp_dim,
+            "num_attention_heads": v.heads,
+            "image_size": v.image_size,
+            "patch_size": v.patch_size,
+            "num_channels": 3,
+            "num_image_tokens": v.num_tokens,
+            "projection_dim": t.width,
+            "layer_norm_eps": v.norm_eps,
+            "hidden_act": "gelu_pytorch_tanh",
+            "vision_use_head": False,
+            "torch_dtype": dtype,
+        },
+        "paligemma": own,
+    }
+
+
+def write_preprocessor(config: PaliGemmaConfig) -> dict[str, Any]:
+    """`preprocessor_config.json`: how transformers should resize for this model. It has no bilinear resize without antialiasing."""
+    side = config.vision.image_size
+    return {
+        "image_processor_type": "SiglipImageProcessor",
+        "processor_class": "PaliGemmaProcessor",
+        "image_seq_length": config.vision.num_tokens,
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 3 if config.resize == "bicubic" else 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+
+
+def _without_padding(rows: int) -> int:
+    return VOCAB_SIZE if rows == PADDED_VOCAB else rows
+
+
+def _rope_base(text: _Fields) -> float:
+    """`rope_theta`, which newer files keep in a table; any scheme but the plain one is refused."""
+    table = text.data.get("rope_parameters") or text.data.get("rope_scaling") or {}
+    if not isinstance(table, dict):
+        raise _bad(f"text_config.rope_parameters is {_short(table)}, expected a table")
+    rope = _Fields("text_config.rope_parameters", {**{"rope_theta": text.data.get("rope_theta", 10_000.0)}, **table})
+    rope.choice("rope_type", ("default",), "default")
+    return rope.real("rope_theta", 1.0, 1e9)
+
+
+def _check_sums(config: PaliGemmaConfig) -> None:
+    v, t = config.vision, config.text
+    for total, part, what in (
+        (v.width, v.heads, "vision_config: hidden_size {} is not a multiple of num_attention_heads {}"),
+        (t.heads, t.kv_heads, "text_config: num_attention_heads {} is not a multiple of num_key_value_heads {}"),
+        (t.head_dim, 2, "text_config: head_dim {} is not a multiple of {}"),
+    ):
+        if total % part:
+            raise _bad(what.format(total, part))
+    if v.image_size < v.patch_size:
+        raise _bad(f"vision_config: image_size {v.image_size} is smaller than patch_size {v.patch_size}")
+
+
+class _Fields:
+    """One table of the file; every getter checks, and names the field when it complains."""
+
+    def __init__(self, where: str, data: Any):
+        if not isinstance(data, dict):
+            raise _bad(f"{where} is {_short(data)}, expected a table")
+        self.where = where
+        self.data: dict[str, Any] = data
+        self.defaults: dict[str, Any] = {}
+
+    def _get(self, key: str) -> Any:
+        return self.data.get(key, self.defaults.get(key))
+
+    def count(self, key: str, most: int) -> int:
+        value = self._get(key)
+        if type(value) is not int or not 1 <= value <= most:
+            raise _bad(f"{self.where}.{key} is {_short(value)}, expected a whole number from 1 to {most:,}")
+        return value
+
+    def number(self, key: str, least: float, most: float) -> float | None:
+        return None if self._get(key) is None else self.real(key, least, most)
+
+    def real(self, key: str, least: float, most: float) -> float:
+        value = self._get(key)
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise _bad(f"{self.where}.{key} is {_short(value)}, expected a number from {least:g} to {most:g}")
+        return float(value)
+
+    def choice(self, key: str, allowed: tuple[Any, ...], default: Any) -> Any:
+        value = self.data.get(key, default)
+        if not any(value is option or (type(value) is type(option) and value == option) for option in allowed):
+            raise _bad(f"{self.where}.{key} is {_short(value)}, expected " + " or ".join(str(option) for option in allowed))
+        return value
+
+    def text(self, key: str) -> str | None:
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
+            raise _bad(f"{self.where}.{key} is {_short(value)}, expected a line of text")
+        return value
+
+
+def _short(value: object) -> str:
+    return ascii(value) if len(ascii(value)) <= 60 else ascii(value)[:57] + "..."
+
+
+def _bad(message: str, *, hint: str | None = None) -> CheckpointError:
+    return CheckpointError(f"{CONFIG}: {message}", hint=hint, code="bad_config")

@@ -1,0 +1,148 @@
+"""Checkpoint -> `PaliGemma`: built without memory, filled with the file's tensors, each number resident once.
+
+And `inspect`, which reads headers only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import PaliGemmaConfig
+from .detect import describe
+from .locate import Format
+from .memory import need_memory
+from .opening import Opened, open_checkpoint
+from .source import ITEM_SIZE, chunks, dtype_name, torch_dtype
+from .values import ValueCheck, known_good, remember_good
+from .weight_maps import EMBEDDING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.paligemma import PaliGemma
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint is, from its headers. An empty `problems` means that `load_model` would accept names and shapes."""
+
+    path: Path
+    format: Format
+    files: tuple[Path, ...]
+    config: PaliGemmaConfig
+    config_from: str
+    """Where the configuration was found: `config.json`, `the archive's comment` or `the shapes`."""
+    description: str
+    """`PaliGemma 2 3B at 224 px`."""
+    dtype: str
+    tensors: int
+    file_bytes: int
+    recorded_softcap: float | None
+    """The final soft-cap the file names. It is not applied; see `TextConfig`."""
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def version(self) -> int:
+        return self.config.version
+
+    @property
+    def resolution(self) -> int:
+        """Side of the picture in pixels."""
+        return self.config.vision.image_size
+
+    @property
+    def parameters(self) -> int:
+        return self.config.num_parameters
+
+
+def inspect(path: str | Path) -> CheckpointInfo:
+    """Format, model, number type, and what is wrong, without reading a weight and without importing torch.
+
+    Raises `CheckpointError` where the files cannot be described at all: unreadable headers, no or two formats, a refused configuration.
+    """
+    opened = open_checkpoint(path)
+    problems = opened.problems if opened.summary is None else (opened.summary, *opened.problems)
+    return CheckpointInfo(
+        path=Path(path).expanduser(),
+        format=opened.format,
+        files=opened.located.files,
+        config=opened.config,
+        config_from=opened.config_from,
+        description=describe(opened.config),
+        dtype=opened.dtype,
+        tensors=len(opened.raw.specs),
+        file_bytes=sum(file.stat().st_size for file in opened.located.files),
+        recorded_softcap=opened.recorded_softcap,
+        problems=problems,
+        warnings=opened.warnings,
+    )
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    check_values: bool = True,
+    mapped: bool = True,
+) -> PaliGemma:
+    """The model in evaluation mode.
+
+    `path`: a Hugging Face folder, one of its files, or a big_vision `.npz`. `dtype`: the checkpoint's own by default.
+    `check_values`: refuse NaN and infinity, and compare an output matrix that is stored beside the embedding table; done once per file.
+    `mapped`: where nothing needs converting, the weights are the file's own pages. Loading is then instant and memory is shared between
+    processes, but truncating the file kills the process (replacing it by renaming is harmless). `mapped=False` copies.
+
+    Raises `CheckpointError` with every missing, unknown, misshapen or non-finite tensor, `ResourceError` when it does not fit into memory.
+    """
+    import torch
+
+    from ..model.paligemma import PaliGemma
+
+    device = torch.device(device)
+    opened = open_checkpoint(path, mapped=mapped)
+    opened.refuse_problems()
+    kind = opened.dtype if dtype is None else dtype_name(dtype)
+    need_memory(opened.config.num_parameters * ITEM_SIZE[kind], describe(opened.config), str(device))
+    for warning in opened.warnings:
+        warnings.warn(f"{opened.label}: {warning}", stacklevel=2)
+
+    check = check_values and not known_good(opened.located.files)
+    values = ValueCheck(opened.label)
+    weights = opened.weights()
+    state: dict[str, torch.Tensor] = {}
+    for name in weights.specs:
+        tensor = weights.read(name)
+        if check:
+            values.look(name, tensor)
+        state[name] = tensor.to(device=device, dtype=torch_dtype(kind))
+    if check:
+        values.problems += tied_problems(opened)
+        values.finish()
+        for name in values.zeros():
+            if len(weights.specs[name].shape) > 1:
+                warnings.warn(f"{opened.label}: {name} holds only zeros", stacklevel=2)
+        remember_good(opened.located.files)
+
+    with torch.device("meta"):
+        model = PaliGemma(opened.config)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def tied_problems(opened: Opened) -> list[str]:
+    """An output matrix stored beside the embedding table must be equal to it where rows are tokens: PaliGemma has only one table."""
+    if opened.tied is None:
+        return []
+    table = opened.actual[opened.layout.pieces[EMBEDDING].theirs]
+    tokens = opened.config.text.vocab_size * opened.config.text.width
+    for one, other in zip(chunks(opened.raw, table), chunks(opened.raw, opened.tied), strict=False):
+        count = min(tokens, one.numel())
+        if not one[:count].equal(other[:count]):
+            return [f"{opened.tied} differs from the embedding table {table}; in PaliGemma they are one"]
+        tokens -= count
+    return []

@@ -1,0 +1,53 @@
+"""Tensors as views of a file's pages, mapped window by window, so that pages go when the tensors in their window do.
+
+One mapping of a whole file would keep every page that was ever read for as long as any tensor lives: a model whose matrices are
+rearranged in memory (`model/fast_linear.py`) would be resident twice. Each window costs a file handle, so there are at most some 70.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from bisect import bisect_right
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WINDOW = 64 << 20
+MAX_WINDOWS = 64
+
+
+class MappedFile:
+    """`spans`: (first byte, bytes) of every tensor. A file that shrinks while mapped kills the process that touches what is gone."""
+
+    def __init__(self, path: Path, spans: Iterable[tuple[int, int]]):
+        self.path = path
+        ordered = sorted(spans)
+        least = max(WINDOW, sum(size for _, size in ordered) // MAX_WINDOWS)
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, size in ordered:
+            if not self._starts or self._ends[-1] - self._starts[-1] >= least:
+                self._starts.append(start - start % mmap.ALLOCATIONGRANULARITY)
+                self._ends.append(start)
+            self._ends[-1] = start + size
+        self._open: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
+
+    def flat(self, start: int, count: int, dtype) -> Tensor:
+        """`count` values from byte `start` on, which must be the start of a span or inside one. Writing to it never reaches the file.
+
+        Raises `ValueError` when the file has become too short.
+        """
+        import torch
+
+        number = bisect_right(self._starts, start) - 1
+        window = self._open.get(number)
+        if window is None:
+            first, end = self._starts[number], self._ends[number]
+            with self.path.open("rb") as file:
+                window = mmap.mmap(file.fileno(), end - first, access=mmap.ACCESS_COPY, offset=first)
+            self._open[number] = window
+        return torch.frombuffer(window, dtype=dtype, count=count, offset=start - self._starts[number])

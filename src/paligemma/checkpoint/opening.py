@@ -1,0 +1,172 @@
+"""A path becomes a checked checkpoint: every header read, the model known, all names and shapes compared. No weight is read.
+
+`Weights` then gives the tensors under our names, in our shapes, whatever the file calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import PaliGemmaConfig
+from ..errors import CheckpointError
+from .detect import bv_prefix, bv_scanned, config_from_shapes, describe, hf_contradiction
+from .hf_config import CONFIG, Described, parse_config, read_config_file
+from .locate import Format, Located, locate
+from .npz_file import NpzFile, comment_json
+from .recognise import beginning, why_not_weights
+from .safetensors_files import SafetensorsFiles
+from .source import TensorSource, TensorSpec, main_dtype, refuse
+from .weight_maps import EMBEDDING, HF_EMBEDDING, HF_TIED, PADDED_VOCAB, Layout, bv_layout, hf_layout, hub_name, our_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`problems`: what keeps it from being loaded, one line each. `actual`: the layout's names -> the file's own."""
+
+    located: Located
+    raw: TensorSource
+    config: PaliGemmaConfig
+    config_from: str
+    recorded_softcap: float | None
+    layout: Layout
+    actual: Mapping[str, str]
+    tied: str | None
+    problems: tuple[str, ...]
+    summary: str | None
+    warnings: tuple[str, ...]
+
+    @property
+    def format(self) -> Format:
+        return self.located.format
+
+    @property
+    def dtype(self) -> str:
+        return main_dtype(self.raw.specs)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        files = self.located.files
+        return files[0].name if len(files) == 1 else str(self.located.folder)
+
+    def refuse_problems(self) -> None:
+        """Raise one `CheckpointError` for everything that does not fit."""
+        refuse(self.label, self.problems, summary=self.summary or "the tensors are not those of the model", code="tensors_differ")
+
+    def weights(self) -> Weights:
+        self.refuse_problems()
+        return Weights(self.raw, self.layout, self.actual, our_shapes(self.config))
+
+
+class Weights:
+    """A checkpoint's tensors under our names. Those that need rearranging are copied, the others are what the file gives."""
+
+    def __init__(self, raw: TensorSource, layout: Layout, actual: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]):
+        self._raw, self._layout, self._actual = raw, layout, actual
+        self.specs: Mapping[str, TensorSpec] = {
+            name: TensorSpec(shape, raw.specs[actual[layout.pieces[name].theirs]].dtype) for name, shape in shapes.items()
+        }
+
+    def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
+        piece, spec = self._layout.pieces[name], self.specs[name]
+        theirs = self._actual[piece.theirs]
+        if piece.axes is None:
+            length = spec.numel if count is None else count
+            flat = self._raw.read(theirs, piece.start + start, length)
+            return flat.view(spec.shape) if count is None else flat
+        block = self._raw.read(theirs, piece.start, spec.numel).view(piece.axes.left_shape(self._layout.sizes))
+        whole = piece.axes.forward(block).contiguous()
+        return whole if count is None else whole.view(-1)[start : start + count]
+
+
+def open_checkpoint(path: str | Path, *, mapped: bool = True, verify: bool = True) -> Opened:
+    """`mapped`: safetensors are mapped into memory rather than copied. `verify`: checksums of an `.npz` are compared while reading.
+
+    Raises `CheckpointError` for what cannot be described at all; what can be but does not fit is in `problems`.
+    """
+    located = locate(path)
+    if located.format == "huggingface":
+        return _open_huggingface(located, mapped)
+    return _open_big_vision(located, verify)
+
+
+def _open_huggingface(located: Located, mapped: bool) -> Opened:
+    config_file = located.folder / CONFIG
+    for file in located.files:
+        if (error := why_not_weights(file, beginning(file))) is not None:
+            raise error
+    if not config_file.exists():
+        raise CheckpointError(f"{located.folder}: no {CONFIG} beside the weights", hint="fetch config.json too", code="no_config")
+    described = parse_config(read_config_file(config_file))
+    raw = SafetensorsFiles(list(located.files), mapped=mapped)
+    config = described.config
+    layout = hf_layout(config)
+
+    actual: dict[str, str] = {}
+    problems: list[str] = []
+    for name in raw.specs:
+        hub = hub_name(name)
+        if hub in actual:
+            problems.append(f"{actual[hub]} and {name} are the same tensor under two names")
+        actual[hub] = name
+    found = {hub: raw.specs[name].shape for hub, name in actual.items()}
+    problems += _compare(layout.shapes | ({HF_TIED: layout.shapes[HF_EMBEDDING]} if HF_TIED in found else {}), found, actual)
+    return Opened(
+        located, raw, config, CONFIG, described.recorded_softcap, layout, actual, actual.get(HF_TIED), tuple(problems),
+        hf_contradiction(config, found) if problems else None, _dtype_warnings(raw),
+    )  # fmt: skip
+
+
+def _open_big_vision(located: Located, verify: bool) -> Opened:
+    raw = NpzFile(located.files[0], verify=verify)
+    prefix = bv_prefix(raw.specs)
+    comment = comment_json(raw.comment)
+    where = located.files[0].name
+    if comment is not None and comment.get("model_type") == "paligemma":
+        described, source = parse_config(comment), "the archive's comment"
+    else:
+        described, source = Described(config_from_shapes(raw.specs, prefix, where=where)), "the shapes"
+    config = described.config
+    layout = bv_layout(config, prefix=prefix, scanned=bv_scanned(raw.specs, prefix))
+    actual = {name: name for name in raw.specs}
+    problems = _compare(layout.shapes, {name: spec.shape for name, spec in raw.specs.items()}, actual)
+    return Opened(
+        located, raw, config, source, described.recorded_softcap, layout, actual, None, tuple(problems),
+        f"by {source} it is {describe(config)}, but the tensors are not" if problems else None, _dtype_warnings(raw),
+    )  # fmt: skip
+
+
+def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], actual: Mapping[str, str]) -> list[str]:
+    """Missing, unknown and misshapen tensors. A table of token rows may have Hugging Face's 64 surplus rows."""
+    tables = [name for name in expected if name in (HF_EMBEDDING, HF_TIED) or name.endswith("llm/embedder/input_embedding")]
+    problems = []
+    for name, shape in expected.items():
+        if name in found and found[name] != shape and not (name in tables and _padded(found[name], shape)):
+            turned = " (transposed)" if len(shape) > 1 and found[name] == shape[::-1] else ""
+            problems.append(f"{actual[name]} has shape {found[name]}, expected {shape}{turned}")
+    problems += [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{actual[name]} is not part of the model" for name in found if name not in expected]
+    return problems
+
+
+def _padded(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return found[1:] == expected[1:] and (found[0], expected[0]) == (PADDED_VOCAB, PADDED_VOCAB - 64)
+
+
+def _dtype_warnings(raw: TensorSource) -> tuple[str, ...]:
+    kinds = {spec.dtype for spec in raw.specs.values()}
+    if len(kinds) == 1:
+        return ()
+    return (f"the tensors are of several number types ({', '.join(sorted(kinds))}); all become {main_dtype(raw.specs)}",)
+
+
+def surplus_rows(opened: Opened) -> int:
+    """Rows of the embedding table that stand for no token and are dropped."""
+    theirs = opened.raw.specs[opened.actual[opened.layout.pieces[EMBEDDING].theirs]]
+    return theirs.shape[0] - opened.config.text.vocab_size

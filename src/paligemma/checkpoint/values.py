@@ -1,0 +1,123 @@
+"""Are the numbers of a checkpoint usable? NaN and infinity are refused, matrices of zeros are reported, and a clean file is remembered.
+
+A checked file is known again by path, size, time and inode, so the whole file is read for this only once. The memory is a folder of empty
+files below the user's cache folder; `PALIGEMMA_CACHE` moves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError
+from .source import CHUNK_BYTES, refuse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def value_problem(tensor: Tensor) -> tuple[str | None, bool]:
+    """(what is wrong, whether all values are zero). One pass over memory; values are only counted once something is wrong."""
+    import torch
+
+    flat = tensor.reshape(-1)
+    low, high = torch.aminmax(flat)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        nan = infinite = 0
+        for part in flat.split(CHUNK_BYTES // 4):
+            nan += int(part.isnan().sum())
+            infinite += int(part.isinf().sum())
+        counts = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
+        return f"{' and '.join(counts)} of {flat.numel():,} values", False
+    return None, bool(low == 0 and high == 0)
+
+
+class ValueCheck:
+    """Collects what is wrong with the tensors that pass through; `finish` raises for all of them together."""
+
+    def __init__(self, where: str):
+        self.where = where
+        self.problems: list[str] = []
+        self.zero_parts: dict[str, bool] = {}
+
+    def look(self, name: str, tensor: Tensor) -> None:
+        """May be called with a tensor piece by piece."""
+        problem, zeros = value_problem(tensor)
+        if problem is not None:
+            self.problems.append(f"{name}: {problem}")
+        self.zero_parts[name] = zeros and self.zero_parts.get(name, True)
+
+    def zeros(self) -> list[str]:
+        """Names of the tensors without any value but zero."""
+        return [name for name, zero in self.zero_parts.items() if zero]
+
+    def finish(self) -> None:
+        hint = "the file is damaged, or training diverged"
+        refuse(self.where, self.problems, summary="values that are not numbers", hint=hint, code="bad_values")
+
+
+def cache_folder() -> Path:
+    """Where this package may keep small files of its own: the user's cache folder, or `PALIGEMMA_CACHE`."""
+    if (own := os.environ.get("PALIGEMMA_CACHE")) is not None:
+        return Path(own)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", str(Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "paligemma"
+
+
+def known_good(files: Iterable[Path]) -> bool:
+    """Whether exactly these files, unchanged since, were once found good."""
+    return _mark(files).exists()
+
+
+def remember_good(files: Iterable[Path]) -> None:
+    """A cache folder that cannot be written to only means that the check is done again next time."""
+    mark = _mark(files)
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError:
+        return
+
+
+def _mark(files: Iterable[Path]) -> Path:
+    facts = [(str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ino) for path in sorted(files) for s in (path.stat(),)]
+    return cache_folder() / "checked" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def verify_sha256(folder: str | Path, manifest: str | Path) -> int:
+    """Compare files with a list in `sha256sum`'s format (names relative to `folder`); returns how many were compared.
+
+    Raises `CheckpointError` naming every file that is missing or differs: the only check that finds a flipped bit which left a number a
+    number.
+    """
+    folder, manifest = Path(folder), Path(manifest)
+    problems, count = [], 0
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        expected, _, name = line.partition(" ")
+        name = name.lstrip(" *")
+        if len(expected) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CheckpointError(f"{manifest.name}, line {number}: expected a SHA-256 and a file name", code="bad_manifest")
+        path = folder / name
+        count += 1
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected.lower():
+            problems.append(f"{name}: SHA-256 {found[:12]}..., expected {expected[:12].lower()}...")
+    if not count:
+        raise CheckpointError(f"{manifest.name} lists no file", code="bad_manifest")
+    refuse(folder, problems, summary="files differ from the manifest", hint="fetch them again", code="sha256_differs")
+    return count

@@ -227,15 +227,14 @@ class Album:
             data=data,
         )
 
-    def finish(self, model: str, facts: str) -> Path:
-        """Write the page. `model` names the model, `facts` is one line about it."""
+    def finish(self, model: str) -> Path:
+        """Write the page. `model` says what answered, in a few lines."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(loader=PackageLoader("paligemma", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         answers = [shown for page in self._pages for shown in page["answers"]]
         text = environment.get_template("demo.html").render(
-            model=model,
-            facts=facts,
+            model=model.splitlines(),
             honest=HONEST,
             pictures=self._pages,
             right=sum(shown.right for shown in answers),

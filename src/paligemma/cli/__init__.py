@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,12 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     previous = signal.signal(signal.SIGTERM, failures.stop)
     try:
-        code = build_app()(
-            [failures.STDIN if word == "-" else word for word in arguments],
-            result_action="return_value",
-            exit_on_error=False,
-            print_error=False,
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = failures.show_warning
+            code = build_app()(
+                [failures.STDIN if word == "-" else word for word in arguments],
+                result_action="return_value",
+                exit_on_error=False,
+                print_error=False,
+            )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BaseException as error:

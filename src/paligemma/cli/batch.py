@@ -5,26 +5,43 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, UsageError
-from .failures import STDIN, lines
+from ..errors import InputError
+from ..image import Clip
+from ..results import Result, Text
+from ..sources import Source, expand
+from .failures import STDIN, lines, visible
 from .options import ModelOptions, TaskOptions
 from .show import Drawings, as_json, as_text, error_dict
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
-    from ..results import Result
-    from ..sources import Source
 
-Call = Callable[..., list[Any]]
-"""(predictor, inputs, options=...) -> one result per input."""
+Call = Callable[..., Any]
+"""(predictor, pictures, **how) -> results: a method of the predictor with what is asked filled in."""
 
 PARTLY_FAILED = 6
 BUNDLED_NOTE = (
-    "note: the bundled model knows only the small world it was drawn from, not photographs. For those: --model with a published\n"
+    "note: the bundled model knows only the small drawn world it was trained on, not photographs. For those: --model with a published\n"
     "      checkpoint (`paligemma models` lists them). `--model bundled` asks for the small one by name and leaves this note out."
 )
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several inputs as one: pictures and the frames of videos, in order, for one prompt."""
+
+    parts: Sequence[Source]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(part.name for part in self.parts)
+
+    def open(self) -> Clip:
+        opened = [part.open() for part in self.parts]
+        return Clip(tuple(frame for one in opened for frame in (one.frames if isinstance(one, Clip) else (one,))))
 
 
 def load(options: ModelOptions) -> Predictor:
@@ -33,20 +50,16 @@ def load(options: ModelOptions) -> Predictor:
 
     if options.model is None and sys.stderr.isatty():
         print(BUNDLED_NOTE, file=sys.stderr)
-    return paligemma.load(
-        options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype
-    )
+    return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
 
 
 def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) -> int:
     """Put `call` to every input and show what comes back. Returns the exit code: 0, 6 if some inputs failed, 3 if all did."""
-    if options.batch < 1:
-        raise UsageError(f"--batch must be at least 1, got {options.batch}")
     sources = _find(images, options)
     several = len(sources) > 1
     drawings = Drawings(options.out, several) if options.out else None
     failed = 0
-    with _progress(task, len(sources) if several else 0) as advance:
+    with _progress(task, len(sources)) as advance:
         for source, result in _answers(sources, options, call):
             if isinstance(result, InputError):
                 failed += 1
@@ -56,7 +69,7 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
             else:
                 if options.json:
                     print(as_json({"source": source.name, "task": task, "result": result.to_dict()}), flush=True)
-                else:
+                elif not options.stream:
                     print(as_text(result, source.name if several else None), flush=True)
                 if drawings:
                     drawings.save(result, source.name)
@@ -68,33 +81,66 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
     return PARTLY_FAILED if failed else 0
 
 
-def _find(images: Sequence[str], options: TaskOptions) -> list[Source]:
-    from ..sources import expand
-
+def _find(images: Sequence[str], options: TaskOptions) -> Sequence[Source | Together]:
     arguments = ["-" if image == STDIN else image for image in images]
-    return expand(arguments, allow_urls=options.allow_urls, stdin=sys.stdin.buffer, frames=options.frames)
+    sources = expand(arguments, allow_urls=options.allow_urls, stdin=sys.stdin.buffer, frames=options.frames)
+    return [Together(sources)] if options.together else sources
 
 
-def _answers(sources: Sequence[Source], options: TaskOptions, call: Call) -> Iterator[tuple[Source, Result | InputError]]:
+def _answers(
+    sources: Sequence[Source | Together], options: TaskOptions, call: Call
+) -> Iterator[tuple[Source | Together, Result | InputError]]:
     """(input, its result or why there is none), in order. The model is loaded when the first input has been opened."""
-    predictor: Predictor | None = None
-    for start in range(0, len(sources), options.batch):
-        group = sources[start : start + options.batch]
-        opened = [_opened(source) for source in group]
+    model: Predictor | None = None
+    size = 1 if options.stream else options.batch
+    for start in range(0, len(sources), size):
+        group = sources[start : start + size]
+        opened = [_attempt(source.open) for source in group]
         good = [item for item in opened if not isinstance(item, InputError)]
         results = iter(())
         if good:
-            predictor = predictor or load(options)
-            results = iter(call(predictor, good))
+            model = model or load(options)
+            if options.stream:
+                results = iter([_attempt(_watched, call, model, good[0], options.how, group[0].name if len(sources) > 1 else None)])
+            else:
+                results = iter(_all_or_one_by_one(call, model, good, options.how))
         for source, item in zip(group, opened, strict=True):
-            yield source, item if isinstance(item, InputError) else next(results)
+            yield source, item if isinstance(item, InputError) else _named(next(results), source.name)
 
 
-def _opened(source: Source) -> Any:
+def _all_or_one_by_one(call: Call, model: Predictor, pictures: list[Any], how: dict[str, Any]) -> list[Result | InputError]:
+    """A batch; where one of its pictures does not suit the question (a box outside it), each by itself, so that only that one fails."""
     try:
-        return source.open()
+        return call(model, pictures, **how)
+    except InputError as error:
+        if len(pictures) == 1:
+            return [error]
+        return [_attempt(lambda picture=picture: call(model, [picture], **how)[0]) for picture in pictures]
+
+
+def _named(result: Result | InputError, name: str) -> Result | InputError:
+    """The model does not know what a picture is called; what cannot be opened says its name itself."""
+    return InputError(f"{name}: {result.message}", hint=result.hint, code=result.code) if isinstance(result, InputError) else result
+
+
+def _attempt(action: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return action(*arguments)
     except InputError as error:
         return error
+
+
+def _watched(call: Call, model: Predictor, picture: Any, how: dict[str, Any], name: str | None) -> Result:
+    """Print an answer piece by piece while it is written, then what was made of it, if that says more."""
+    stream = call(model, picture, stream=True, **how)
+    if name is not None:
+        print(f"{visible(name)}: ", end="")
+    for piece in stream:
+        print("\n".join(map(visible, piece.split("\n"))), end="", flush=True)
+    print()
+    if not isinstance(stream.result, Text):
+        print(as_text(stream.result), flush=True)
+    return stream.result
 
 
 @contextlib.contextmanager

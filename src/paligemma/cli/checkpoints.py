@@ -6,34 +6,156 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ..config import PRESETS, PaliGemmaConfig
 from .options import OUTPUT, DType, named
 from .show import as_json
 
-Json = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False, help="JSON instead of text.")]
+Format = Literal["huggingface", "big_vision"]
 GB = 1e9
+BYTES_PER_WEIGHT = 2
+"""In bfloat16, as the published checkpoints are."""
+
+Json = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False, help="JSON instead of text.")]
 
 
 def models(*, json: Json = False) -> int:
     """List the published models, and those on this machine."""
-    from ..config import PRESETS
-
-    rows = [
-        {
-            "name": name,
-            "resolution": config.vision.image_size,
-            "image_tokens": config.vision.num_tokens,
-            "parameters": config.num_parameters,
-            "bfloat16_gb": round(2 * config.num_parameters / GB, 1),
-        }
-        for name, config in PRESETS.items()
-    ]
+    published = [_row(name, config) for name, config in PRESETS.items()]
+    here = local_models()
+    if json:
+        print(as_json({"published": published, "local": [{"name": name, "path": str(path)} for name, path in here]}))
+        return 0
+    print(f"{'published model':<22}{'picture':>10}{'image tokens':>14}{'parameters':>14}{'memory, bfloat16':>18}")
+    for row in published:
+        picture, parameters = f"{row['resolution']} px", f"{row['parameters'] / 1e9:.2f} billion"
+        print(f"{row['name']:<22}{picture:>10}{row['image_tokens']:>14}{parameters:>14}{row['bfloat16_bytes'] / GB:>15.1f} GB")
+    print("\nEach comes as `pt` (to be fine-tuned), some as `mix` (ready for many tasks) and as single-task transfers.")
+    print("Fetch one that is ready to use: paligemma pull google/paligemma2-3b-mix-224\n")
+    print("On this machine:" if here else "None is on this machine.")
+    for name, path in here:
+        print(f"  {name:<36}  {path}")
     return 0
 
 
-def info(model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled, or `bundled`.")] = "bundled", /, *, json: Json = False) -> int:
-    """Say what a checkpoint is."""
+def local_models() -> list[tuple[str, Path]]:
+    """(what to call it, where it is) of the bundled models and of the PaliGemmas in the Hugging Face cache."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
+    from ..checkpoint import cached
+
+    bundled = Path(__file__).resolve().parent.parent / "bundled"
+    found = [(path.parent.name, path.parent) for path in sorted(bundled.glob("*/config.json"))]
+    with contextlib.suppress(CacheNotFound):
+        for repo in sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id):
+            if repo.repo_type == "model" and "paligemma" in repo.repo_id.lower() and (path := cached(repo.repo_id)):
+                found.append((repo.repo_id, path))
+    return found
+
+
+def _row(name: str, config: PaliGemmaConfig) -> dict[str, Any]:
+    return {
+        "name": name,
+        "version": config.version,
+        "resolution": config.vision.image_size,
+        "image_tokens": config.vision.num_tokens,
+        "parameters": config.num_parameters,
+        "bfloat16_bytes": BYTES_PER_WEIGHT * config.num_parameters,
+    }
+
+
+def info(
+    model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled.")] = "bundled", /, *, json: Json = False
+) -> int:
+    """Say what a checkpoint is. Exit code 4 if it would not load."""
+    from ..checkpoint import inspect
+    from ..errors import CheckpointError
+
+    found = inspect(resolve(model))
+    config = found.config
+    facts: dict[str, Any] = {
+        "model": found.description,
+        "parameters": config.num_parameters,
+        "picture": f"{config.vision.image_size} x {config.vision.image_size}, {config.vision.num_tokens} tokens, resized {config.resize}",
+        "format": found.format,
+        "number_type": found.dtype,
+        "tensors": found.tensors,
+        "files": [str(file) for file in found.files],
+        "bytes": found.file_bytes,
+        "configuration_from": found.config_from,
+        "problems": list(found.problems),
+        "warnings": list(found.warnings),
+    }
+    if json:
+        print(as_json(facts))
+    else:
+        facts |= {"parameters": f"{config.num_parameters:,}", "bytes": f"{found.file_bytes:,}"}
+        for name, value in facts.items():
+            values = value if isinstance(value, list) else [value]
+            for position, one in enumerate(values):
+                print(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}")
+    return CheckpointError.exit_code if found.problems else 0
+
+
+def pull(model: Annotated[str, named("ID", "Such as google/paligemma2-3b-mix-224.")], /) -> int:
+    """Fetch a checkpoint from Hugging Face into its cache. Gated models need an account that has accepted Google's licence."""
+    from ..checkpoint import pull as fetch
+
+    print(f"{model} is in {fetch(model)}\nuse it: paligemma caption photo.jpg --model {model}")
     return 0
+
+
+def convert(
+    source: Annotated[str, named("SOURCE", "What to convert: a folder, an .npz file, a pulled id.")],
+    target: Annotated[Path, named("TARGET", "A new folder, or a file that ends in .npz.")],
+    /,
+    *,
+    format: Format | None = None,
+    dtype: DType | None = None,
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> int:
+    """Write a checkpoint in another format. Without --dtype no bit of a weight changes. Needs little memory, whatever the model's size.
+
+    Parameters
+    ----------
+    format
+        What to write: huggingface (a folder of safetensors) or big_vision (one .npz). By default what TARGET's name suggests.
+    dtype
+        Number type to write. The source's own by default.
+    overwrite
+        Replace TARGET if it exists.
+    """
+    from ..checkpoint import convert as write
+
+    with _progress("writing") as progress:
+        done = write(resolve(source), target, format, dtype, progress, overwrite=overwrite)
+    print(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else ""))
+    return 0
+
+
+def resolve(model: str) -> Path:
+    """The file or folder meant by a path, a bundled model's name or an id in the Hugging Face cache. Raises `CheckpointError`."""
+    path = Path(model).expanduser()
+    if path.exists():  # no need to wait for torch
+        return path
+    from ..predictor.loading import find
+
+    return find(model)
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of bytes on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total)

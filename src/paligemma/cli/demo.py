@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from .options import OUTPUT, ModelOptions
 from .show import as_json
+
+if TYPE_CHECKING:
+    from ..demo import Answered
 
 DEFAULTS = ModelOptions(model="bundled")
 
@@ -58,6 +61,12 @@ def demo(
                 print(as_json(_as_dict(picture.name, answered)), flush=True)
         album.add(picture, answers)
         say()
-    page = album.finish(model.name, model.summary)
-    say(f"{right} of {total} as expected. Drawings in {out}{'/'}, the page to look at: {page}")
+    page = album.finish(model.description)
+    say(f"{right} of {total} as expected. Drawings are in {out}, the page to look at is {page}")
     return 0
+
+
+def _as_dict(picture: str, answered: Answered) -> dict[str, Any]:
+    item = answered.item
+    asked = {"source": picture, "task": item.task, **item.arguments, "expect": item.expect}
+    return asked | {"right": answered.right, "seconds": round(answered.seconds, 3), "result": answered.result.to_dict()}

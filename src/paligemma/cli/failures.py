@@ -37,6 +37,11 @@ def lines(error: PaliGemmaError) -> str:
     return f"{text}\nhint: {visible(error.hint)}" if error.hint else text
 
 
+def show_warning(message: Warning | str, *_: object) -> None:
+    """In place of `warnings.showwarning`: one line, without the place in our code."""
+    print(f"warning: {visible(str(message))}", file=sys.stderr)
+
+
 def report(error: BaseException, *, debug: bool = False) -> int:
     """Print the error and return the exit code that goes with it."""
     if isinstance(error, BrokenPipeError):

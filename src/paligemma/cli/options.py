@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
+
+from ..errors import UsageError
 
 MODEL = Group("Model", sort_key=1)
 ANSWERS = Group("Answers", sort_key=2)
@@ -50,8 +52,8 @@ class ModelOptions:
 class TaskOptions(ModelOptions):
     """Everything a command that asks a picture takes."""
 
-    max_tokens: Annotated[int, Parameter(group=ANSWERS)] = 256
-    """Longest answer."""
+    max_tokens: Annotated[int | None, Parameter(group=ANSWERS)] = None
+    """Longest answer. By default what suits the task."""
     temperature: Annotated[float, Parameter(group=ANSWERS)] = 0.0
     """0 takes the most probable token each time; above it, answers vary."""
     top_p: Annotated[float, Parameter(group=ANSWERS)] = 1.0
@@ -78,3 +80,35 @@ class TaskOptions(ModelOptions):
     """One JSON object a line."""
     stream: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
     """Show the answer as it is written."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UsageError(f"--batch must be at least 1, got {self.batch}")
+        if self.stream and self.json:
+            raise UsageError("--stream shows an answer while it is written, --json only whole results", hint="leave one of them out")
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The options of every method of the predictor."""
+        names = ("max_tokens", "temperature", "top_p", "beams", "best_of", "seed")
+        return {name: getattr(self, name) for name in names} | {"batch_size": self.batch}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PlaceOptions:
+    """What commands that answer in boxes or masks take besides."""
+
+    min_score: Annotated[float, Parameter(group=ANSWERS)] = 0.0
+    """Leave out what the model is less sure of."""
+    max_objects: Annotated[int | None, Parameter(group=ANSWERS)] = None
+    """Stop after this many."""
+    free_labels: Annotated[bool, Parameter(group=ANSWERS, negative="", show_default=False)] = False
+    """The model may use other names than those asked for."""
+    unconstrained: Annotated[bool, Parameter(group=ANSWERS, negative="", show_default=False)] = False
+    """The model may write anything, also what is no box."""
+
+    @property
+    def how(self) -> dict[str, Any]:
+        limit = {} if self.max_objects is None else {"max_objects": self.max_objects}
+        return {"min_score": self.min_score, "constrained": not self.unconstrained, "free_labels": self.free_labels} | limit

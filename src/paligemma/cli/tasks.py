@@ -8,9 +8,10 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 from .batch import ask_all
-from .options import Images, TaskOptions, named
+from .options import Images, PlaceOptions, TaskOptions, named
 
 DEFAULTS = TaskOptions()
+PLACES = PlaceOptions()
 
 Language = Annotated[str, Parameter(help="Two letters: en, de, fr, es, zh, ... A model speaks the languages it was trained on.")]
 Length = Literal["short", "normal", "long"]
@@ -38,10 +39,12 @@ def detect(
     what: Annotated[str, named("NAMES", "What to find, several names separated by `;`.")],
     /,
     *,
+    places: PlaceOptions = PLACES,
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Find things and box them."""
-    return ask_all("detect", images, options, lambda model, inputs, **how: model.detect(inputs, names(what), **how))
+    classes = names(what)
+    return ask_all("detect", images, options, lambda model, inputs, **how: model.detect(inputs, classes, **places.how, **how))
 
 
 def segment(
@@ -49,10 +52,12 @@ def segment(
     what: Annotated[str, named("NAMES", "What to outline: names or a description, several separated by `;`.")],
     /,
     *,
+    places: PlaceOptions = PLACES,
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Find things and outline them."""
-    return ask_all("segment", images, options, lambda model, inputs, **how: model.segment(inputs, names(what), **how))
+    classes = names(what)
+    return ask_all("segment", images, options, lambda model, inputs, **how: model.segment(inputs, classes, **places.how, **how))
 
 
 def ocr(images: Images, /, *, options: TaskOptions = DEFAULTS) -> int:
@@ -77,12 +82,11 @@ def describe_box(
     box: Annotated[str, named("BOX", "Left, top, right, bottom in pixels: 10,20,110,220.")],
     /,
     *,
-    lang: Language = "en",
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Say what a box holds."""
     corners = edges(box)
-    return ask_all("describe-box", images, options, lambda model, inputs, **how: model.describe_box(inputs, corners, lang=lang, **how))
+    return ask_all("describe-box", images, options, lambda model, inputs, **how: model.describe_box(inputs, corners, **how))
 
 
 def run(images: Images, prompt: Annotated[str, named("PROMPT", "Used as it is.")], /, *, options: TaskOptions = DEFAULTS) -> int:
@@ -92,7 +96,10 @@ def run(images: Images, prompt: Annotated[str, named("PROMPT", "Used as it is.")
 
 def names(text: str) -> list[str]:
     """'cat ; dog' -> ['cat', 'dog']"""
-    return [name.strip() for name in text.split(";") if name.strip()]
+    found = [name.strip() for name in text.split(";") if name.strip()]
+    if not found:
+        raise UsageError("nothing is named to look for", hint="names, separated by `;`: 'cat ; dog'")
+    return found
 
 
 def edges(text: str) -> tuple[float, float, float, float]:

@@ -1,0 +1,177 @@
+"""Many inputs: what is shown, what fails, what is drawn, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from paligemma.errors import InputError
+
+
+def test_one_picture(call, model, picture):
+    done = call("ask", picture("a.png", 8, 6), "what is it?")
+    assert (done.code, done.out, done.err) == (0, "8 x 6\n", "")
+    assert model.asked[0][:3] == ("ask", 1, ("what is it?",))
+
+
+def test_several_pictures_are_named_in_order(call, model, picture):
+    paths = [picture("a.png", 8, 6), picture("b.png", 7, 5)]
+    done = call("ask", *paths, "what?")
+    assert done.lines == [f"{paths[0]}: 8 x 6", f"{paths[1]}: 7 x 5"]
+
+
+def test_a_folder_with_five_broken_of_a_hundred(call, model, picture, tmp_path):
+    for number in range(100):
+        picture(f"album/{number}.png", 8 + number, 6)
+    broken = [3, 14, 15, 92, 65]
+    for number in broken:
+        (tmp_path / f"album/{number}.png").write_bytes(b"no picture")
+    done = call("caption", tmp_path / "album", "--json", "--batch", 8)
+    assert done.code == 6
+    assert len(done.records) == 100
+    results = [record["result"]["text"] for record in done.records if "result" in record]
+    assert results == [f"{8 + number} x 6" for number in range(100) if number not in broken]
+    failed = [record for record in done.records if "error" in record]
+    assert [Path(record["source"]).name for record in failed] == [f"{number}.png" for number in sorted(broken)]
+    errors = [line for line in done.err.splitlines() if line.startswith("error[")]
+    assert all(f"{number}.png" in line for number, line in zip(sorted(broken), errors, strict=True))
+    assert done.err.splitlines()[-1] == "5 of 100 inputs failed"
+
+
+def test_a_single_failure_and_nothing_but_failures_are_code_3(call, model, tmp_path):
+    one = call("caption", tmp_path / "a.png")
+    two = call("caption", tmp_path / "a.png", tmp_path / "b.png")
+    assert (one.code, two.code) == (3, 3)
+    assert one.err.startswith("error[")
+    assert "a.png" in one.err
+    assert one.err.count("error[") == 1
+    assert model.loaded == {}, "the model was loaded for nothing"
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(1, [1, 1, 1]), (2, [2, 1]), (5, [3])])
+def test_batches(batch, sizes, call, model, picture):
+    for name in "abc":
+        picture(f"album/{name}.png")
+    done = call("caption", picture("album/a.png").parent, "--batch", batch)
+    assert done.code == 0
+    assert [asked[1] for asked in model.asked] == sizes
+
+
+def test_json_lines_say_source_task_and_result(call, model, picture):
+    path = picture("a.png")
+    (record,) = call("detect", path, "cat", "--json").records
+    assert record["source"] == str(path)
+    assert record["task"] == "detect"
+    assert record["result"]["type"] == "detections"
+    assert record["result"]["boxes"] == [{"label": "cat", "x0": 1, "y0": 2, "x1": 8, "y1": 6, "score": 0.5}]
+
+
+def test_together_is_one_question_about_all(call, model, picture):
+    done = call("ask", picture("a.png"), picture("b.png"), "what changed?", "--together")
+    assert done.lines == ["2 frames"]
+
+
+def test_standard_input(call, model, picture, monkeypatch):
+    class Stdin:
+        buffer = io.BytesIO(picture("a.png", 9, 4).read_bytes())
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    assert call("caption", "-").lines == ["9 x 4"]
+
+
+def test_options_reach_the_model(call, model, picture):
+    how = ["--temperature", 0.5, "--top-p", 0.9, "--best-of", 3, "--seed", 7, "--max-tokens", 20]
+    call("caption", picture("a.png"), "--lang", "de", "--length", "long", "--model", "m", "--dtype", "bfloat16", "--codec", "c.npz", *how)
+    assert model.loaded == {"model": "m", "tokenizer": None, "codec": Path("c.npz"), "device": None, "dtype": "bfloat16"}
+    _, _, _, options = model.asked[0]
+    assert options == {"lang": "de", "length": "long", "temperature": 0.5, "top_p": 0.9, "best_of": 3, "seed": 7, "max_tokens": 20} | {
+        "beams": 1,
+        "batch_size": 1,
+    }
+
+
+def test_options_of_places_reach_the_model(call, model, picture):
+    call("detect", picture("a.png"), "cat", "--min-score", 0.5, "--max-objects", 3, "--unconstrained")
+    _, _, _, options = model.asked[0]
+    assert {name: options[name] for name in ("min_score", "max_objects", "constrained", "free_labels")} == {
+        "min_score": 0.5,
+        "max_objects": 3,
+        "constrained": False,
+        "free_labels": False,
+    }
+
+
+def test_a_stream_is_shown_as_it_comes(call, model, picture):
+    done = call("ask", picture("a.png", 8, 6), "what?", "--stream")
+    assert done.out == "8|x|6|\n"
+
+
+def test_a_stream_of_boxes_ends_with_the_boxes(call, model, picture):
+    paths = [picture("a.png"), picture("b.png")]
+    done = call("detect", *paths, "cat", "--stream")
+    assert done.lines == [line for path in paths for line in (f"{path}: <loc0001>|cat|", "cat  x 1-8, y 2-6  50%")]
+
+
+def test_one_picture_that_does_not_suit_the_question_fails_alone(call, model, picture, monkeypatch):
+    def describe_box(inputs, box, **how):
+        if any(image.width < box[2] for image in inputs):
+            raise InputError("the box lies outside the picture")
+        return [model.answer("describe_box", image) for image in inputs]
+
+    monkeypatch.setattr(model, "describe_box", describe_box, raising=False)
+    done = call("describe-box", picture("a.png", 30), picture("b.png", 8), picture("c.png", 30), "1,2,20,4", "--batch", 3)
+    assert done.code == 6
+    assert [line.rpartition("/")[2] for line in done.lines] == ["a.png: 30 x 6", "c.png: 30 x 6"]
+    assert "b.png" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (["detect", "cat ; dog;"], (["cat", "dog"],)),
+        (["segment", "the cat on the left"], (["the cat on the left"],)),
+        (["question", "two"], ("two",)),
+        (["describe-box", "1, 2,3 4.5"], ((1.0, 2.0, 3.0, 4.5),)),
+        (["run", "  answer en what? "], ("  answer en what? ",)),
+        (["ocr"], ()),
+    ],
+)
+def test_what_each_command_asks(command, arguments, call, model, picture):
+    name, *text = command
+    assert call(name, picture("a.png"), *text).code == 0
+    task, _, asked, _ = model.asked[0]
+    assert (task, asked) == (name.replace("-", "_"), arguments)
+
+
+def test_out_is_a_file_for_one(call, model, picture, tmp_path):
+    assert call("detect", picture("a.png"), "cat", "--out", tmp_path / "new" / "boxes.png").code == 0
+    assert Image.open(tmp_path / "new" / "boxes.png").width >= 8
+
+
+def test_out_is_a_folder_for_several_and_no_name_is_used_twice(call, model, picture, tmp_path):
+    paths = [picture("x/a.png"), picture("y/a.png"), picture("x/b c.png")]
+    assert call("detect", *paths, "cat", "-o", tmp_path / "drawn").code == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a-2.png", "a.png", "b_c.png"]
+
+
+@pytest.mark.parametrize(("pictures", "out", "says"), [(2, "boxes.png", "names one picture"), (1, "boxes.pdf", "ends in .pdf")])
+def test_an_out_that_cannot_be_meant(pictures, out, says, call, model, picture, tmp_path):
+    done = call("detect", *[picture(f"{number}.png") for number in range(pictures)], "cat", "--out", tmp_path / out)
+    assert done.code == 2
+    assert says in done.err
+    assert model.asked == [], "asked before looking at --out"
+
+
+def test_a_name_that_would_steer_the_terminal_is_escaped(call, model, picture):
+    paths = [picture("a\x1b[31m.png"), picture("b.png")]
+    done = call("caption", *paths)
+    assert "\x1b" not in done.out
+    assert r"\x1b[31m.png: 8 x 6" in done.out
+
+
+def test_no_note_about_the_bundled_model_where_nobody_watches(call, model, picture):
+    assert call("caption", picture("a.png")).err == ""

@@ -29,9 +29,9 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> 
     """
     name = printable(url)
     deadline = time.monotonic() + seconds
-    request = urllib.request.Request(url, headers={"User-Agent": "paligemma", "Accept-Encoding": "identity"})
     try:
         _check(urllib.parse.urlsplit(url))
+        request = urllib.request.Request(url, headers={"User-Agent": "paligemma", "Accept-Encoding": "identity"})
         with _opener().open(request, timeout=seconds / 3) as response:
             return _body(response, max_bytes, deadline)
     except InputError as error:
@@ -52,6 +52,8 @@ def _body(response: http.client.HTTPResponse, max_bytes: int, deadline: float) -
             raise InputError(f"more than the allowed {max_bytes:,} bytes")
         if time.monotonic() > deadline:
             raise InputError("the download takes too long")
+    if response.length:
+        raise InputError(f"the answer ended {response.length:,} bytes early")
     return bytes(data)
 
 

@@ -71,7 +71,7 @@ def _paths(argument: str) -> list[Path]:
     if os.path.isdir(path):
         return list(_below(path)) or [path]
     if not os.path.lexists(path) and glob.has_magic(argument):
-        found = [Path(name) for name in glob.glob(argument, recursive=True)]
+        found = [Path(name) for name in glob.glob(argument)]
         return sorted((file for file in found if not os.path.isdir(file)), key=natural_order) or [path]
     return [path]
 
@@ -85,10 +85,10 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield Path(where, name)
 
 
-def natural_order(path: Path | str) -> list[tuple[int, int, str]]:
-    """Sorting key: runs of digits count as numbers, upper and lower case are alike."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts if part] + [(2, 0, str(path))]
+def natural_order(path: Path | str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key: runs of digits count as numbers and come before letters, upper and lower case are alike."""
+    parts = filter(None, re.split(r"(\d+)", str(path)))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts], str(path)
 
 
 def _file(path: Path, frames: int) -> Source:

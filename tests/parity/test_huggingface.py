@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PaliGemmaForConditionalGeneration
 
 from paligemma.checkpoint import load_model, save_huggingface
-from paligemma.config import PaliGemmaConfig
+from paligemma.config import VOCAB_SIZE, PaliGemmaConfig
 from paligemma.model.paligemma import PaliGemma
 from paligemma.nano.objective import suffix_loss
 from tests.tiny import TINY, TINY_1, TINY_2, random_model, random_pixels
@@ -279,3 +279,21 @@ def test_what_we_write_they_read(tmp_path, name):
         input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
     ).logits
     close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :])
+
+
+@torch.no_grad()
+def test_surplus_rows_are_dropped():
+    """Published tables have 64 rows that stand for no token. Here they would win every argmax."""
+    wide = dataclasses.replace(TINY_1, text=dataclasses.replace(TINY_1.text, vocab_size=VOCAB_SIZE + 64, width=16, depth=1))
+    theirs = their_model(wide)
+    theirs.get_input_embeddings().weight[VOCAB_SIZE:] *= 1000
+    ours = same_weights(theirs)
+    assert ours.config.text.vocab_size == VOCAB_SIZE
+    pixels, ids = random_pixels(wide, 1), tokens(1, 4)
+    soft = ours.encode_image(pixels)
+    both = with_image(ids, soft.shape[1])
+    expected = theirs(
+        input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
+    ).logits[:, -4:]
+    assert (expected.argmax(-1) >= VOCAB_SIZE).all()
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[..., :VOCAB_SIZE])

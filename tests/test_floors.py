@@ -72,7 +72,9 @@ def test_the_walk_sees_every_kind_of_import(tmp_path, monkeypatch):
     folder = tmp_path / "tasks"
     folder.mkdir()
     file = folder / "x.py"
-    file.write_text("from ..a import x\nfrom .. import b\nimport paligemma.c.d\nfrom .own import y\ndef f():\n    from paligemma import e\nimport os\n")
+    file.write_text(
+        "from ..a import x\nfrom .. import b\nimport paligemma.c.d\nfrom .own import y\ndef f():\n    from paligemma import e\nimport os\n"
+    )
     assert [name for _, name in imports(file)] == ["a", "b", "c", "tasks", "e"]
 
 

@@ -118,7 +118,9 @@ def bundled_pictures() -> list[Picture]:
     """The pictures that came with the package."""
     folder = resources.files("paligemma") / "bundled" / "demo"
     if not (folder / "demo.json").is_file():
-        raise CheckpointError("this installation has no demo pictures (bundled/demo/demo.json)", hint="reinstall the package", code="incomplete")
+        raise CheckpointError(
+            "this installation has no demo pictures (bundled/demo/demo.json)", hint="reinstall the package", code="incomplete"
+        )
     with resources.as_file(folder) as path:
         return pictures(path)
 
@@ -128,6 +130,8 @@ def pictures(folder: Path) -> list[Picture]:
     listing = folder / "demo.json"
     try:
         entries = json.loads(listing.read_text(encoding="utf-8"))
+        if not isinstance(entries, list) or not entries:
+            raise TypeError("expected a list with at least one entry")
         return [Picture(entry["image"], open_image(folder / entry["image"]), tuple(map(_item, entry["items"]))) for entry in entries]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{listing} is not a list of pictures with items: {error!r}") from error
@@ -231,7 +235,9 @@ class Album:
         """Write the page. `model` says what answered, in a few lines."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
-        environment = Environment(loader=PackageLoader("paligemma", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        environment = Environment(
+            loader=PackageLoader("paligemma", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
         answers = [shown for page in self._pages for shown in page["answers"]]
         text = environment.get_template("demo.html").render(
             model=model.splitlines(),

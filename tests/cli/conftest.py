@@ -44,7 +44,9 @@ class StandIn:
         if not isinstance(image, Image.Image):
             return Answer(f"{len(image.frames)} frames", picture=image.frames[0])
         if task == "detect":
-            return Detections((Box("cat", 1, 2, image.width, image.height, 0.5),), image.width, image.height, "<loc0001> cat", picture=image)
+            return Detections(
+                (Box("cat", 1, 2, image.width, image.height, 0.5),), image.width, image.height, "<loc0001> cat", picture=image
+            )
         return Answer(f"{image.width} x {image.height}", 0.5, picture=image)
 
 
@@ -70,7 +72,7 @@ def model(monkeypatch) -> StandIn:
         stand_in.loaded = {"model": name, **options}
         return stand_in
 
-    monkeypatch.setattr(paligemma, "load", load, raising=False)
+    monkeypatch.setitem(vars(paligemma), "load", load)  # not setattr, which would look up, and so import, the real one
     return stand_in
 
 

@@ -29,7 +29,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "models": ("checkpoints:models", "List the published models, and those on this machine.", ""),
         "info": ("checkpoints:info", "Say what a checkpoint is.", "pt_224.npz"),
         "pull": ("checkpoints:pull", "Fetch a checkpoint from Hugging Face.", "google/paligemma2-3b-mix-224"),
-        "convert": ("checkpoints:convert", "Write a checkpoint in another format, without loss.", "pt_224.npz my-model --format huggingface"),
+        "convert": (
+            "checkpoints:convert",
+            "Write a checkpoint in another format, without loss.",
+            "pt_224.npz my-model --format huggingface",
+        ),
         "doctor": ("doctor:doctor", "Check that a model computes what it should on this machine.", "--model my-model"),
     },
     "Look around": {

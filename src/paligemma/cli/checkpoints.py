@@ -68,7 +68,10 @@ def _row(name: str, config: PaliGemmaConfig) -> dict[str, Any]:
 
 
 def info(
-    model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled.")] = "bundled", /, *, json: Json = False
+    model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled.")] = "bundled",
+    /,
+    *,
+    json: Json = False,
 ) -> int:
     """Say what a checkpoint is. Exit code 4 if it would not load."""
     from ..checkpoint import inspect

@@ -13,7 +13,13 @@ from ..errors import PaliGemmaError, ResourceError, UsageError
 STDIN = "/dev/stdin"
 """Stands for a lone `-` while the parser looks at the words: to the parser a `-` is an option without a name."""
 
-_LACK = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only", errno.EACCES: "not_allowed", errno.EMFILE: "too_many_files"}
+_LACK = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EROFS: "read_only",
+    errno.EACCES: "not_allowed",
+    errno.EMFILE: "too_many_files",
+}
 
 
 class Stopped(BaseException):
@@ -26,7 +32,7 @@ def stop(signum: int, frame: object) -> None:
 
 
 def visible(text: str) -> str:
-    """A name that stays on its line and cannot steer a terminal: control characters, line ends, direction marks, broken bytes as escapes."""
+    """A name that stays on its line and cannot steer a terminal: controls, line ends, direction marks, broken bytes become escapes."""
     steering = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
     return re.sub(steering, lambda match: match[0].encode("unicode_escape").decode(), text)
 

@@ -18,7 +18,6 @@ OUTPUT = Group("Output", sort_key=4)
 DType = Literal["float32", "bfloat16", "float16"]
 
 
-
 def named(name: str, text: str) -> Parameter:
     """How a positional argument is called in the help, and what it is."""
     return Parameter(name=name, help=text)

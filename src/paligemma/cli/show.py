@@ -46,7 +46,9 @@ class Drawings:
         if self._file and several:
             raise UsageError(f"--out {out} names one picture, but there are several inputs", hint="give a folder: --out drawn")
         if self._file and out.suffix.lower() not in PICTURE_ENDINGS:
-            raise UsageError(f"--out {out}: no picture format of ours ends in {out.suffix}", hint=f"use {', '.join(PICTURE_ENDINGS)} or a folder")
+            raise UsageError(
+                f"--out {out}: no picture format of ours ends in {out.suffix}", hint=f"use {', '.join(PICTURE_ENDINGS)} or a folder"
+            )
 
     def save(self, result: Result, name: str) -> Path:
         """Draw the result of the input called `name`; returns the file written."""

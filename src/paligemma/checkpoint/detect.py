@@ -35,7 +35,7 @@ def config_from_shapes(specs: Mapping[str, TensorSpec], prefix: str, *, where: s
     sizes = _sizes(specs, prefix)
     letters = "dlnhftpqcWVLNKHF"
     if missing := [letter for letter in letters if letter not in sizes]:
-        looked = sorted({prefix + row.bv for row in COMMON if any(letter in "".join(row.axes.left) for letter in missing)} - specs.keys())
+        looked = [prefix + row.bv for row in COMMON if set(missing) & set("".join(row.axes.left))]
         raise CheckpointError(
             f"{where}: not a PaliGemma in big_vision's layout: no usable {', '.join(looked[:4]) or 'layers'}",
             hint="expected arrays such as img/embedding/kernel and llm/embedder/input_embedding",

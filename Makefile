@@ -22,7 +22,7 @@ demo: $(VENV)/.with-core
 	$(BIN)/paligemma demo
 
 test: $(VENV)/.with-test
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.with-dev
 	$(BIN)/ruff check $(SOURCES)

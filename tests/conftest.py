@@ -1,6 +1,12 @@
-"""Property tests: the same examples every time, and no clock, since the machine may be busy."""
+"""For every test: no network, one thread per process (they run side by side), the same property examples every time and no clock."""
 
-from hypothesis import settings
+import os
+
+# Before anything imports torch or huggingface_hub, which read these once.
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("paligemma", deadline=None, derandomize=True)
 settings.load_profile("paligemma")

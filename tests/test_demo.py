@@ -91,13 +91,25 @@ def test_the_page_holds_everything_and_needs_nothing(folder, tmp_path):
     assert page.outside == []
     assert len(page.images) == 3, "the picture, boxes, masks"
     assert all(image["alt"] for image in page.images)
-    for said in ("eine Katze & ein <Hund>", 'how many "cats"?', "HELLO\nYOU", "expected: ", "5 of 6 answers are as expected", "a model; of some size"):
+    for said in (
+        "eine Katze & ein <Hund>",
+        'how many "cats"?',
+        "HELLO\nYOU",
+        "expected: ",
+        "5 of 6 answers are as expected",
+        "a model; of some size",
+    ):
         assert said in page.text
 
 
 def test_files_beside_the_page(folder, tmp_path):
     make_page(folder, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.html", "scene-3-detect.png", "scene-4-segment.png", "scene.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "index.html",
+        "scene-3-detect.png",
+        "scene-4-segment.png",
+        "scene.png",
+    ]
     drawn = Image.open(tmp_path / "out" / "scene-3-detect.png").convert("RGB")
     assert len(drawn.getcolors(1 << 20) or []) > 1, "nothing is drawn on the plain picture"
 
@@ -172,7 +184,9 @@ def test_texts_agree_where_they_are_equal(text, right):
     assert agrees(Caption(text), "1") is right
 
 
-@pytest.mark.parametrize("text", ["[", "{}", '[{"image": "scene.png"}]', '[{"image": "scene.png", "items": [{"task": "ocr"}]}]', "[1]", "7"])
+@pytest.mark.parametrize(
+    "text", ["[", "{}", '[{"image": "scene.png"}]', '[{"image": "scene.png", "items": [{"task": "ocr"}]}]', "[1]", "7"]
+)
 def test_a_list_of_another_form_is_refused(text, folder):
     (folder / "demo.json").write_text(text)
     with pytest.raises(InputError, match=re.escape("demo.json")):

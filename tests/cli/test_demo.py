@@ -17,7 +17,10 @@ def small_demo(tmp_path, monkeypatch):
     folder = tmp_path / "bundle"
     folder.mkdir()
     Image.new("RGB", (20, 20)).save(folder / "scene.png")
-    items = [{"task": "ask", "question": "how many?", "expect": "1"}, {"task": "detect", "classes": ["cat"], "expect": {"cat": [[1, 2, 3, 4]]}}]
+    items = [
+        {"task": "ask", "question": "how many?", "expect": "1"},
+        {"task": "detect", "classes": ["cat"], "expect": {"cat": [[1, 2, 3, 4]]}},
+    ]
     (folder / "demo.json").write_text(json.dumps([{"image": "scene.png", "items": items}]))
     monkeypatch.setattr("paligemma.demo.bundled_pictures", lambda: pictures(folder))
 

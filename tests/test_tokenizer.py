@@ -150,7 +150,7 @@ def gemma_pieces(newline: int = 108) -> list[tuple[str, int]]:
     rows += [(f"<unused{i}>", user) for i in range(newline - 9)] + [("<start_of_turn>", user), ("<end_of_turn>", user)]
     rows += [("\n" * i, user) for i in range(1, 32)] + [("<table>", user)] + [(f"<0x{i:02X}>", byte) for i in range(256)]
     rows += [(tiny_tokenizer().piece(id), normal) for id in range(261, 400)]
-    return rows + [(f"\ue000{i}", normal) for i in range(256_000 - len(rows))]
+    return rows + [(chr(0x20000 + i), normal) for i in range(256_000 - len(rows))]
 
 
 def model_file(rows: list[tuple[str, int]]) -> bytes:
@@ -302,6 +302,15 @@ def test_cut_and_flipped_files_are_refused_or_work():
             assert (len(tokenizer.loc), len(tokenizer.seg)) == (1024, 128)
             assert tokenizer.decode(tokenizer.loc) == "".join(LOCATION_PIECES[:1024])
     assert refused > 60  # every cut is
+
+
+def test_a_piece_that_is_not_utf8():
+    """The library finds out late, when the piece is looked at."""
+    damaged = bytearray(tiny_tokenizer()._pieces.data)
+    damaged[damaged.index("▁Katze".encode())] = 0xFF
+    tokenizer = Tokenizer.from_bytes(bytes(damaged))
+    with pytest.raises(CheckpointError, match=r"piece 3[0-9][0-9] of the tokenizer\.model is not valid UTF-8"):
+        tokenizer.decode(range(400))
 
 
 def test_missing_and_oversized_files(tmp_path):

@@ -32,10 +32,12 @@ LOCATION_PIECES = tuple(f"<loc{i:04d}>" for i in range(NUM_LOC)) + tuple(f"<seg{
 _NEWLINE = "\\n"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _LOCATION = re.compile(r"<loc(?:0\d{3}|10[01]\d|102[0-3])>|<seg(?:0\d{2}|1[01]\d|12[0-7])>", re.ASCII)
-_RESERVED = re.compile(
-    r"<(?:pad|eos|bos|unk|mask|2mass|image|start_of_turn|end_of_turn|start_of_image|end_of_image|unused\d+)>|\[@BOS@\]", re.ASCII
-)
+_RESERVED_PIECES = (
+    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", "<end_of_turn>", "<start_of_image>",
+    "<end_of_image>", "<image>", *(f"<unused{i}>" for i in range(100)),
+)  # fmt: skip
 """Pieces of Gemma's vocabulary, and of Hugging Face's additions to it, that no typed text turns into."""
+_RESERVED = re.compile("|".join(map(re.escape, _RESERVED_PIECES)))
 _SAMPLE = " Two  cats, 3 Äpfel 猫\n"
 _HINT = "use the tokenizer.model of Gemma 1 or 2, or the tokenizer files of a PaliGemma checkpoint"
 
@@ -70,7 +72,10 @@ class SentencePieces:
         return self._processor.encode(text)
 
     def piece(self, id: int) -> str:
-        return self._processor.id_to_piece(id)
+        try:
+            return self._processor.id_to_piece(id)
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"piece {id} of the {self.file_name} is not valid UTF-8", hint=_HINT) from error
 
     def id(self, piece: str) -> int | None:
         id = self._processor.piece_to_id(piece)  # an unknown piece gets the id of <unk>
@@ -124,7 +129,7 @@ class Tokenizer:
         self.vocab_size = VOCAB_SIZE if pieces.size >= GEMMA_VOCAB else pieces.size if image is None else image
         foreign = [re.escape(piece) for id, piece in pieces.added().items() if id >= self.vocab_size]
         self._special = re.compile("|".join([_LOCATION.pattern, _RESERVED.pattern, *foreign]), re.ASCII)
-        self._unreachable = {id for id in range(self.loc.start) if _RESERVED.fullmatch(self.piece(id))}
+        self._unreachable = {pieces.id(piece) for piece in _RESERVED_PIECES}
         if self.decode(self.encode(_SAMPLE)) != _SAMPLE:
             raise CheckpointError(
                 f"{name}: {_SAMPLE!r} becomes {self.decode(self.encode(_SAMPLE))!r} when encoded and decoded; Gemma changes no text",

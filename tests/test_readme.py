@@ -124,7 +124,7 @@ def test_links_lead_somewhere(document: str):
 def test_the_places_to_change_things_exist():
     text = README.read_text(encoding="utf-8")
     table = text[text.index("| to change | go to |") :].split("\n\n")[0]
-    named = [name for name in re.findall(r"`([\w/]+(?:\.py|/))`", table)]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", table)
     assert len(named) >= 9
     assert [name for name in named if not (PACKAGE / name).exists()] == []
 

@@ -1,0 +1,16 @@
+"""The one place where pictures, text, ids and tensors meet: a loaded model that is asked things and returns typed results.
+
+loading.py    what the user names -> a Predictor: folder, archive, hub id or bundled model; device; number type
+pictures.py   whatever is a picture -> EncodedImage, the image tower's answer, reusable for any prompt
+asking.py     pictures and prompts -> batches -> answers; streaming
+verbs.py      caption, ask, detect, ...: which prompt, which grammar, which result
+"""
+
+from ..image import Clip
+from .asking import CutShort, How, Stream
+from .loading import load
+from .pictures import EncodedImage, Picture
+from .reading import Finding
+from .verbs import Predictor
+
+__all__ = ["Clip", "CutShort", "EncodedImage", "Finding", "How", "Picture", "Predictor", "Stream", "load"]

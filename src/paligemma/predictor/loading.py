@@ -1,0 +1,141 @@
+"""What the user names -> a `Predictor`: which files, which device, which numbers. Every choice made here can be read in `description`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+
+from .. import checkpoint
+from ..checkpoint.locate import locate
+from ..engine.scores import Calibration
+from ..errors import CheckpointError, ResourceError, UsageError
+from ..model.fast_linear import pack
+from ..model.mask_codec import MaskCodec
+from ..tokenizer import FILE_NAMES, Tokenizer
+from .verbs import Predictor
+
+BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
+DEFAULT = "nano-112"
+"""The bundled model that is used when none is named."""
+CALIBRATION = "calibration.json"
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    codec: str | Path | MaskCodec | None = None,
+) -> Predictor:
+    """A model that is ready to be asked.
+
+    model: None for the bundled one; a Hugging Face folder; a big_vision `.npz`; a Hugging Face id that was fetched with
+        `paligemma pull`; the name of a bundled model.
+    device: "cpu", "cuda", "cuda:1", "mps"; by default the best there is.
+    dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own.
+    tokenizer, codec: files, where the checkpoint has none beside it.
+
+    Raises `CheckpointError` for what is not there or is refused, `UsageError` for a device or number type that does not exist,
+    `ResourceError` where the model does not fit.
+
+    >>> paligemma.load().caption("photo.jpg").text
+    'a cat and two dogs'
+    """
+    where = device_of(device)
+    numbers = dtype_of(dtype)
+    path = find(model)
+    folder = locate(path).folder
+    info = checkpoint.inspect(path)
+    if info.version == 2:
+        if numbers == torch.float16:
+            raise UsageError("PaliGemma 2 does not fit into float16: its activations overflow", hint="use bfloat16 or float32")
+        if numbers is None and info.dtype == "float16":
+            numbers = torch.bfloat16
+    words = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(_tokenizer_path(tokenizer, folder, path))
+    if words.vocab_size > info.config.text.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {words.vocab_size} tokens, the model only {info.config.text.vocab_size}",
+            hint="use the tokenizer that came with the checkpoint",
+        )
+    if codec is None:
+        codec = checkpoint.find_codec(folder)
+    masks = codec if isinstance(codec, MaskCodec) or codec is None else checkpoint.load_codec(codec)
+    calibration = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else Calibration()
+    network = checkpoint.load_model(path, device=where, dtype=numbers)
+    pack(network)
+    return Predictor(network, words, masks, calibration=calibration, path=path)
+
+
+def find(model: str | Path | None) -> Path:
+    """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none."""
+    if model is None or str(model) == "bundled":
+        model = DEFAULT
+        if not (BUNDLED / model).is_dir():
+            raise CheckpointError(
+                "this installation has no bundled model",
+                hint="name a checkpoint, or install a release of paligemma, which has one",
+                code="no_bundled_model",
+            )
+        return BUNDLED / model
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    name = str(model)
+    if (BUNDLED / name).is_dir() and Path(name).name == name:
+        return BUNDLED / name
+    if checkpoint.is_hub_id(name):
+        if (cached := checkpoint.cached(name)) is not None:
+            return cached
+        raise CheckpointError(
+            f"{name} is neither a folder here nor in the local Hugging Face cache",
+            hint=f"fetch it: paligemma pull {name}",
+            code="not_cached",
+        )
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    bundled = [other.name for other in BUNDLED.iterdir() if other.is_dir()] if BUNDLED.is_dir() else []
+    close = difflib.get_close_matches(path.name, [*siblings, *bundled], n=1)
+    hint = (
+        f"did you mean {close[0]!r}?" if close else "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"
+    )
+    raise CheckpointError(f"{name}: no such file or folder", hint=hint, code="not_found")
+
+
+def device_of(device: str | torch.device | None) -> torch.device:
+    """A device that works, the best there is by default. `UsageError` for no device's name, `ResourceError` for one that is not there."""
+    if device is None:
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"{str(device)!r} is not the name of a device", hint="use cpu, cuda, cuda:1 or mps") from None
+    try:
+        torch.empty(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ResourceError(f"there is no usable device {str(chosen)!r} here", hint="use device='cpu'", code="no_device") from None
+    return chosen
+
+
+def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or dtype in DTYPES.values():
+        return dtype  # pyright: ignore[reportReturnType]
+    if str(dtype) not in DTYPES:
+        raise UsageError(f"{str(dtype)!r} is not a number type a model can compute in", hint="use " + ", ".join(DTYPES))
+    return DTYPES[str(dtype)]
+
+
+def _tokenizer_path(tokenizer: str | Path | None, folder: Path, path: Path) -> str | Path:
+    if tokenizer is not None:
+        return tokenizer
+    if any((folder / name).is_file() for name in FILE_NAMES):
+        return folder
+    raise CheckpointError(
+        f"{path}: no {' or '.join(FILE_NAMES)} beside it",
+        hint="put one there, or name it with tokenizer= (--tokenizer); PaliGemma's is gs://big_vision/paligemma_tokenizer.model",
+        code="no_tokenizer",
+    )

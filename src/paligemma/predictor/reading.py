@@ -1,0 +1,149 @@
+"""Generated ids -> typed results with scores, and what the model may write where objects are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ..engine.generate import Generation
+from ..engine.scores import Calibration, box_score, mask_score, text_score
+from ..errors import InputError, UsageError
+from ..model.mask_codec import MaskCodec
+from ..results import Box, Detections, Mask, Masks, Text
+from ..tasks import segment
+from ..tasks.detect import Found, Parsed
+from ..tasks.grammar import MAX_OBJECTS, ObjectGrammar
+from ..tokenizer import Tokenizer
+from .asking import How, check_names
+from .pictures import EncodedImage
+
+T = TypeVar("T", bound=Text)
+
+MASK_CODEC_HINT = (
+    "put the published vae-oid.npz (gs://big_vision/paligemma/vae-oid.npz) into the checkpoint's folder, "
+    "or name it: load(..., codec=...), on the command line --codec"
+)
+
+
+class Finding(How, total=False):
+    """How to find objects.
+
+    `min_score`: leave out what scores less. `max_objects`: stop after so many. `constrained`: let the model write only well-formed objects
+    with the asked labels, none twice (default); False lets it write anything, which is then read with tolerance. `free_labels`: labels
+    other than the asked ones are allowed.
+    """
+
+    min_score: float
+    max_objects: int
+    constrained: bool
+    free_labels: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """The options of `Finding` that are not of `How`, checked."""
+
+    min_score: float = 0.0
+    max_objects: int = MAX_OBJECTS
+    constrained: bool = True
+    free_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:
+            raise UsageError(f"min_score must be from 0 to 1, got {self.min_score}")
+        if self.max_objects < 1:
+            raise UsageError(f"max_objects must be at least 1, got {self.max_objects}")
+
+    @classmethod
+    def split(cls, options: Finding) -> tuple[Search, How]:
+        """-> its own options, and those that say how to generate."""
+        check_names(options, Finding)
+        own = {field.name for field in dataclasses.fields(cls)}
+        rest = How(**{name: value for name, value in options.items() if name not in own})  # pyright: ignore[reportArgumentType]
+        return cls(**{name: value for name, value in options.items() if name in own}), rest  # pyright: ignore[reportArgumentType]
+
+    def grammar(self, tokenizer: Tokenizer, names: Sequence[str], *, masks: bool) -> ObjectGrammar | None:
+        """No names: objects without a label. What has no name was asked for as one thing that is there."""
+        if not self.constrained:
+            return None
+        return ObjectGrammar(
+            tokenizer,
+            None if self.free_labels and names else tuple(names),
+            masks=masks,
+            max_objects=self.max_objects,
+            allow_none=bool(names),
+        )
+
+    def labels(self, names: Sequence[str]) -> Sequence[str] | None:
+        """What labels the parser is to accept; None: any."""
+        return None if self.free_labels else names
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Needs the tokenizer for text, the codec for masks."""
+
+    tokenizer: Tokenizer
+    codec: MaskCodec | None
+    calibration: Calibration
+
+    def text(self, kind: type[T], parse: Callable[[str], str], generation: Generation, prompt: str, seen: EncodedImage) -> T:
+        score = self.calibration("text", text_score(generation))
+        return kind(parse(self.tokenizer.decode(generation.ids)), score, prompt, generation.stop, picture=seen.picture)
+
+    def boxes(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: EncodedImage) -> Detections:
+        boxes = tuple(self._box(found, generation, seen) for found in parsed.objects[: search.max_objects])
+        raw = (self.tokenizer.decode(generation.ids), prompt, generation.stop, parsed.leftover, parsed.invalid)
+        result = Detections(boxes, seen.width, seen.height, *raw, picture=seen.picture)
+        return result.above(search.min_score) if search.min_score > 0 else result
+
+    def masks(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: EncodedImage) -> Masks:
+        objects = parsed.objects[: search.max_objects]
+        shapes = self._shapes(objects)
+        masks = tuple(self._mask(found, shape, generation, seen) for found, shape in zip(objects, shapes, strict=True))
+        raw = (self.tokenizer.decode(generation.ids), prompt, generation.stop, parsed.leftover, parsed.invalid)
+        result = Masks(masks, seen.width, seen.height, *raw, picture=seen.picture)
+        return result.above(search.min_score) if search.min_score > 0 else result
+
+    def _box(self, found: Found, generation: Generation, seen: EncodedImage) -> Box:
+        return found.box(seen.width, seen.height, self.calibration("box", box_score(generation, found, self._separates)))
+
+    def _mask(self, found: Found, shape: np.ndarray, generation: Generation, seen: EncodedImage) -> Mask:
+        covered = segment.paste(shape, found.bins, seen.width, seen.height)
+        score = self.calibration("mask", mask_score(generation, found, self._separates))
+        return Mask(found.label, self._box(found, generation, seen), covered, score, found.codes)
+
+    @torch.inference_mode()
+    def _shapes(self, objects: Sequence[Found]) -> Sequence[np.ndarray]:
+        """Soft masks (64, 64) of objects that have codes."""
+        assert self.codec is not None, "masks are asked for only where there is a codec"
+        if not objects:
+            return ()
+        codes = torch.tensor([found.codes for found in objects], device=self.codec.codebook.device)
+        return list(self.codec.decode(codes).float().cpu().numpy())
+
+    def _separates(self, id: int) -> bool:
+        return ";" in self.tokenizer.piece(id)
+
+
+def shares(edges: Sequence[float], seen: EncodedImage) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom in pixels -> y0, x0, y1, x1 as shares of height and width, cut at the picture's edges.
+
+    Raises `InputError` for what is no box, or holds nothing of the picture.
+    """
+    if len(edges) != 4 or not all(map(math.isfinite, edges)):
+        raise InputError(f"a box has four edges, left, top, right and bottom in pixels; found {tuple(edges)}")
+    x0, y0, x1, y1 = edges
+    left, top, right, bottom = max(x0, 0.0), max(y0, 0.0), min(x1, seen.width), min(y1, seen.height)
+    if not (left < right and top < bottom):
+        raise InputError(
+            f"the box {tuple(edges)} holds nothing of a picture of {seen.width} x {seen.height} pixels",
+            hint="left, top, right, bottom, with left < right and top < bottom",
+        )
+    return top / seen.height, left / seen.width, bottom / seen.height, right / seen.width

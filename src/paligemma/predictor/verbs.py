@@ -1,0 +1,336 @@
+"""`Predictor`: caption, ask, detect, segment and the rest. Each verb says which prompt, which grammar and which result.
+
+Every verb takes one picture (see `Picture`) and returns one result, or a list (or tuple) of pictures and returns a list, computed in real
+batches. `stream=True`, for one picture, returns a `Stream` of text pieces instead, whose `result` is the typed answer. The other keyword
+arguments are those of `How`, and for verbs that find objects of `Finding`. Results carry the original picture, so that they can draw
+themselves, unless a list is longer than `KEEP_PICTURES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
+
+from ..checkpoint.detect import describe
+from ..engine.generate import Generation
+from ..engine.scores import Calibration
+from ..errors import UsageError
+from ..model.mask_codec import MaskCodec
+from ..model.paligemma import PaliGemma
+from ..results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
+from ..tasks import answer as answering
+from ..tasks import caption, describe_box, detect, ocr, refer, run, segment
+from ..tasks import question as questioning
+from ..tasks.detect import Parsed
+from ..tokenizer import Tokenizer
+from . import asking
+from .asking import CutShort, How, Query, Stream, read_how
+from .pictures import EncodedImage, Picture, encode
+from .reading import MASK_CODEC_HINT, Finding, Reader, Search, shares
+
+R = TypeVar("R")
+T = TypeVar("T", bound=Text)
+P = TypeVar("P", Detections, Masks)
+W = TypeVar("W")
+Pictures = list[Any] | tuple[Any, ...]
+"""Several pictures."""
+Questions = list[str] | tuple[str, ...]
+"""Several prompts: as many as pictures, or all about one picture, which is then encoded once."""
+Classes = str | Sequence[str]
+"""Names, or one string with ";" between them."""
+Edges = Sequence[float]
+"""Left, top, right, bottom, in pixels of the original picture."""
+Streams = Literal[True]
+
+TEXT_TOKENS, PAGE_TOKENS, OBJECT_TOKENS = 128, 512, 1024
+"""Longest answers, unless `max_tokens` says otherwise: a few sentences, a page, about 100 boxes or 40 masks."""
+KEEP_PICTURES = 64
+"""Results of longer lists do not hold on to their pictures, which would fill the memory; `draw(image)` still works."""
+
+
+class Predictor:
+    """A model, its tokenizer, and where there is one its mask codec, ready to be asked. `paligemma.load` makes one.
+
+    The model's weights are not changed, and no state is kept between calls.
+    """
+
+    def __init__(
+        self,
+        model: PaliGemma,
+        tokenizer: Tokenizer,
+        codec: MaskCodec | None = None,
+        *,
+        calibration: Calibration | None = None,
+        path: Path | None = None,
+    ):
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.codec = codec
+        self.calibration = calibration or Calibration()
+        self.path = path
+        self._reader = Reader(tokenizer, codec, self.calibration)
+
+    @property
+    def description(self) -> str:
+        """What was loaded, in a few lines."""
+        config = self.model.config
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        calibrated = " and ".join(sorted(self.calibration.parameters))
+        lines = [
+            f"{describe(config)}: {config.num_parameters:,} parameters, {dtype} on {self.model.device}",
+            f"{config.vision.num_tokens} tokens a picture, resize {config.resize}",
+            "mask codec found" if self.codec else "no mask codec, which segment needs",
+            f"scores of {calibrated} calibrated" if calibrated else "scores as computed, not calibrated",
+        ]
+        return "\n".join([*lines, f"from {self.path}"] if self.path else lines)
+
+    def __repr__(self) -> str:
+        return f"<Predictor: {self.description.splitlines()[0]}>"
+
+    def encode(self, image: Picture) -> EncodedImage:
+        """Run the image tower once, to ask many things: the result is accepted wherever a picture is."""
+        return encode(self.model, [image])[0]
+
+    # Verbs that answer in words
+
+    @overload
+    def caption(self, image: Pictures, lang: str = ..., length: str = ..., **how: Unpack[How]) -> list[Caption]: ...
+    @overload
+    def caption(self, image: Picture, lang: str = ..., length: str = ..., *, stream: Streams, **how: Unpack[How]) -> Stream[Caption]: ...
+    @overload
+    def caption(
+        self, image: Picture, lang: str = ..., length: str = ..., *, stream: Literal[False] = ..., **how: Unpack[How]
+    ) -> Caption: ...
+    def caption(self, image: Any, lang: str = "en", length: str = "normal", *, stream: bool = False, **how: Unpack[How]) -> Any:
+        """What the picture shows. `lang`: a language code. `length`: "short", "normal" or "long".
+
+        >>> model.caption("photo.jpg", lang="de").text
+        'eine Katze und zwei Hunde'
+        """
+        return self._words(caption.prompt(lang, length), Caption, caption.parse, image, stream, how)
+
+    @overload
+    def ask(self, image: Pictures, question: str | Questions, lang: str | None = ..., **how: Unpack[How]) -> list[Answer]: ...
+    @overload
+    def ask(self, image: Picture, question: Questions, lang: str | None = ..., **how: Unpack[How]) -> list[Answer]: ...
+    @overload
+    def ask(self, image: Picture, question: str, lang: str | None = ..., *, stream: Streams, **how: Unpack[How]) -> Stream[Answer]: ...
+    @overload
+    def ask(self, image: Picture, question: str, lang: str | None = ..., *, stream: Literal[False] = ..., **how: Unpack[How]) -> Answer: ...
+    def ask(self, image: Any, question: Any, lang: str | None = "en", *, stream: bool = False, **how: Unpack[How]) -> Any:
+        """The answer to a question. `lang`: of the answer; None for checkpoints trained on bare questions (DocVQA, ChartQA).
+
+        >>> model.ask("photo.jpg", "how many dogs are there?").text
+        '2'
+        """
+        prompts = _each(question, lambda question: answering.prompt(question, lang))
+        return self._words(prompts, Answer, answering.parse, image, stream, how)
+
+    @overload
+    def question(self, image: Pictures, answer: str, lang: str = ..., **how: Unpack[How]) -> list[Question]: ...
+    @overload
+    def question(self, image: Picture, answer: str, lang: str = ..., *, stream: Streams, **how: Unpack[How]) -> Stream[Question]: ...
+    @overload
+    def question(self, image: Picture, answer: str, lang: str = ..., *, stream: Literal[False] = ..., **how: Unpack[How]) -> Question: ...
+    def question(self, image: Any, answer: str, lang: str = "en", *, stream: bool = False, **how: Unpack[How]) -> Any:
+        """A question, in `lang`, that the picture answers with `answer`, which is English."""
+        return self._words(questioning.prompt(answer, lang), Question, questioning.parse, image, stream, how)
+
+    @overload
+    def ocr(self, image: Pictures, **how: Unpack[How]) -> list[Reading]: ...
+    @overload
+    def ocr(self, image: Picture, *, stream: Streams, **how: Unpack[How]) -> Stream[Reading]: ...
+    @overload
+    def ocr(self, image: Picture, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Reading: ...
+    def ocr(self, image: Any, *, stream: bool = False, **how: Unpack[How]) -> Any:
+        """The text in the picture, from top to bottom and left to right."""
+        return self._words(ocr.prompt(), Reading, ocr.parse, image, stream, how, PAGE_TOKENS)
+
+    @overload
+    def describe_box(self, image: Pictures, box: Box | Edges, **how: Unpack[How]) -> list[Caption]: ...
+    @overload
+    def describe_box(self, image: Picture, box: Box | Edges, *, stream: Streams, **how: Unpack[How]) -> Stream[Caption]: ...
+    @overload
+    def describe_box(self, image: Picture, box: Box | Edges, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Caption: ...
+    def describe_box(self, image: Any, box: Box | Edges, *, stream: bool = False, **how: Unpack[How]) -> Any:
+        """What a box holds. A part of it may lie outside of the picture, but not all: `InputError`."""
+        edges = box.xyxy if isinstance(box, Box) else tuple(box)
+
+        def prompt(seen: EncodedImage) -> str:
+            return describe_box.prompt(shares(edges, seen))
+
+        return self._words(prompt, Caption, describe_box.parse, image, stream, how)
+
+    @overload
+    def run(self, image: Pictures, prompt: str | Questions, **how: Unpack[How]) -> list[Text]: ...
+    @overload
+    def run(self, image: Picture, prompt: Questions, **how: Unpack[How]) -> list[Text]: ...
+    @overload
+    def run(self, image: Picture, prompt: str, *, stream: Streams, **how: Unpack[How]) -> Stream[Text]: ...
+    @overload
+    def run(self, image: Picture, prompt: str, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Text: ...
+    def run(self, image: Any, prompt: Any, *, stream: bool = False, **how: Unpack[How]) -> Any:
+        """Any prompt, exactly as the model was trained on it. The newline that ends every prompt is added here."""
+        return self._words(_each(prompt, run.prompt), Text, run.parse, image, stream, how, PAGE_TOKENS)
+
+    # Verbs that answer in places
+
+    @overload
+    def detect(self, image: Pictures, classes: Classes | Sequence[Classes], **how: Unpack[Finding]) -> list[Detections]: ...
+    @overload
+    def detect(self, image: Picture, classes: Classes, *, stream: Streams, **how: Unpack[Finding]) -> Stream[Detections]: ...
+    @overload
+    def detect(self, image: Picture, classes: Classes, *, stream: Literal[False] = ..., **how: Unpack[Finding]) -> Detections: ...
+    def detect(self, image: Any, classes: Any, *, stream: bool = False, **how: Unpack[Finding]) -> Any:
+        """Boxes of everything that is one of `classes`: a list of names, or one string with ";" between them.
+
+        With a list of pictures, `classes` may also be a list of such lists, one each.
+
+        >>> [box.label for box in model.detect("photo.jpg", ["cat", "dog"])]
+        ['cat', 'dog', 'dog']
+        """
+
+        def wanted(classes: Classes) -> _Wanted:
+            return _Wanted(detect.prompt(classes), detect.class_names(classes), detect.parse_ids)
+
+        return self._places(_each_list(classes, wanted), self._reader.boxes, image, stream, how)
+
+    @overload
+    def segment(self, image: Pictures, classes: Classes | Sequence[Classes], **how: Unpack[Finding]) -> list[Masks]: ...
+    @overload
+    def segment(self, image: Picture, classes: Classes, *, stream: Streams, **how: Unpack[Finding]) -> Stream[Masks]: ...
+    @overload
+    def segment(self, image: Picture, classes: Classes, *, stream: Literal[False] = ..., **how: Unpack[Finding]) -> Masks: ...
+    def segment(self, image: Any, classes: Any, *, stream: bool = False, **how: Unpack[Finding]) -> Any:
+        """Masks of everything that is one of `classes`: names or phrases ("the cat on the left"), as in `detect`.
+
+        `UsageError` if there is no mask codec: PaliGemma writes masks in its code.
+        """
+
+        def wanted(classes: Classes) -> _Wanted:
+            return _Wanted(segment.prompt(classes), detect.class_names(classes), segment.parse_ids)
+
+        return self._places(_each_list(classes, wanted), self._reader.masks, image, stream, how)
+
+    @overload
+    def refer(self, image: Pictures, sentence: str | Questions, **how: Unpack[Finding]) -> list[Masks]: ...
+    @overload
+    def refer(self, image: Picture, sentence: str, *, stream: Streams, **how: Unpack[Finding]) -> Stream[Masks]: ...
+    @overload
+    def refer(self, image: Picture, sentence: str, *, stream: Literal[False] = ..., **how: Unpack[Finding]) -> Masks: ...
+    def refer(self, image: Any, sentence: Any, *, stream: bool = False, **how: Unpack[Finding]) -> Any:
+        """The mask of the one thing that `sentence` means, from a checkpoint trained on RefCOCO. Other checkpoints: `segment`."""
+        how["max_objects"] = 1
+
+        def wanted(sentence: str) -> _Wanted:
+            return _Wanted(refer.prompt(sentence), (), lambda ids, tokenizer, _: refer.parse_ids(ids, tokenizer, sentence))
+
+        return self._places(_each(sentence, wanted), self._reader.masks, image, stream, how)
+
+    # How they do it
+
+    def _words(
+        self,
+        prompt: str | list[str] | Callable[[EncodedImage], str],
+        kind: type[T],
+        parse: Callable[[str], str],
+        image: Any,
+        stream: bool,
+        how: How,
+        max_tokens: int = TEXT_TOKENS,
+    ) -> Any:
+        """Ask one prompt about all pictures, or one each."""
+        if isinstance(prompt, list) and not _is_many(image):
+            image = [self.encode(image)] * len(prompt)
+        _check_pairs(prompt, image, "prompts")
+
+        def query(place: int, seen: EncodedImage) -> Query[T]:
+            words = prompt(seen) if callable(prompt) else _at(prompt, place)
+            return Query(words, lambda generation: self._reader.text(kind, parse, generation, words, seen))
+
+        return self._ask(query, image, stream, how, max_tokens)
+
+    def _places(
+        self,
+        wanted: _Wanted | list[_Wanted],
+        result: Callable[[Parsed, Generation, Search, str, EncodedImage], P],
+        image: Any,
+        stream: bool,
+        how: Finding,
+    ) -> Any:
+        """Ask where things are; `result` is one of the reader's `boxes` and `masks`."""
+        masks = result == self._reader.masks
+        if masks and self.codec is None:
+            raise UsageError("this model has no mask codec, and masks are written in its code", hint=MASK_CODEC_HINT, code="no_codec")
+        search, rest = Search.split(how)
+        _check_pairs(wanted, image, "lists of names")
+
+        def query(place: int, seen: EncodedImage) -> Query[P]:
+            this = _at(wanted, place)
+
+            def read(generation: Generation) -> P:
+                parsed = this.parse(generation.ids, self.tokenizer, search.labels(this.names))
+                return result(parsed, generation, search, this.prompt, seen)
+
+            return Query(this.prompt, read, search.grammar(self.tokenizer, this.names, masks=masks))
+
+        return self._ask(query, image, stream, rest, OBJECT_TOKENS)
+
+    def _ask(self, query: Callable[[int, EncodedImage], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
+        """-> a result, a list of results, or a stream, depending on `image` and `stream`."""
+        options, batch_size = read_how(how, max_tokens)
+        many = _is_many(image)
+        if stream:
+            if many:
+                raise UsageError("one answer can be streamed at a time, but there are several pictures or prompts")
+            seen = self.encode(image)
+            return Stream(self.model, self.tokenizer, seen, query(0, seen), options)
+        pictures = list(image) if many else [image]
+        forget = len(pictures) > KEEP_PICTURES
+
+        def one(place: int, seen: EncodedImage) -> Query[R]:
+            return query(place, dataclasses.replace(seen, picture=None) if forget else seen)
+
+        results = asking.ask(self.model, self.tokenizer, pictures, one, options, batch_size)
+        cut = sum(getattr(result, "stop", "eos") == "length" for result in results)
+        if cut:
+            what = f"{cut} of {len(results)} answers were" if many else "the answer was"
+            # The frames above: a helper, the verb, and the verb's caller, at whom the warning points.
+            warnings.warn(f"{what} cut off after {options.max_tokens} tokens", CutShort, stacklevel=4)
+        return results if many else results[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What is to be found: the prompt, the names it asks for, and how to read the answer."""
+
+    prompt: str
+    names: tuple[str, ...]
+    parse: Callable[[Sequence[int], Tokenizer, Any], Parsed]
+
+
+def _is_many(image: Any) -> bool:
+    return isinstance(image, list | tuple)
+
+
+def _each(asked: str | Questions, write: Callable[[str], W]) -> W | list[W]:
+    return write(asked) if isinstance(asked, str) else [write(one) for one in asked]
+
+
+def _each_list(classes: Classes | Sequence[Classes], write: Callable[[Any], W]) -> W | list[W]:
+    """Names for all pictures, or a list of lists of names."""
+    several = not isinstance(classes, str) and len(classes) > 0 and not isinstance(classes[0], str)
+    return [write(one) for one in classes] if several else write(classes)
+
+
+def _at(values: W | list[W], place: int) -> W:
+    return cast(W, values[place]) if isinstance(values, list) else values
+
+
+def _check_pairs(values: Any, image: Any, what: str) -> None:
+    pictures = len(image) if _is_many(image) else 1
+    if isinstance(values, list) and len(values) != pictures:
+        raise UsageError(f"{len(values)} {what} for {pictures} pictures: expected one for all, or one each")

@@ -192,7 +192,7 @@ def _looks_like(start: bytes) -> str:
     if not start:
         return "an empty file"
     if start[4:8] == b"ftyp" and b"avif" not in start:
-        return "a video"
+        return "a damaged HEIC picture" if start[8:12] in _HEIC_BRANDS else "a video"
     return _OTHER_FILES.get(start[:4], f"bytes that start with {start[:8]!r}")
 
 

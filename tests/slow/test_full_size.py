@@ -161,5 +161,5 @@ def answer(path: Path, size: int) -> tuple[object, ...]:
     told = step.result
     assert isinstance(told, dict)
     # Once, not twice: the weights, what one conversion or packing needs, and what torch itself takes.
-    assert step.resident < 1.5 * size + 1e9
+    assert step.resident < 1.2 * size + 1e9
     return told["answer"], told["score"], told["boxes"], told["description"]

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from paligemma.model.fast_linear import PackedGatedMlp, PackedLinear, PackedMlp, can_pack, pack
 from paligemma.model.gemma import GatedMlp
@@ -48,12 +49,10 @@ def test_a_packed_mlp_rounds_less_than_the_plain_one(plain, packed, rows):
     plain = _bf16(plain)
     x = torch.randn(2, rows, 48, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     exact_layer = copy.deepcopy(plain).double()
-    members = copy.deepcopy(plain)
-    for name, linear in list(members.named_children()):
-        setattr(members, name, PackedLinear(linear))
+    layers = {name: PackedLinear(linear) for name, linear in copy.deepcopy(plain).named_children()}
     with torch.inference_mode():
         exact = exact_layer(x.double())
-        assert _error(packed(members)(x), exact) < 1.1 * _error(plain(x), exact)
+        assert _error(packed(**layers)(x), exact) < 1.1 * _error(plain(x), exact)
 
 
 @needs_bf16
@@ -99,13 +98,29 @@ def test_a_packed_model_answers_as_the_plain_one(name):
 
 
 @needs_bf16
-def test_the_state_dict_survives_packing():
+@pytest.mark.parametrize("used", [False, True])
+def test_the_state_dict_survives_packing(used):
     model = random_model(TINY_1).to(torch.bfloat16)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     pack(model)
+    if used:
+        with torch.inference_mode():
+            model.encode_image(random_pixels(TINY_1, 1))
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@needs_bf16
+def test_the_plain_matrix_is_let_go_when_it_is_packed():
+    linear = _bf16(nn.Linear(48, 80))
+    plain = StorageWeakRef(linear.weight.untyped_storage())
+    layer = PackedLinear(linear)
+    del linear
+    assert not plain.expired()
+    with torch.inference_mode():
+        layer(torch.zeros(1, 48, dtype=torch.bfloat16))
+    assert plain.expired()
 
 
 def test_other_number_types_are_left_alone():

@@ -5,7 +5,10 @@ And `inspect`, which reads headers only.
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +85,19 @@ def inspect(path: str | Path) -> CheckpointInfo:
     )
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Building a model makes ten thousand objects and no garbage; a full collection on the way would take as long as all the rest."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collection()
 def load_model(
     path: str | Path,
     *,
@@ -101,7 +117,7 @@ def load_model(
     """
     import torch
 
-    from ..model.paligemma import PaliGemma
+    from ..model.empty import empty_model
 
     device = torch.device(device)
     opened = open_checkpoint(path, mapped=mapped)
@@ -128,8 +144,7 @@ def load_model(
                 warnings.warn(f"{opened.label}: {name} holds only zeros", stacklevel=2)
         remember_good(opened.located.files)
 
-    with torch.device("meta"):
-        model = PaliGemma(opened.config)
+    model = empty_model(opened.config)
     model.load_state_dict(state, assign=True)
     return model.eval()
 

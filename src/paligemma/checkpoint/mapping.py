@@ -1,7 +1,8 @@
 """Tensors as views of a file's pages, mapped window by window, so that pages go when the tensors in their window do.
 
 One mapping of a whole file would keep every page that was ever read for as long as any tensor lives: a model whose matrices are
-rearranged in memory (`model/fast_linear.py`) would be resident twice. Each window costs a file handle, so there are at most some 70.
+rearranged in memory (`model/fast_linear.py`) would be resident twice. Large tensors have a window each, small neighbours share one.
+Every window costs a file handle, so there are at most some 130.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 WINDOW = 64 << 20
 MAX_WINDOWS = 64
+"""Of full size; the rest are cut short by a large tensor that follows."""
 
 
 class MappedFile:
@@ -26,12 +28,12 @@ class MappedFile:
     def __init__(self, path: Path, spans: Iterable[tuple[int, int]]):
         self.path = path
         ordered = sorted(spans)
-        least = max(WINDOW, sum(size for _, size in ordered) // MAX_WINDOWS)
+        least = max(WINDOW, sum(size for _, size in ordered) // MAX_WINDOWS) // 2
         self._starts: list[int] = []
         self._ends: list[int] = []
         for start, size in ordered:
-            if not self._starts or self._ends[-1] - self._starts[-1] >= least:
-                self._starts.append(start - start % mmap.ALLOCATIONGRANULARITY)
+            if not self._starts or max(size, self._ends[-1] - self._starts[-1]) >= least:
+                self._starts.append(start)
                 self._ends.append(start)
             self._ends[-1] = start + size
         self._open: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
@@ -46,8 +48,13 @@ class MappedFile:
         number = bisect_right(self._starts, start) - 1
         window = self._open.get(number)
         if window is None:
-            first, end = self._starts[number], self._ends[number]
+            first = _page(self._starts[number])
             with self.path.open("rb") as file:
-                window = mmap.mmap(file.fileno(), end - first, access=mmap.ACCESS_COPY, offset=first)
+                window = mmap.mmap(file.fileno(), self._ends[number] - first, access=mmap.ACCESS_COPY, offset=first)
             self._open[number] = window
-        return torch.frombuffer(window, dtype=dtype, count=count, offset=start - self._starts[number])
+        return torch.frombuffer(window, dtype=dtype, count=count, offset=start - _page(self._starts[number]))
+
+
+def _page(place: int) -> int:
+    """Where the page begins: windows can begin nowhere else."""
+    return place - place % mmap.ALLOCATIONGRANULARITY

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_INDEX = 16 << 20
 MAX_SHARDS = 256
+SMALL = 64 << 10
+"""Tensors of fewer bytes are copied always: a norm that is a view would keep the matrices around it resident."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
@@ -51,13 +53,15 @@ class SafetensorsFiles:
         size = spec.nbytes // spec.numel
         place = self._headers[path].offsets[name] + start * size
         length = spec.numel if count is None else count
-        flat = (self._view if self.mapped else read_into_tensor)(path, place, length, spec.dtype)
+        read = self._view if self.mapped and spec.nbytes >= SMALL else read_into_tensor
+        flat = read(path, place, length, spec.dtype)
         return flat.view(spec.shape) if count is None else flat
 
     def _view(self, path: Path, offset: int, count: int, dtype: str) -> Tensor:
         if path not in self._mapped:
             header = self._headers[path]
-            self._mapped[path] = MappedFile(path, [(header.offsets[name], spec.nbytes) for name, spec in header.specs.items()])
+            spans = [(header.offsets[name], spec.nbytes) for name, spec in header.specs.items() if spec.nbytes >= SMALL]
+            self._mapped[path] = MappedFile(path, spans)
         try:
             return self._mapped[path].flat(offset, count, torch_dtype(dtype))
         except ValueError:

@@ -1,11 +1,14 @@
 """Faster bfloat16 on a CPU, with no compiler on the user's machine: weights kept in the block order that oneDNN's kernels read.
 
-`nn.Linear` hands oneDNN a row-major matrix, which it rearranges in every call. `pack` rearranges once and lets the row-major copy go, and
-lets the MLPs' products apply the activation to what they have just computed. Decoding does little but read weights, so it gains most
-(docs/performance.md). Results agree with the plain layers within bfloat16 rounding. A packed model only answers; it cannot be trained.
+`nn.Linear` hands oneDNN a row-major matrix, which it rearranges in every call. A packed layer rearranges it in the first call, when that
+has to happen anyway, and lets the row-major matrix go; and the MLPs' products apply the activation to what they have just computed.
+Decoding does little but read weights, so it gains most (docs/performance.md). Results agree with the plain layers within bfloat16
+rounding. A packed model only answers; it cannot be trained.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +34,21 @@ def can_pack(linear: nn.Linear) -> bool:
 
 
 def pack(model: PaliGemma) -> int:
-    """Swap both towers' layers in place for packed ones wherever `can_pack`; return how many. One matrix at a time is held twice.
+    """Swap both towers' layers in place for packed ones wherever `can_pack`; return how many.
 
+    Costs nothing until a layer is used; then its matrix is held twice for a moment. A mapped matrix is read from its file only once.
     The projector and the tied embedding table stay: one is small, the other is also read row by row.
     """
-    return _pack_inside(model.vision) + _pack_inside(model.text)
+    count = _pack_inside(model.vision) + _pack_inside(model.text)
+    if count:
+        _own_the_rest(model)
+    return count
+
+
+def _own_the_rest(model: PaliGemma) -> None:
+    """Copy what stays plain, but for the table: views of a mapped file would keep the matrices around them resident."""
+    for parameter in (model.vision.patch_embed.weight, model.vision.pos_embed, model.projector.weight):
+        parameter.data = parameter.data.clone()
 
 
 def _pack_inside(module: nn.Module) -> int:
@@ -46,10 +59,11 @@ def _pack_inside(module: nn.Module) -> int:
             count += 1
         elif inside := _pack_inside(child):
             count += inside
+            layers: Any = dict(child.named_children())
             if isinstance(child, gemma.GatedMlp):
-                setattr(module, name, PackedGatedMlp(child))
+                setattr(module, name, PackedGatedMlp(**layers))
             elif isinstance(child, siglip.Mlp):
-                setattr(module, name, PackedMlp(child))
+                setattr(module, name, PackedMlp(**layers))
     return count
 
 
@@ -60,12 +74,22 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), MIN_ROWS)
+        self._plain: Tensor | None = linear.weight.detach()
+        self._packed: Tensor | None = None
 
     @property
     def weight(self) -> Tensor:
-        """The matrix (out, in), a new row-major copy."""
-        return self._packed.to_dense()
+        """The row-major matrix (out, in); once the layer has been used, a copy."""
+        plain = self._plain
+        return self._matrix().to_dense() if plain is None else plain
+
+    def _matrix(self) -> Tensor:
+        plain, packed = self._plain, self._packed  # in this order: another thread may just be packing
+        if packed is None:
+            assert plain is not None
+            packed = self._packed = torch.ops.mkldnn._reorder_linear_weight(plain, MIN_ROWS)
+            self._plain = None
+        return packed
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
@@ -86,11 +110,11 @@ class PackedLinear(nn.Module):
         missing = max(0, MIN_ROWS - rows.shape[0])
         rows = F.pad(rows, (0, 0, 0, missing)) if missing else rows
         if factor is None:
-            out = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, activation, [], algorithm)
+            out = torch.ops.mkldnn._linear_pointwise(rows, self._matrix(), self.bias, activation, [], algorithm)
         else:
             factor = factor.reshape(-1, self.out_features)
             factor = F.pad(factor, (0, 0, 0, missing)) if missing else factor
-            out = torch.ops.mkldnn._linear_pointwise.binary(rows, factor, self._packed, self.bias, "mul")
+            out = torch.ops.mkldnn._linear_pointwise.binary(rows, factor, self._matrix(), self.bias, "mul")
         out = out[: out.shape[0] - missing] if missing else out
         return out.view(*x.shape[:-1], self.out_features)
 
@@ -102,9 +126,9 @@ class PackedLinear(nn.Module):
 class PackedGatedMlp(nn.Module):
     """`gemma.GatedMlp` of packed layers: down(gelu_tanh(gate(x)) * up(x))."""
 
-    def __init__(self, mlp: gemma.GatedMlp):
+    def __init__(self, gate: PackedLinear, up: PackedLinear, down: PackedLinear):
         super().__init__()
-        self.gate, self.up, self.down = mlp.gate, mlp.up, mlp.down
+        self.gate, self.up, self.down = gate, up, down
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.up.times(x, self.gate.gelu(x)))
@@ -113,9 +137,9 @@ class PackedGatedMlp(nn.Module):
 class PackedMlp(nn.Module):
     """`siglip.Mlp` of packed layers: down(gelu_tanh(up(x)))."""
 
-    def __init__(self, mlp: siglip.Mlp):
+    def __init__(self, up: PackedLinear, down: PackedLinear):
         super().__init__()
-        self.up, self.down = mlp.up, mlp.down
+        self.up, self.down = up, down
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.up.gelu(x))

@@ -6,20 +6,26 @@ Each picture comes with one long text (boxes, masks, printed words) and several 
 from __future__ import annotations
 
 import multiprocessing as mp
-import queue as queue_module
-from collections.abc import Iterator
+import queue
+import signal
+from collections.abc import Generator
 from dataclasses import dataclass, fields
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import PaliGemmaError
+from ..model.mask_codec import MaskCodec
 from ..sequence import training_example
 from ..tokenizer import Tokenizer
 from .dense import DenseTargets, dense_targets
 from .lessons import Lesson, Teacher
 from .sprites import sprite_bank
-from .train_codec import square_mask
+from .train_codec import sprite_masks
 from .world import Scene, Split, World
 
 LONG, SHORT = 56, 32
@@ -46,21 +52,44 @@ class Batch:
     dense: DenseTargets
 
 
+class Making(TypedDict):
+    """What a `BatchMaker` is made of; plain values, so that a child process can make one."""
+
+    tokenizer_path: str
+    codes: np.ndarray
+    """Mask codes of the bank: see `bank_codes`."""
+    size: int
+    """Pictures in a batch."""
+    bank_size: int
+    bank_seed: int
+    backgrounds: int
+    seed: int
+    grid: int
+    """Patches along a side of the picture."""
+
+
 class BatchMaker:
     """Draws batches; everything heavy (sprites, backgrounds, tokenizer) is made once."""
 
-    def __init__(self, tokenizer_path: str, codes: np.ndarray, *, size: int, bank_size: int, bank_seed: int, seed: int, grid: int):
-        self.tokenizer = Tokenizer.load(tokenizer_path)
-        self.world = World(Split.TRAIN, bank_size=bank_size, bank_seed=bank_seed, seed=seed)
-        self.teacher = Teacher(codes)
-        self.size, self.seed, self.grid = size, seed, grid
+    def __init__(self, making: Making):
+        self.making = making
+        self.tokenizer = Tokenizer.load(making["tokenizer_path"])
+        self.world = World(
+            Split.TRAIN,
+            bank_size=making["bank_size"],
+            bank_seed=making["bank_seed"],
+            backgrounds=making["backgrounds"],
+            seed=making["seed"],
+        )
+        self.teacher = Teacher(making["codes"])
 
     def __call__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self.seed, 0x1E55, index])
-        scenes = [self.world.scene(index * self.size + i) for i in range(self.size)]
+        size = self.making["size"]
+        rng = np.random.default_rng([self.making["seed"], 0x1E55, index])
+        scenes = [self.world.scene(index * size + i) for i in range(size)]
         long = [self.teacher.long(scene, rng) for scene in scenes]
         short = [self.teacher.short(scene, rng) for scene in scenes for _ in range(SHORTS_PER_PICTURE)]
-        return Batch(pixels_of(scenes), self._text(long, LONG), self._text(short, SHORT), dense_targets(scenes, self.grid))
+        return Batch(pixels_of(scenes), self._text(long, LONG), self._text(short, SHORT), dense_targets(scenes, self.making["grid"]))
 
     def _text(self, lessons: list[Lesson], length: int) -> TextBatch:
         examples = [training_example(self.tokenizer, lesson.prefix, lesson.suffix, length) for lesson in lessons]
@@ -80,51 +109,73 @@ def pixels_of(scenes: list[Scene]) -> Tensor:
     return torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).contiguous()
 
 
-def bank_codes(codec, bank_size: int, seed: int) -> Tensor:
+def bank_codes(codec: MaskCodec, bank_size: int, seed: int) -> np.ndarray:
     """Mask codes of every sprite view of the bank that `World` draws from: (things, views, 16)."""
-    masks = torch.from_numpy(np.stack([square_mask(s.mask) for views in sprite_bank(seed, bank_size) for s in views]))
     with torch.inference_mode():
-        codes = torch.cat([codec.encode(part) for part in masks.split(512)])
-    return codes.unflatten(0, (-1, bank_size))
+        codes = torch.cat([codec.encode(part) for part in sprite_masks(sprite_bank(seed, bank_size)).split(512)])
+    return codes.unflatten(0, (-1, bank_size)).numpy()
 
 
-def stream(maker_arguments: dict, start: int, *, ahead: int = 6) -> Iterator[Batch]:
-    """Batches start, start + 1, ... made in a child process that stays `ahead` of the consumer."""
+AHEAD = 6
+"""Batches made before they are asked for."""
+PATIENCE = 1.0
+"""Seconds between looks at whether the other process is still there."""
+
+
+def stream(making: Making, start: int) -> Generator[Batch, None, None]:
+    """Batches start, start + 1, ... made in a child process, which ends when the generator is closed or this process ends.
+
+    Raises `PaliGemmaError` when the child ends by itself (what went wrong in it is on stderr).
+    """
     context = mp.get_context("spawn")
-    queue = context.Queue(ahead)
-    process = context.Process(target=_produce, args=(maker_arguments, start, queue), daemon=True)
-    process.start()
+    made = context.Queue(AHEAD)
+    child = context.Process(target=_produce, args=(making, start, made), daemon=True)
+    child.start()
     try:
         while True:
-            yield _from_numpy(queue.get())
+            yield _from_numpy(_next(made, child))
     finally:
-        process.terminate()
+        child.terminate()
+        child.join()
 
 
-def _produce(maker_arguments: dict, start: int, queue) -> None:
+def _next(made: Queue[Any], child: BaseProcess) -> Any:
+    while True:
+        alive = child.is_alive()
+        try:
+            return made.get(timeout=PATIENCE)
+        except queue.Empty:
+            if not alive:
+                reason = f"the process that draws training batches ended with code {child.exitcode}"
+                raise PaliGemmaError(reason, hint="run again to continue from the last saved state", code="no_batches") from None
+
+
+def _produce(making: Making, start: int, made: Queue[Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair: it ends, and so does this process
+    made.cancel_join_thread()  # else this process would wait for ever to hand over batches that nobody takes
     torch.set_num_threads(1)
-    maker = BatchMaker(**maker_arguments)
-    index = start
+    maker = BatchMaker(making)
     parent = mp.parent_process()
+    index = start
     while parent is not None and parent.is_alive():
         batch = _to_numpy(maker(index))
         index += 1
         while parent.is_alive():
             try:
-                queue.put(batch, timeout=5)
+                made.put(batch, timeout=PATIENCE)
                 break
-            except queue_module.Full:
+            except queue.Full:
                 continue
 
 
-def _to_numpy(value):
+def _to_numpy(value: Any) -> Any:
     """Dataclasses of tensors -> nested dicts of arrays: plain pickling, no shared-memory handles left behind by a killed child."""
     if isinstance(value, Tensor):
         return value.numpy()
     return {"class": type(value), **{f.name: _to_numpy(getattr(value, f.name)) for f in fields(value)}}
 
 
-def _from_numpy(value):
+def _from_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
     return value["class"](**{name: _from_numpy(inner) for name, inner in value.items() if name != "class"})

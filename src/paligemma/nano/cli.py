@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 app = App(name="nano", help="The small bundled model: draw its world, train it, measure it.", help_format="plaintext")
 
@@ -30,7 +31,29 @@ def scenes(out: Path, *, count: int = 12, seed: int = 1, split: str = "test") ->
 
 
 @app.command
-def train(*, recipe: str = "nano-112", out: Path | None = None, samples: int = 500, compile: bool = True) -> None:
+def demo(out: Path, *, seed: int = 7) -> None:
+    """Draw the pictures of `paligemma demo` and write down what is asked about them, in `demo.json`.
+
+    Parameters
+    ----------
+    out
+        Folder to write to.
+    seed
+        Another seed gives other scenes.
+    """
+    from .scenes import write_demo
+
+    print(write_demo(out, seed=seed))
+
+
+@app.command
+def train(
+    *,
+    recipe: str = "nano-112",
+    out: Path | None = None,
+    samples: int = 500,
+    compiled: Annotated[bool, Parameter(name="--compile", negative="--no-compile")] = True,
+) -> None:
     """Train a model from nothing, measure it and write its card. A stopped run continues where it was.
 
     Parameters
@@ -41,7 +64,7 @@ def train(*, recipe: str = "nano-112", out: Path | None = None, samples: int = 5
         Run folder; `runs/RECIPE` by default.
     samples
         Fresh samples per task for the measurement; 0 skips it.
-    compile
+    compiled
         Compile the training step (needs a C++ compiler; half again as fast).
     """
     from .publish import finish
@@ -50,7 +73,7 @@ def train(*, recipe: str = "nano-112", out: Path | None = None, samples: int = 5
 
     chosen = named(recipe)
     run = out or Path("runs") / chosen.name
-    model = run_training(chosen, run, compile=compile)
+    model = run_training(chosen, run, compiled=compiled)
     finish(model, run, samples=samples)
     print(f"paligemma demo --model {model}")
 

@@ -76,19 +76,22 @@ class DenseHead(nn.Module):
         return self.linear(features)
 
     def loss(self, output: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
-        """output (B, P, sum of sizes) -> summed loss and what to log."""
+        """output (B, P, sum of sizes) -> summed loss and what to log. A batch may be without things or without print."""
         thing, edges, cells, letters = output.float().split(self.sizes, -1)
         letters = letters.unflatten(-1, (LETTERS, -1))
         seen = targets.thing < len(things())
         losses = {
             "thing": 2.0 * F.cross_entropy(thing.flatten(0, 1), targets.thing.flatten()),
-            "edges": 10.0 * F.smooth_l1_loss(edges[seen], targets.edges[seen], beta=0.05),
+            "edges": 10.0 * F.smooth_l1_loss(edges[seen], targets.edges[seen], beta=0.05, reduction="sum") / max(1, edges[seen].numel()),
             "cells": F.binary_cross_entropy_with_logits(cells, targets.cells),
             "letters": 8.0 * F.cross_entropy(letters.flatten(0, 2), targets.letters.flatten()),
         }
         with torch.no_grad():
             printed = targets.letters < len(CHARACTERS)
+            right = {
+                "thing_accuracy": (thing.argmax(-1) == targets.thing)[seen],
+                "letter_accuracy": (letters.argmax(-1) == targets.letters)[printed],
+            }
             log = {name: float(value) for name, value in losses.items()}
-            log["thing_accuracy"] = float((thing.argmax(-1) == targets.thing)[seen].float().mean())
-            log["letter_accuracy"] = float((letters.argmax(-1) == targets.letters)[printed].float().mean())
+            log |= {name: float(found.float().mean()) for name, found in right.items() if len(found)}
         return torch.stack(list(losses.values())).sum(), log

@@ -5,6 +5,7 @@ Scenes come from the test stream: backgrounds, sprite warps and dictionary words
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..engine.scores import Calibration
+from ..errors import UsageError
 from ..predictor import Predictor
 from ..results import Box
 from ..tasks import segment as segment_task
@@ -35,15 +38,24 @@ from .train_codec import square_mask
 from .world import SIZE, Placed, Scene, Split, World
 
 BATCH = 64
-MAX_TRIES = 20
-"""Scenes drawn per wanted sample before giving up on finding a kind of question."""
+PASSES = 5
+"""How often each scene is looked at for another question of a kind."""
+COUNTS = ("0", "1", "2", "3", "4")
+
+Sample = tuple[Scene, Lesson]
 
 
 class Examination:
-    """Scenes and questions of the test stream, `count` samples a task."""
+    """Scenes and questions of the test stream, `count` samples a task (fewer where the scenes do not give as many different questions).
+
+    Raises `UsageError` if `count` is less than 1.
+    """
 
     def __init__(self, predictor: Predictor, count: int = 500, seed: int = 1, log: Callable[[str], None] = print):
-        self.predictor, self.count, self.seed, self.log = predictor, count, seed, log
+        if count < 1:
+            raise UsageError(f"a measurement needs at least one sample a task, got {count}")
+        self.predictor, self.count, self.seed, self.log = copy.copy(predictor), count, seed, log
+        self.predictor.calibration = Calibration()  # box scores are measured raw, and a fit on top of another would mean nothing
         self.world = World(Split.TEST, seed=seed)
         self.teacher = Teacher()
         wanted = 2 * count
@@ -59,7 +71,7 @@ class Examination:
                 self.objects.append(scene)
 
     def run(self) -> dict[str, Any]:
-        """All scores: name -> Score, plus the fitted calibration of box scores under "calibration"."""
+        """All scores: name -> Score, calibration errors as plain numbers, and the fitted calibration of box scores as "calibration"."""
         scores: dict[str, Any] = {}
         for part in (self.detection, self.counting, self.questions, self.captions, self.segmentation, self.reading):
             found = part()
@@ -69,46 +81,48 @@ class Examination:
         return scores
 
     def detection(self) -> dict[str, Any]:
-        """AP50, AP75, exact class sets, and the calibration error of box scores: fitted on one half, measured on the other."""
+        """AP50, AP75, exact class sets, and the calibration error of box scores: fitted on half of the scenes, measured on the rest."""
         rng = self._rng(1)
-        scenes = self.objects[: self.count]
-        lessons = [self.teacher.detect(scene, rng) for scene in scenes]
-        results = [r for part in _parts(list(zip(scenes, lessons, strict=True)))
+        samples = [(scene, self.teacher.detect(scene, rng)) for scene in self.objects[: self.count]]
+        results = [r for part in _parts(samples)
                    for r in self.predictor.detect([picture(s) for s, _ in part], [list(lesson.asked) for _, lesson in part])]  # fmt: skip
-        truths = [[box_of(scene.objects[i]) for i in lesson.targets] for scene, lesson in zip(scenes, lessons, strict=True)]
+        truths = [[box_of(scene.objects[i]) for i in lesson.targets] for scene, lesson in samples]
         guesses = [list(result.boxes) for result in results]
         same = [sorted(b.label for b in t) == sorted(b.label for b in g) for t, g in zip(truths, guesses, strict=True)]
-        blind = float(np.mean([not t for t in truths]))
-        right, raw = _matched(truths, guesses)
-        half = len(raw) // 2
-        a, b = fit_platt(raw[:half], right[:half])
-        fitted = 1 / (1 + np.exp(-(a * np.log(raw / (1 - raw)) + b)))
+        nothing = float(np.mean([not t for t in truths]))
+        a, b = fit_platt(*_judged(truths[::2], guesses[::2]))
+        raw, right = _judged(truths[1::2], guesses[1::2])
+        calibration = Calibration({"box": (a, b)})
+        fitted = np.array([calibration("box", score) for score in raw])
         return {
             "detection AP50": average_precision_score(truths, guesses, 0.5),
             "detection AP75": average_precision_score(truths, guesses, 0.75),
-            "class set exact": mean_score(same, blind),
-            "box score ECE before fitting": calibration_error(raw[half:], right[half:]),
-            "box score ECE after fitting": calibration_error(fitted[half:], right[half:]),
+            "class set exact": mean_score(same, nothing),
+            "box score ECE before fitting": calibration_error(raw, right),
+            "box score ECE after fitting": calibration_error(fitted, right),
             "calibration": {"box": {"a": a, "b": b}},
         }
 
     def counting(self) -> dict[str, Score]:
-        """Exact counts; the answers 0, 1, 2, 3 (and 4 where it occurs) are asked equally often."""
-        rng = self._rng(2)
-        by_answer: dict[str, list[tuple[Scene, Lesson]]] = {}
-        for scene in self.objects * 3:
-            lesson = self.teacher.count(scene, rng)
-            by_answer.setdefault(lesson.suffix, []).append((scene, lesson))
-        share = self.count // 4
-        samples = [sample for answer in "0123" for sample in by_answer.get(answer, [])[:share]]
-        return {"counting exact": self._ask(samples)}
+        """Exact counts; each answer from 0 to 4 is the right one equally often."""
+        asked = self._different(self.teacher.count, "count", 2)
+        by_answer = {answer: [sample for sample in asked if sample[1].suffix == answer] for answer in COUNTS}
+        share = max(1, self.count // len(COUNTS))
+        samples = [sample for found in by_answer.values() for sample in found[:share]]
+        return {"counting exact": mean_score(self._ask(samples), _blind(samples))}
 
     def questions(self) -> dict[str, Score]:
-        """Colour, relation and yes-no questions."""
+        """Colour, relation and yes-no questions. The blind baseline of all together knows the kind of question."""
         kinds = {"colour": self.teacher.colour, "relation": self.teacher.relation, "presence": self.teacher.presence}
-        samples = {name: self._collect(ask, name, 3 + i) for i, (name, ask) in enumerate(kinds.items())}
-        scores = {f"{name} questions": self._ask(found) for name, found in samples.items()}
-        scores["colour, relation and yes-no questions"] = self._ask([s for found in samples.values() for s in found])
+        scores, everything, blind = {}, [], []
+        for stream, (name, ask) in enumerate(kinds.items(), 3):
+            samples = self._different(ask, name, stream)[: self.count]
+            if samples:
+                right = self._ask(samples)
+                scores[f"{name} questions"] = mean_score(right, _blind(samples))
+                everything += right
+                blind += [_blind(samples)] * len(samples)
+        scores["colour, relation and yes-no questions"] = mean_score(everything, float(np.mean(blind)))
         return scores
 
     def captions(self) -> dict[str, Score]:
@@ -137,14 +151,16 @@ class Examination:
                 ious.append(mask_iou(result.masks[0].mask, truth) if result.masks else 0.0)
         spots = [(scene, lesson.targets[0]) for scene, lesson in samples]
         ceiling = [mask_iou(self._through_codec(scene.objects[i]), scene.mask(i)) for scene, i in spots]
-        side = Box("", 28, 28, 84, 84)
-        blind = float(np.mean([mask_iou(_filled(side), scene.mask(i)) for scene, i in spots]))
-        referring = [iou for iou, (_, lesson) in zip(ious, samples, strict=True) if " on the " in lesson.asked[0]]
-        return {
-            "referring segmentation mIoU": mean_score(ious, blind),
-            "segmentation mIoU, phrases with a side": mean_score(referring, blind),
-            "mask codec ceiling mIoU": mean_score(ceiling, blind),
+        middle = [mask_iou(_middle(), scene.mask(i)) for scene, i in spots]
+        scores = {
+            "referring segmentation mIoU": mean_score(ious, float(np.mean(middle))),
+            "mask codec ceiling mIoU": mean_score(ceiling, float(np.mean(middle))),
         }
+        sided = [row for row, (_, lesson) in enumerate(samples) if " on the " in lesson.asked[0]]
+        if sided:
+            blind = float(np.mean([middle[row] for row in sided]))
+            scores["segmentation mIoU, phrases with a side"] = mean_score([ious[row] for row in sided], blind)
+        return scores
 
     def reading(self) -> dict[str, Score]:
         """Printed words: characters right and whole texts exact, also for dictionary words never printed in training."""
@@ -156,26 +172,26 @@ class Examination:
             "reading, exact": mean_score([g == t for g, t in pairs], majority(truths)),
         }
 
-    def _collect(self, ask: Callable[[Scene, np.random.Generator], Lesson], kind: str, stream: int) -> list[tuple[Scene, Lesson]]:
+    def _different(self, ask: Callable[[Scene, np.random.Generator], Lesson], kind: str, stream: int) -> list[Sample]:
+        """Questions of a kind about all scenes, no two of them the same question about the same scene. Not every scene has one."""
         rng = self._rng(stream)
-        samples: list[tuple[Scene, Lesson]] = []
-        for scene in self.objects * MAX_TRIES:
+        found: dict[tuple[int, str], Sample] = {}
+        for number, scene in list(enumerate(self.objects)) * PASSES:
             lesson = ask(scene, rng)
             if lesson.kind == kind:
-                samples.append((scene, lesson))
-            if len(samples) == self.count:
-                break
-        return samples
+                found.setdefault((number, lesson.prefix), (scene, lesson))
+        return list(found.values())
 
-    def _ask(self, samples: list[tuple[Scene, Lesson]]) -> Score:
-        truths = [lesson.suffix for _, lesson in samples]
+    def _ask(self, samples: list[Sample]) -> list[bool]:
+        """Which of the questions are answered rightly."""
         guesses = [r.text for part in _parts(samples)
                    for r in self.predictor.run([picture(s) for s, _ in part], [lesson.prefix for _, lesson in part])]  # fmt: skip
-        return mean_score([g == t for g, t in zip(guesses, truths, strict=True)], majority(truths))
+        return [guess == lesson.suffix for guess, (_, lesson) in zip(guesses, samples, strict=True)]
 
     @torch.inference_mode()
     def _through_codec(self, spot: Placed) -> np.ndarray:
         codec = self.predictor.codec
+        assert codec is not None, "segment answers with a codec only"
         mask = torch.from_numpy(square_mask(spot.sprite.mask))[None]
         soft = codec.decode(codec.encode(mask))[0].numpy()
         return segment_task.paste(soft, bins_of(spot), SIZE, SIZE)
@@ -202,27 +218,32 @@ def bins_of(spot: Placed) -> tuple[int, int, int, int]:
     return box_bins(*shares(spot))
 
 
-def _filled(box: Box) -> np.ndarray:
+def _middle() -> np.ndarray:
+    """A guess by someone who does not look: a square in the middle, half as wide as the picture."""
     mask = np.zeros((SIZE, SIZE), bool)
-    mask[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+    mask[SIZE // 4 : SIZE - SIZE // 4, SIZE // 4 : SIZE - SIZE // 4] = True
     return mask
+
+
+def _blind(samples: list[Sample]) -> float:
+    """What someone gets who always gives the most frequent answer."""
+    return majority([lesson.suffix for _, lesson in samples])
 
 
 def _parts(items: list[Any]) -> Iterator[list[Any]]:
     return (items[i : i + BATCH] for i in range(0, len(items), BATCH))
 
 
-def _matched(truths: list[list[Box]], guesses: list[list[Box]]) -> tuple[np.ndarray, np.ndarray]:
-    """For every guess: 1 if it is the best guess for a true box of its label at IoU 0.5, and its score."""
-    right, scores = [], []
+def _judged(truths: list[list[Box]], guesses: list[list[Box]]) -> tuple[np.ndarray, np.ndarray]:
+    """Score of every guess, and 1 where it found a true box of its label at IoU 0.5 that no better guess had found, else 0."""
+    scores, right = [], []
     for truth, guess in zip(truths, guesses, strict=True):
         free = list(truth)
         for box in sorted(guess, key=lambda b: -(b.score or 0.0)):
-            best = max((t for t in free if t.label == box.label), key=lambda t: box.iou(t), default=None)
+            best = max((t for t in free if t.label == box.label), key=box.iou, default=None)
             hit = best is not None and box.iou(best) >= 0.5
             if hit:
                 free = [t for t in free if t is not best]
             right.append(hit)
-            scores.append(min(max(box.score or 0.0, 1e-6), 1 - 1e-6))
-    order = np.random.default_rng(0).permutation(len(right))
-    return np.asarray(right, float)[order], np.asarray(scores)[order]
+            scores.append(box.score or 0.0)
+    return np.asarray(scores, float), np.asarray(right, float)

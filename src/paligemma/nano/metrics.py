@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from ..errors import UsageError
 from ..results import Box
 
 RESAMPLES = 1000
+AP_RESAMPLES = 30
+"""Fewer, since each is a whole COCO evaluation."""
+MIN_SLOPE = 0.01
+"""Least slope of a calibration: above zero, so that the order of scores stays."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,16 @@ class Score:
 
 
 def mean_score(values: Sequence[float], baseline: float, seed: int = 0) -> Score:
-    """Mean of per-sample values."""
+    """Mean of per-sample values. Raises `UsageError` if there is none."""
+    if not len(values):
+        raise UsageError("there is no sample to average over", hint="ask for more samples")
     array = np.asarray(values, float)
     means = _resampled(len(array), lambda rows: array[rows].mean(), seed)
     return Score(float(array.mean()), *means, len(array), baseline)
 
 
 def majority(truths: Sequence[str]) -> float:
-    """Share of the most frequent answer."""
+    """Share of the most frequent answer, of one at least."""
     _, counts = np.unique(np.asarray(truths), return_counts=True)
     return float(counts.max() / counts.sum())
 
@@ -58,12 +65,16 @@ def characters_right(guess: str, truth: str) -> float:
 
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Overlap of two boolean masks over their union; 1 for two empty ones."""
     union = np.logical_or(a, b).sum()
     return float(np.logical_and(a, b).sum() / union) if union else 1.0
 
 
 def average_precision(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequence[Box]], iou: float) -> float:
-    """COCO's AP at one IoU threshold, mean over labels: truths and scored guesses per picture."""
+    """COCO's AP at one IoU threshold, mean over the labels that occur: truths and scored guesses, picture by picture.
+
+    0 where there are no truths or no guesses at all.
+    """
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -82,7 +93,7 @@ def average_precision(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequenc
     if not annotations or not results:
         return 0.0
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
+        coco: Any = COCO()
         coco.dataset = {
             "images": [{"id": i} for i in range(len(truths))], "annotations": annotations,
             "categories": [{"id": i, "name": name} for name, i in ids.items()],
@@ -97,37 +108,60 @@ def average_precision(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequenc
 
 
 def average_precision_score(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequence[Box]], iou: float, seed: int = 0) -> Score:
-    """AP with an interval from 30 resamples of the pictures (each is a whole COCO evaluation). A blind guess scores about 0."""
+    """AP, with an interval from resampling the pictures. A blind guess scores about 0."""
     value = average_precision(truths, guesses, iou)
-    spread = _resampled(
-        len(truths), lambda rows: average_precision([truths[i] for i in rows], [guesses[i] for i in rows], iou), seed, resamples=30
-    )
-    return Score(value, *spread, len(truths), 0.0)
+
+    def resampled(rows: np.ndarray) -> float:
+        return average_precision([truths[i] for i in rows], [guesses[i] for i in rows], iou)
+
+    return Score(value, *_resampled(len(truths), resampled, seed, AP_RESAMPLES), len(truths), 0.0)
 
 
 def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean |score - share right| over equally filled bins, weighted by size."""
+    """Expected calibration error: mean |score - share right| over equally filled bins, weighted by size; 0 for no scores."""
     order = np.argsort(scores, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
-    return float(sum(len(part) * abs(scores[part].mean() - right[part].mean()) for part in parts) / len(scores))
+    return float(sum(len(part) * abs(scores[part].mean() - right[part].mean()) for part in parts) / max(1, len(scores)))
 
 
-def fit_platt(scores: np.ndarray, right: np.ndarray, steps: int = 200) -> tuple[float, float]:
-    """a, b that make sigmoid(a * logit(score) + b) the most likely explanation of `right`: Newton's method, lightly regularised."""
-    x = np.stack([logit(scores), np.ones(len(scores))], 1)
-    weights = np.array([1.0, 0.0])
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-x @ weights))
-        gradient = x.T @ (p - right) + 1e-3 * (weights - [1.0, 0.0])
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(2)
+def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """a >= `MIN_SLOPE` and b that make sigmoid(a * logit(score) + b) the most likely explanation of `right` (0 or 1 each).
+
+    Drawn very slightly towards a = 1, b = 0, which is the answer for no scores and keeps separable ones finite.
+    """
+    x, ones = logit(scores), np.ones((len(scores), 1))
+    a, b = _logistic(np.column_stack([x, ones]), right, np.array([1.0, 0.0]), np.zeros(len(x)))
+    if a < MIN_SLOPE:  # the likelihood is concave, so its maximum over a >= MIN_SLOPE lies on that edge
+        a = MIN_SLOPE
+        (b,) = _logistic(ones, right, np.zeros(1), a * x)
+    return float(a), float(b)
+
+
+def _logistic(design: np.ndarray, right: np.ndarray, prior: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Weights (K,) of a logistic regression with design (N, K), weakly regularised towards `prior`: Newton's method, steps halved
+    while they overshoot."""
+    regular = 1e-3
+
+    def loss(weights: np.ndarray) -> float:
+        z = offset + design @ weights
+        return float(np.logaddexp(0, z).sum() - right @ z + 0.5 * regular * ((weights - prior) ** 2).sum())
+
+    weights = prior
+    for _ in range(100):
+        p = np.exp(-np.logaddexp(0, -(offset + design @ weights)))
+        gradient = design.T @ (p - right) + regular * (weights - prior)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + regular * np.eye(len(weights))
         step = np.linalg.solve(hessian, gradient)
-        weights = weights - np.clip(step, -1, 1)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-12:
+            step = step / 2
+        weights = weights - step
         if np.abs(step).max() < 1e-9:
             break
-    return float(weights[0]), float(weights[1])
+    return weights
 
 
 def logit(p: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)), finite also at 0 and 1."""
     p = np.clip(p, 1e-6, 1 - 1e-6)
     return np.log(p / (1 - p))
 

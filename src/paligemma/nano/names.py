@@ -6,7 +6,10 @@ Names come from the `emoji` package (Unicode CLDR short names); this file only p
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ..errors import UsageError
 
 LANGUAGES = ("en", "de", "es", "fr", "zh")
 
@@ -57,11 +60,9 @@ def things() -> tuple[Thing, ...]:
 @functools.cache
 def dictionary_words() -> tuple[str, ...]:
     """Words of 3 to 7 letters found in the English names of all emoji, upper case: what the world prints."""
-    import emoji
-
     words = {
         word.upper()
-        for data in emoji.EMOJI_DATA.values()
+        for data in _emoji_data("en").values()
         for word in data["en"].strip(":").replace("-", "_").split("_")
         if word.isascii() and word.isalpha() and 3 <= len(word) <= 7
     }
@@ -76,7 +77,7 @@ def plural(noun: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """ "cat" -> "a cat"; things that come in pairs or bunches go without."""
+    """An English name as part of a sentence: "a cat", "an owl"; things that come in pairs or bunches go without."""
     if name in ("grapes", "scissors"):
         return name
     return ("an " if name[0] in "aeiou" else "a ") + name
@@ -93,13 +94,21 @@ def enumerate_names(names: list[str], lang: str) -> str:
 
 
 def _name(character: str, lang: str) -> str:
-    import emoji
-
-    if lang != "en":
-        emoji.config.load_language(lang)
-    data = emoji.EMOJI_DATA.get(character) or emoji.EMOJI_DATA[character + "\ufe0f"]
-    name = data[lang].strip(":").replace("_", " ")
+    data = _emoji_data(lang)
+    name = (data.get(character) or data[character + "\ufe0f"])[lang].strip(":").replace("_", " ")
     if lang != "de":
         return name
     *adjectives, noun = name.split(" ")  # CLDR's German nouns lose their capital in the package
     return " ".join([*adjectives, noun[0].upper() + noun[1:]])
+
+
+@functools.cache
+def _emoji_data(lang: str) -> Mapping[str, Mapping[str, str]]:
+    """Character -> its names, with those in `lang` among them."""
+    try:
+        import emoji
+    except ImportError as error:
+        raise UsageError("naming the things of the small world needs the package emoji", hint="pip install 'paligemma[world]'") from error
+    if lang != "en":
+        emoji.config.load_language(lang)
+    return emoji.EMOJI_DATA

@@ -44,36 +44,42 @@ def card(recipe: dict[str, Any], scores: dict[str, Any], last: dict[str, Any]) -
     rows = "\n".join(_row(name, score) for name, score in scores.items() if isinstance(score, Score))
     before, after = scores["box score ECE before fitting"], scores["box score ECE after fitting"]
     images = recipe["stage0_steps"] * recipe["stage0_batch"] + recipe["steps"] * recipe["batch"]
+    vision = recipe["vision"]
     return f"""---
 license: apache-2.0
 library_name: paligemma
 ---
 # {recipe["name"]}
 
-A very small PaliGemma (image tower {recipe["vision"]["width"]} wide and {recipe["vision"]["depth"]} deep, decoder {recipe["text_width"]} wide and
-{recipe["text_depth"]} deep, {SIZE} x {SIZE} pixels), trained from random weights. It has the architecture, code path and file formats of the
-published models, so that everything runs on a fresh machine without a download.
+A very small PaliGemma (image tower {vision["width"]} wide and {vision["depth"]} deep,
+decoder {recipe["text_width"]} wide and {recipe["text_depth"]} deep, {SIZE} x {SIZE} pixels),
+trained from random weights. It has the architecture, code path and file formats of the published
+models, so that everything runs on a fresh machine without a download.
 
-**It knows only its small drawn world.** {len(things())} kinds of emoji, one to four of them on a drawn background, or one to three printed
-words. Shown a photograph, it answers nonsense with confidence. For photographs use a published checkpoint.
+**It knows only its small drawn world.** {len(things())} kinds of emoji, one to four of them on a drawn
+background, or one to three printed words. Shown a photograph, it answers nonsense with confidence.
+For photographs use a published checkpoint.
 
 ## What it was trained on
 
-Scenes drawn by `paligemma.nano` (recipe `{recipe["name"]}`, seed {recipe["seed"]}): pictures composed from OpenMoji (CC BY-SA 4.0) and words
-set in Roboto, Caladea, Fredoka One, Source Sans Pro and Source Serif Pro; names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures,
-{last["seconds"] / 60:.0f} minutes on 2 CPU cores. Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting, colour, relation,
-yes-no, first word), `detect`, `segment`, `ocr`, `caption <box>`.
+Scenes drawn by `paligemma.nano` (recipe `{recipe["name"]}`, seed {recipe["seed"]}): pictures composed from OpenMoji
+(CC BY-SA 4.0) and words set in Roboto, Caladea, Fredoka One, Source Sans Pro and Source Serif Pro;
+names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {last["seconds"] / 60:.0f} minutes on 2 CPU cores.
+Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting, colour, relation, yes-no,
+first word), `detect`, `segment`, `ocr`, `caption <box>`.
 
 ## Measured
 
-Fresh scenes that training never drew: other backgrounds, other sprite warps, and for printed words other dictionary words.
-The same weights for every task. Interval: 95 % bootstrap. Baseline: the best guess that never looks.
-Command: `paligemma nano evaluate --samples 500`.
+Fresh scenes that training never drew: other backgrounds, other sprite warps, and for printed words
+other dictionary words. The same weights for every task. Interval: 95 % bootstrap.
+Baseline: the best guess that never looks. Command: `paligemma nano evaluate`.
 
 | task | score | interval | samples | baseline | target |
 |---|---|---|---|---|---|
 {rows}
-| box scores: expected calibration error, raw -> fitted (measured on the other half) | {before:.3f} -> {after:.3f} | | | | {MAX_CALIBRATION_ERROR} |
+
+Box scores, expected calibration error: {before:.3f} raw, {after:.3f} after fitting (measured on the
+half that was not fitted; target {MAX_CALIBRATION_ERROR}).
 """
 
 

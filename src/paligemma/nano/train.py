@@ -6,12 +6,15 @@ the end, the exported model; a run that was stopped continues from its latest st
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import math
+import pickle
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..checkpoint import load_codec, save_codec, save_huggingface
+from ..errors import CheckpointError, PaliGemmaError, UsageError
 from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..tokenizer import Tokenizer
 from ..tokenizer_training import train_tokenizer
-from .batches import SHORTS_PER_PICTURE, Batch, TextBatch, bank_codes, stream
+from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
 from .dense import DenseHead
 from .lessons import Teacher
 from .objective import CoordinateCode, selected_loss, suffix_weights
@@ -34,21 +38,46 @@ from .train_codec import codec_iou, sprite_masks, train_codec
 from .world import CHARACTERS, Split, World
 
 SAVE_EVERY = 200
+"""Steps between saved states."""
 LOG_EVERY = 20
 CORPUS_SCENES = 6000
+"""Scenes whose lessons the tokenizer learns from."""
+MAX_GRADIENT = 1.0
 
 
-def train(recipe: Recipe, run: Path, *, compile: bool = True, log: Callable[[str], None] = print) -> Path:
-    """Run `recipe` in folder `run` (resuming what is there) and return the folder of the finished model."""
+def train(recipe: Recipe, run: Path, *, compiled: bool = True, log: Callable[[str], None] = print) -> Path:
+    """Run `recipe` in folder `run`, continuing what is there, and return the folder of the finished model.
+
+    Raises `UsageError` if the folder holds a run of another recipe, `PaliGemmaError` if the loss is no longer a finite number.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2))
+    _claim(recipe, run)
     codec = _codec(recipe, run, log)
     tokenizer = _tokenizer(recipe, run, log)
-    trainer = Trainer(recipe, run, tokenizer, codec, compile=compile, log=log)
+    trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)
     trainer.resume()
     trainer.stage0()
     trainer.stage1()
     return trainer.export()
+
+
+def _claim(recipe: Recipe, run: Path) -> None:
+    """Write the recipe into the folder, unless another one is there: two recipes in one run would make a model of neither."""
+    path = run / "recipe.json"
+    wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    if path.exists():
+        found = json.loads(path.read_text())
+        different = [f"{name} is {found[name]}, not {wanted[name]}" for name in wanted if name in found and found[name] != wanted[name]]
+        if different:
+            raise UsageError(f"{run} holds a run of another recipe: {'; '.join(different)}", hint="choose another run folder")
+    _write(path, json.dumps(wanted, indent=2).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def _codec(recipe: Recipe, run: Path, log: Callable[[str], None]) -> MaskCodec:
@@ -63,14 +92,14 @@ def _codec(recipe: Recipe, run: Path, log: Callable[[str], None]) -> MaskCodec:
 def _tokenizer(recipe: Recipe, run: Path, log: Callable[[str], None]) -> Tokenizer:
     path = run / "tokenizer.model"
     if not path.exists():
-        path.write_bytes(train_tokenizer(corpus(recipe), recipe.vocab_size))
+        _write(path, train_tokenizer(corpus(recipe), recipe.vocab_size))
         log(f"tokenizer with {recipe.vocab_size} pieces")
     return Tokenizer.load(path)
 
 
 def corpus(recipe: Recipe) -> list[str]:
     """Sentences the tokenizer learns its pieces from: every lesson's prompt, and answers except printed words, which it should spell."""
-    world = World(Split.TRAIN, bank_size=1, seed=recipe.seed)
+    world = World(Split.TRAIN, bank_size=1, seed=recipe.seed, backgrounds=recipe.backgrounds)
     teacher = Teacher()
     rng = np.random.default_rng([recipe.seed, 0xC0])
     sentences = []
@@ -92,7 +121,7 @@ def _without_locations(text: str) -> str:
 class Trainer:
     """Model, optimizers and position of one run."""
 
-    def __init__(self, recipe: Recipe, run: Path, tokenizer: Tokenizer, codec: MaskCodec, *, compile: bool, log: Callable[[str], None]):
+    def __init__(self, recipe: Recipe, run: Path, tokenizer: Tokenizer, codec: MaskCodec, *, compiled: bool, log: Callable[[str], None]):
         self.recipe, self.run, self.tokenizer, self.codec, self.log = recipe, run, tokenizer, codec, log
         torch.manual_seed(recipe.seed)
         self.model = PaliGemma(recipe.config())
@@ -105,59 +134,55 @@ class Trainer:
         self.started = time.monotonic()
         self.elapsed_before = 0.0
         self.codes = bank_codes(codec, recipe.bank_size, recipe.seed)
-        self.see = torch.compile(self._see, dynamic=False) if compile else self._see
-        self.read = torch.compile(self._read, dynamic=False) if compile else self._read
+        self.see = torch.compile(self._see, dynamic=False) if compiled else self._see
+        self.read = torch.compile(self._read, dynamic=False) if compiled else self._read
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices of all blocks, AdamW for everything else; both decay every weight they hold."""
         matrices, rest = [], []
         for name, p in [*self.model.named_parameters(), *(("head." + n, p) for n, p in self.head.named_parameters())]:
             (matrices if ".blocks." in name and p.dim() == 2 else rest).append(p)
         muon = torch.optim.Muon(matrices, lr=self.recipe.muon_lr, momentum=0.95, weight_decay=0.02)
         return [muon, torch.optim.AdamW(rest, lr=self.recipe.adam_lr, betas=(0.9, 0.98), weight_decay=1e-4)]
 
-    def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 pixels -> output of the dense head, soft tokens."""
         with torch.autocast("cpu", torch.bfloat16):
             features = self.model.vision(pixels.float() / 127.5 - 1.0)
-            return features, self.head(features), self.model.projector(features)
+            return self.head(features), self.model.projector(features)
 
     def _read(self, soft: Tensor, ids: Tensor, mask_ar: Tensor) -> Tensor:
+        """Soft tokens and text -> hidden states that predict ids[:, 1:]."""
         with torch.autocast("cpu", torch.bfloat16):
             return self.model.hidden_states(soft, ids[:, :-1], mask_ar[:, :-1])
 
     def stage0(self) -> None:
         """Image tower and dense head only."""
         r = self.recipe
-        if self.stage0_done >= r.stage0_steps:
-            return
-        for batch in stream(self._maker(r.stage0_batch, r.seed + 1), self.stage0_done):
-            self._set_rates(1.0 if self.stage0_done >= r.warmup else (self.stage0_done + 1) / r.warmup)
-            _, dense, _ = self.see(batch.pixels)
-            loss, record = self.head.loss(dense, batch.dense)
-            self._update(loss)
-            self.stage0_done += 1
-            self._after(0, self.stage0_done, r.stage0_steps, record)
-            if self.stage0_done >= r.stage0_steps:
-                return
+        with self._batches(r.stage0_batch, r.seed + 1, self.stage0_done, r.stage0_steps) as batches:
+            for batch in batches:
+                self._set_rates(1.0 if self.stage0_done >= r.warmup else (self.stage0_done + 1) / r.warmup)
+                dense, _ = self.see(batch.pixels)
+                loss, record = self.head.loss(dense, batch.dense)
+                self._update(loss)
+                self.stage0_done += 1
+                self._after(0, self.stage0_done, r.stage0_steps, record)
 
     def stage1(self) -> None:
         """Everything, nothing frozen."""
         r = self.recipe
-        if self.step >= r.steps:
-            return
-        for batch in stream(self._maker(r.batch, r.seed + 2), self.step):
-            progress = self.step / r.steps
-            self._set_rates(schedule(self.step, r))
-            loss, record = self.loss(batch, progress)
-            self._update(loss)
-            self.step += 1
-            self._after(1, self.step, r.steps, record)
-            if self.step >= r.steps:
-                return
+        with self._batches(r.batch, r.seed + 2, self.step, r.steps) as batches:
+            for batch in batches:
+                self._set_rates(schedule(self.step, r))
+                loss, record = self.loss(batch, self.step / r.steps)
+                self._update(loss)
+                self.step += 1
+                self._after(1, self.step, r.steps, record)
 
     def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch: texts, plus the dense targets with their current weight."""
         r = self.recipe
-        _, dense, soft = self.see(batch.pixels)
+        dense, soft = self.see(batch.pixels)
         dense_loss, record = self.head.loss(dense, batch.dense)
         sigma = r.sigma[0] * (r.sigma[1] / r.sigma[0]) ** min(1.0, progress / 0.8)
         with parametrize.cached():
@@ -179,11 +204,15 @@ class Trainer:
 
     def _update(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {self.step} of stage 1, {self.stage0_done} of stage 0")
+            raise PaliGemmaError(
+                f"the loss is {loss.item()} after {self.stage0_done} steps of stage 0 and {self.step} of stage 1",
+                hint="lower the learning rates of the recipe; the last saved state is from before",
+                code="loss_not_finite",
+            )
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for o in self.optimizers for g in o.param_groups for p in g["params"]], 1.0)
+        torch.nn.utils.clip_grad_norm_([p for o in self.optimizers for g in o.param_groups for p in g["params"]], MAX_GRADIENT)
         for optimizer in self.optimizers:
             optimizer.step()
 
@@ -192,12 +221,19 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
 
-    def _maker(self, batch: int, seed: int) -> dict:
+    @contextlib.contextmanager
+    def _batches(self, size: int, seed: int, start: int, stop: int) -> Iterator[Iterator[Batch]]:
+        """Batches `start` to `stop` of the stream with that seed. The process that draws them ends with the block."""
+        if start >= stop:
+            yield iter(())
+            return
         r = self.recipe
-        return {
-            "tokenizer_path": str(self.run / "tokenizer.model"), "codes": self.codes.numpy(), "size": batch, "bank_size": r.bank_size,
-            "bank_seed": r.seed, "seed": seed, "grid": r.vision.grid,
-        }  # fmt: skip
+        making = Making(
+            tokenizer_path=str(self.run / "tokenizer.model"), codes=self.codes, size=size, bank_size=r.bank_size, bank_seed=r.seed,
+            backgrounds=r.backgrounds, seed=seed, grid=r.vision.grid,
+        )  # fmt: skip
+        with contextlib.closing(stream(making, start)) as batches:
+            yield itertools.islice(batches, stop - start)
 
     def _after(self, stage: int, done: int, total: int, record: dict[str, float]) -> None:
         if done % LOG_EVERY == 0 or done == total:
@@ -223,16 +259,29 @@ class Trainer:
         temporary.replace(self.run / "state.pt")
 
     def resume(self) -> None:
-        """Continue from the latest state, if there is one."""
+        """Continue from the latest state, if there is one. Raises `CheckpointError` if it cannot be read or is of another model."""
         path = self.run / "state.pt"
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True)
-        self._modules().load_state_dict(state["modules"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.stage0_done, self.step, self.elapsed_before = state["stage0_done"], state["step"], state["seconds"]
+        try:
+            state = torch.load(path, weights_only=True)
+            self._modules().load_state_dict(state["modules"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.stage0_done, self.step, self.elapsed_before = state["stage0_done"], state["step"], state["seconds"]
+        except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError, EOFError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise CheckpointError(f"{path} is no state of this run: {reason}", hint="delete it to start again", code="bad_state") from error
+        self._forget_later_entries()
         self.log(f"continuing after {self.stage0_done} steps of stage 0 and {self.step} of stage 1")
+
+    def _forget_later_entries(self) -> None:
+        """Log lines of steps after the state, which are done again."""
+        path = self.run / "log.jsonl"
+        if path.exists():
+            done = (self.stage0_done, self.step)
+            kept = [line for line in path.read_text().splitlines() if (entry := json.loads(line))["step"] <= done[entry["stage"]]]
+            _write(path, "".join(f"{line}\n" for line in kept).encode())
 
     def export(self) -> Path:
         """Write the plain PaliGemma: training aids folded in or dropped."""

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from ..model.mask_codec import MASK_SIZE, MaskCodec
+from ..model.mask_codec import MaskCodec
+from ..results import Box
+from ..tasks.segment import crop
 from .sprites import Sprite
 
 COMMITMENT = 0.25
@@ -19,9 +20,9 @@ DECAY = 0.99
 
 
 def square_mask(mask: np.ndarray) -> np.ndarray:
-    """A box's mask (h, w) bool -> (64, 64) float32 in [0, 1], bilinear with antialiasing."""
-    picture = Image.fromarray(mask.astype(np.float32))
-    return np.asarray(picture.resize((MASK_SIZE, MASK_SIZE), Image.Resampling.BILINEAR), np.float32).clip(0, 1)
+    """A mask that fills its box (h, w) bool -> (64, 64) float32 in [0, 1], as the predictor crops one."""
+    height, width = mask.shape
+    return crop(mask, Box("", 0, 0, width, height)).clip(0, 1)
 
 
 def sprite_masks(bank: list[list[Sprite]]) -> Tensor:
@@ -57,7 +58,8 @@ def train_codec(
     """masks (N, 64, 64) in [0, 1] -> a trained codec. Masks are also mirrored on the fly."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    codec = MaskCodec(width, codebook_dim).to(memory_format=torch.channels_last)
+    codec = MaskCodec(width, codebook_dim)
+    codec.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     with torch.no_grad():
         first = codec.features(masks[:: max(1, len(masks) // 64)]).flatten(0, 1)
         codec.codebook.copy_(first[torch.randint(len(first), (128,), generator=generator)])

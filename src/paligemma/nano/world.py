@@ -75,14 +75,18 @@ class Scene:
 
 
 class World:
-    """Draws scenes of one split. `bank_size` views of each thing are warped beforehand (training); 0 warps afresh for every scene."""
+    """Draws scenes of one split.
 
-    def __init__(self, split: Split, *, bank_size: int = 0, bank_seed: int = 0, seed: int = 0):
+    Training draws from a bank: `bank_size` views of each thing and `backgrounds` backgrounds, made beforehand. Without one
+    (`bank_size` 0) every scene gets sprites and a background of its own.
+    """
+
+    def __init__(self, split: Split, *, bank_size: int = 0, bank_seed: int = 0, seed: int = 0, backgrounds: int = BACKGROUNDS):
         self.split = split
         self.seed = seed
         self.bank = sprite_bank(bank_seed, bank_size) if bank_size else None
         self.backgrounds = (
-            [background(np.random.default_rng([bank_seed, split.value, 0xB6, i])) for i in range(BACKGROUNDS)] if bank_size else None
+            [background(np.random.default_rng([bank_seed, split.value, 0xB6, i])) for i in range(backgrounds)] if bank_size else None
         )
         self.fonts = _Fonts()
         words = dictionary_words()
@@ -92,7 +96,7 @@ class World:
     def scene(self, index: int) -> Scene:
         """Scene number `index`: the same for the same split and seed, whatever was drawn before."""
         rng = np.random.default_rng([self.seed, self.split.value, index])
-        pixels = background(rng) if self.backgrounds is None else _vary(rng, self.backgrounds[int(rng.integers(BACKGROUNDS))])
+        pixels = background(rng) if self.backgrounds is None else _vary(rng, self.backgrounds[int(rng.integers(len(self.backgrounds)))])
         if rng.random() < 0.3:
             return self._text_scene(rng, pixels)
         return self._object_scene(rng, pixels)
@@ -248,14 +252,13 @@ class _Fonts:
             import font_source_serif_pro
         except ImportError as error:
             raise UsageError(f"drawing printed words needs the package {error.name}", hint="pip install 'paligemma[world]'") from error
-        folders = {m: Path(m.__file__).parent / "files" for m in (font_caladea, font_fredoka_one, font_roboto, font_source_sans_pro, font_source_serif_pro)}  # fmt: skip  # noqa: E501
         wanted = (
             (font_roboto, "Roboto-Regular"), (font_roboto, "Roboto-Bold"), (font_roboto, "Roboto-Italic"), (font_roboto, "Roboto-Black"),
             (font_caladea, "Caladea-Regular"), (font_caladea, "Caladea-Bold"), (font_fredoka_one, "FredokaOne-Regular"),
             (font_source_sans_pro, "SourceSansPro-Semibold"), (font_source_serif_pro, "SourceSerifPro-Regular"),
             (font_source_serif_pro, "SourceSerifPro-Bold"),
         )  # fmt: skip
-        self.paths = [str(folders[module] / f"{name}.ttf") for module, name in wanted]
+        self.paths = [str(Path(package.__path__[0]) / "files" / f"{name}.ttf") for package, name in wanted]
         self.cache: dict[tuple[str, int], ImageFont.FreeTypeFont] = {}
         self.advances: dict[ImageFont.FreeTypeFont, dict[str, float]] = {}
 

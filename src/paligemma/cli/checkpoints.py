@@ -11,15 +11,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..config import PRESETS, PaliGemmaConfig
-from .options import OUTPUT, DType, named
+from .options import DType, Json, named
 from .show import as_json
 
 Format = Literal["huggingface", "big_vision"]
 GB = 1e9
 BYTES_PER_WEIGHT = 2
 """In bfloat16, as the published checkpoints are."""
-
-Json = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False, help="JSON instead of text.")]
 
 
 def models(*, json: Json = False) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .options import OUTPUT, ModelOptions
+from .options import OUTPUT, Json, ModelOptions
 from .show import as_json
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ DEFAULTS = ModelOptions(model="bundled")
 def demo(
     *,
     out: Annotated[Path, Parameter(alias="-o", group=OUTPUT)] = Path("paligemma-demo"),
-    json: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False,
+    json: Json = False,
     options: ModelOptions = DEFAULTS,
 ) -> int:
     """Every task on bundled pictures: answers, drawings and one page to look at.
@@ -29,8 +29,6 @@ def demo(
     ----------
     out
         The folder to write.
-    json
-        One JSON object a line instead of text.
     """
     from .. import demo as demonstration
     from .batch import load

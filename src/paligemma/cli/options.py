@@ -15,6 +15,7 @@ ANSWERS = Group("Answers", sort_key=2)
 INPUT = Group("Input", sort_key=3)
 OUTPUT = Group("Output", sort_key=4)
 
+Json = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False, help="JSON instead of text.")]
 DType = Literal["float32", "bfloat16", "float16"]
 
 

@@ -18,3 +18,8 @@ def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     sizes = [(40, 30), (28, 28), (30, 61), (9, 50), (64, 64)]
     return [Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)) for width, height in sizes]
+
+
+@pytest.fixture(scope="session")
+def picture(pictures) -> Image.Image:
+    return pictures[0]

@@ -91,11 +91,9 @@ def find(model: str | Path | None) -> Path:
     if checkpoint.is_hub_id(name):
         if (cached := checkpoint.cached(name)) is not None:
             return cached
-        raise CheckpointError(
-            f"{name} is neither a folder here nor in the local Hugging Face cache",
-            hint=f"fetch it: paligemma pull {name}",
-            code="not_cached",
-        )
+        if not path.parent.is_dir():
+            what = f"{name} is neither a folder here nor in the local Hugging Face cache"
+            raise CheckpointError(what, hint=f"fetch it: paligemma pull {name}", code="not_cached")
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     bundled = [other.name for other in BUNDLED.iterdir() if other.is_dir()] if BUNDLED.is_dir() else []
     close = difflib.get_close_matches(path.name, [*siblings, *bundled], n=1)

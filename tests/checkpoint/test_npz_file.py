@@ -211,7 +211,7 @@ def test_a_damaged_packed_member_is_refused_when_read(tmp_path):
 
 
 def test_any_damaged_archive_is_read_or_refused(tmp_path):
-    """Two thousand archives with a few bytes changed: no exception but ours, never more values than the file has bytes for."""
+    """A thousand archives with a few bytes changed: no exception but ours, never more values than the file has bytes for."""
     rng = random.Random(3)
     path = tmp_path / "x.npz"
     bases = []
@@ -219,11 +219,12 @@ def test_any_damaged_archive_is_read_or_refused(tmp_path):
         save(path, **{"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b/c": np.ones(5, np.float16)})
         bases.append(path.read_bytes())
     whole = 0
-    for number in range(2000):
+    for number in range(1000):
         content = bytearray(bases[number % 2])
         for _ in range(rng.randint(1, 4)):
             at = rng.randrange(len(content)) if rng.random() < 0.6 else rng.randrange(len(content) - 160, len(content))
             content[at] = rng.choice((0, 1, 0xFF, rng.randrange(256)))
+        path = tmp_path / f"{number}.npz"  # a new file each: replacing one waits for the disk
         path.write_bytes(content)
         try:
             source = NpzFile(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from paligemma.results import Box
@@ -26,20 +28,26 @@ def test_crop_and_paste_are_inverse_up_to_the_grid():
     assert (back & mask).sum() / (back | mask).sum() > 0.96
 
 
-def test_paste_as_the_reference_evaluator():
+def test_paste_resizes_to_the_nearest_pixels_and_cuts_at_zero():
     soft = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     bins, width, height = (101, 202, 603, 904), 333, 222
     whole = paste(soft, bins, width, height)
-    y0, x0, y1, x1 = (int(b / 1023 * s) for b, s in zip(bins, (height, width, height, width), strict=True))
-    inside = np.asarray(Image.fromarray(soft).resize([x1 - x0, y1 - y0], Image.Resampling.BILINEAR)) > 0
+    y0, x0, y1, x1 = 22, 66, 131, 294  # 21.9, 65.8, 130.9, 294.3: the reference's evaluator would take 21, 65, 130, 294
+    inside = np.asarray(Image.fromarray(soft).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)) > 0
     assert np.array_equal(whole[y0:y1, x0:x1], inside)
     assert whole.sum() == inside.sum()
-    assert (y0, x0) == (21, 65)
 
 
-@pytest.mark.parametrize("bins", [(0, 0, 1, 1), (1022, 1022, 1023, 1023)])
-def test_a_box_of_less_than_a_pixel_covers_nothing_or_one(bins):
-    assert paste(np.ones((64, 64)), bins, 100, 100).sum() == (bins[0] > 0)
+@given(st.integers(0, 111), st.integers(0, 111), st.integers(1, 60), st.integers(1, 60))
+def test_a_box_of_whole_pixels_comes_back_exactly(x0, y0, width, height):
+    x1, y1 = min(x0 + width, 112), min(y0 + height, 112)
+    whole = paste(np.ones((64, 64)), pixel_bins(Box("", x0, y0, x1, y1), 112, 112), 112, 112)
+    assert whole[y0:y1, x0:x1].all()
+    assert whole.sum() == (y1 - y0) * (x1 - x0)
+
+
+def test_a_box_of_less_than_a_pixel_covers_nothing():
+    assert not paste(np.ones((64, 64)), (0, 0, 1, 1), 100, 100).any()
 
 
 def test_the_whole_picture():

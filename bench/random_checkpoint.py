@@ -48,9 +48,11 @@ def write_random_checkpoint(config: PaliGemmaConfig, folder: Path, seed: int = 0
 
 
 def _scaled(name: str, shape: tuple[int, ...], noise: torch.Tensor) -> torch.Tensor:
-    """Magnitudes that keep activations alive through all layers and keep the model from repeating its last token."""
+    """Magnitudes under which activations live through all layers and an answer is not one token for ever: weak embeddings (tied, they
+    would repeat their token) and weak attention (it averages the same picture at every step)."""
     if "norm" in name and name.endswith("weight"):
         return 0.1 * noise + (1.0 if "vision" in name else 0.0)
     if len(shape) < 2 or "position" in name:
         return 0.1 * noise
-    return noise * (0.003 if name == HF_EMBEDDING else math.prod(shape[1:]) ** -0.5)
+    size = 0.003 if name == HF_EMBEDDING else math.prod(shape[1:]) ** -0.5
+    return noise * (size * 0.1 if ".o_proj." in name else size)

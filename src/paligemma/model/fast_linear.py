@@ -1,9 +1,11 @@
-"""Faster bfloat16 on a CPU, with no compiler on the user's machine: weights kept in the block order that oneDNN's kernels read.
+"""Faster bfloat16 on a CPU, with no compiler on the user's machine: activations fused into matrix products, weights packed when it pays.
 
-`nn.Linear` hands oneDNN a row-major matrix, which it rearranges in every call. A packed layer rearranges it in the first call, when that
-has to happen anyway, and lets the row-major matrix go; and the MLPs' products apply the activation to what they have just computed.
-Decoding does little but read weights, so it gains most (docs/performance.md). Results agree with the plain layers within bfloat16
-rounding. A packed model only answers; it cannot be trained.
+Fused: the MLPs' products apply the activation to what they have just computed, while it is in the cache. One rounding less, too.
+Packed: `nn.Linear` hands oneDNN a row-major matrix, which its kernels for few rows read at half the speed of memory. In oneDNN's own block
+order they read at nearly all of it. Rearranging a matrix costs about twenty such products (and gains nothing for many rows), so a layer
+does it only after `PATIENCE` of them, one block of the decoder per token, and lets the row-major matrix go.
+
+Measured in docs/performance.md. Results agree with the plain layers within bfloat16 rounding. Such a model answers; it cannot be trained.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from torch import Tensor, nn
 from . import gemma, siglip
 from .paligemma import PaliGemma
 
-MIN_ROWS = 4
-"""Inputs of fewer rows are filled up: oneDNN's kernels for one to three rows read memory more slowly than the one for four."""
+FEW = 64
+"""Inputs of fewer rows are decoding: their time goes into reading the matrix, not into arithmetic."""
+PATIENCE = 16
+"""Products with few rows before the first block is packed; the next block waits for one more, and so on."""
+FULL = {"plain": 2, "packed": 4}
+"""Inputs of fewer rows are filled up: oneDNN's kernels for a single row, or for three in a packed matrix, read memory more slowly."""
 
 
 def can_pack(linear: nn.Linear) -> bool:
-    """Whether packing serves this layer: bfloat16, on a CPU for which oneDNN has bfloat16 kernels of its own."""
+    """Whether this layer gains: bfloat16, on a CPU for which oneDNN has bfloat16 kernels of its own."""
     weight = linear.weight
     return (
         weight.device.type == "cpu"
@@ -34,62 +40,51 @@ def can_pack(linear: nn.Linear) -> bool:
 
 
 def pack(model: PaliGemma) -> int:
-    """Swap both towers' layers in place for packed ones wherever `can_pack`; return how many.
+    """Swap both towers' layers in place for fast ones wherever `can_pack`; return how many. Takes no time and no memory by itself.
 
-    Costs nothing until a layer is used; then its matrix is held twice for a moment. A mapped matrix is read from its file only once.
     The projector and the tied embedding table stay: one is small, the other is also read row by row.
     """
-    count = _pack_inside(model.vision) + _pack_inside(model.text)
-    if count:
-        _own_the_rest(model)
+    count = _swap(model.vision, PATIENCE)
+    for number, block in enumerate(model.text.blocks):
+        count += _swap(block, PATIENCE + number)
     return count
 
 
-def _own_the_rest(model: PaliGemma) -> None:
-    """Copy what stays plain, but for the table: views of a mapped file would keep the matrices around them resident."""
-    for parameter in (model.vision.patch_embed.weight, model.vision.pos_embed, model.projector.weight):
-        parameter.data = parameter.data.clone()
-
-
-def _pack_inside(module: nn.Module) -> int:
+def _swap(module: nn.Module, patience: int) -> int:
     count = 0
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Linear) and can_pack(child):
-            setattr(module, name, PackedLinear(child))
+            setattr(module, name, FastLinear(child, patience))
             count += 1
-        elif inside := _pack_inside(child):
+        elif inside := _swap(child, patience):
             count += inside
             layers: Any = dict(child.named_children())
             if isinstance(child, gemma.GatedMlp):
-                setattr(module, name, PackedGatedMlp(**layers))
+                setattr(module, name, FastGatedMlp(**layers))
             elif isinstance(child, siglip.Mlp):
-                setattr(module, name, PackedMlp(**layers))
+                setattr(module, name, FastMlp(**layers))
     return count
 
 
-class PackedLinear(nn.Module):
-    """`nn.Linear` for inference. `state_dict()` holds what the plain layer's does, rearranged back on the way out."""
+class FastLinear(nn.Module):
+    """`nn.Linear` for inference. `state_dict()` holds what the plain layer's does, rearranged back on the way out where needed."""
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear, patience: int = PATIENCE):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-        self._plain: Tensor | None = linear.weight.detach()
-        self._packed: Tensor | None = None
+        self._matrix: tuple[Tensor, bool] = (linear.weight.detach(), False)  # and whether it is packed
+        self._patience = patience
 
     @property
     def weight(self) -> Tensor:
-        """The row-major matrix (out, in); once the layer has been used, a copy."""
-        plain = self._plain
-        return self._matrix().to_dense() if plain is None else plain
+        """The row-major matrix (out, in); of a packed layer, a copy."""
+        matrix, packed = self._matrix
+        return matrix.to_dense() if packed else matrix
 
-    def _matrix(self) -> Tensor:
-        plain, packed = self._plain, self._packed  # in this order: another thread may just be packing
-        if packed is None:
-            assert plain is not None
-            packed = self._packed = torch.ops.mkldnn._reorder_linear_weight(plain, MIN_ROWS)
-            self._plain = None
-        return packed
+    @property
+    def packed(self) -> bool:
+        return self._matrix[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
@@ -105,28 +100,39 @@ class PackedLinear(nn.Module):
 
     def _product(self, x: Tensor, activation: str = "none", algorithm: str = "", factor: Tensor | None = None) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError("a packed model cannot be trained: load it without packing, or use torch.inference_mode()")
+            raise RuntimeError("this model was made for answering and cannot be trained: load it again, or use torch.inference_mode()")
         rows = x.reshape(-1, self.in_features)
-        missing = max(0, MIN_ROWS - rows.shape[0])
-        rows = F.pad(rows, (0, 0, 0, missing)) if missing else rows
+        count = rows.shape[0]
+        matrix, packed = self._for(count)
+        missing = FULL["packed" if packed else "plain"] - count
+        if missing > 0:
+            rows = F.pad(rows, (0, 0, 0, missing))
         if factor is None:
-            out = torch.ops.mkldnn._linear_pointwise(rows, self._matrix(), self.bias, activation, [], algorithm)
+            out = torch.ops.mkldnn._linear_pointwise(rows, matrix, self.bias, activation, [], algorithm)
         else:
             factor = factor.reshape(-1, self.out_features)
-            factor = F.pad(factor, (0, 0, 0, missing)) if missing else factor
-            out = torch.ops.mkldnn._linear_pointwise.binary(rows, factor, self._matrix(), self.bias, "mul")
-        out = out[: out.shape[0] - missing] if missing else out
-        return out.view(*x.shape[:-1], self.out_features)
+            if missing > 0:
+                factor = F.pad(factor, (0, 0, 0, missing))
+            out = torch.ops.mkldnn._linear_pointwise.binary(rows, factor, matrix, self.bias, "mul")
+        return out[:count].view(*x.shape[:-1], self.out_features)
+
+    def _for(self, rows: int) -> tuple[Tensor, bool]:
+        matrix, packed = self._matrix
+        if not packed and rows < FEW:
+            self._patience -= 1
+            if self._patience < 0:
+                self._matrix = torch.ops.mkldnn._reorder_linear_weight(matrix, FULL["packed"]), True
+        return self._matrix
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.weight
 
 
-class PackedGatedMlp(nn.Module):
-    """`gemma.GatedMlp` of packed layers: down(gelu_tanh(gate(x)) * up(x))."""
+class FastGatedMlp(nn.Module):
+    """`gemma.GatedMlp` of fast layers: down(gelu_tanh(gate(x)) * up(x))."""
 
-    def __init__(self, gate: PackedLinear, up: PackedLinear, down: PackedLinear):
+    def __init__(self, gate: FastLinear, up: FastLinear, down: FastLinear):
         super().__init__()
         self.gate, self.up, self.down = gate, up, down
 
@@ -134,10 +140,10 @@ class PackedGatedMlp(nn.Module):
         return self.down(self.up.times(x, self.gate.gelu(x)))
 
 
-class PackedMlp(nn.Module):
-    """`siglip.Mlp` of packed layers: down(gelu_tanh(up(x)))."""
+class FastMlp(nn.Module):
+    """`siglip.Mlp` of fast layers: down(gelu_tanh(up(x)))."""
 
-    def __init__(self, up: PackedLinear, down: PackedLinear):
+    def __init__(self, up: FastLinear, down: FastLinear):
         super().__init__()
         self.up, self.down = up, down
 

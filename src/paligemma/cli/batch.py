@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def load(options: ModelOptions) -> Predictor:
     """The predictor that the options ask for."""
     import paligemma
 
+    warnings.simplefilter("ignore", paligemma.CutShort)  # counted and said once, at the end
     if options.model is None and sys.stderr.isatty():
         print(BUNDLED_NOTE, file=sys.stderr)
     return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
@@ -58,7 +60,7 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
     sources = _find(images, options)
     several = len(sources) > 1
     drawings = Drawings(options.out, several) if options.out else None
-    failed = 0
+    failed = cut = 0
     with _progress(task, len(sources)) as advance:
         for source, result in _answers(sources, options, call):
             if isinstance(result, InputError):
@@ -67,6 +69,7 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
                 if options.json:
                     print(as_json({"source": source.name, "task": task, "error": error_dict(result)}), flush=True)
             else:
+                cut += getattr(result, "stop", None) == "length"
                 if options.json:
                     print(as_json({"source": source.name, "task": task, "result": result.to_dict()}), flush=True)
                 elif not options.stream:
@@ -74,6 +77,8 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
                 if drawings:
                     drawings.save(result, source.name)
             advance()
+    if cut:
+        print(f"warning: {cut} of {len(sources)} answers reached --max-tokens and {'was' if cut == 1 else 'were'} cut off", file=sys.stderr)
     if failed and several:
         print(f"{failed} of {len(sources)} inputs failed", file=sys.stderr)
     if failed == len(sources):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from paligemma import checkpoint, doctor
+from paligemma.doctor import checks, pictures, reference
 from paligemma.errors import CheckpointError
 from paligemma.model.paligemma import PaliGemma
 from paligemma.predictor import Predictor, load
@@ -68,7 +69,7 @@ def test_a_broken_cache_is_found(predictor, monkeypatch):
         return extend(self, ids, cache)
 
     monkeypatch.setattr(PaliGemma, "extend", forgetful)
-    monkeypatch.setattr(doctor, "ANSWER_TOKENS", 12)
+    monkeypatch.setattr(checks, "ANSWER_TOKENS", 12)
     wrong = failed(predictor)
     assert set(wrong) == {"cache"}
 
@@ -92,8 +93,8 @@ def test_a_dead_image_tower_is_found(predictor):
 
 
 def test_another_resize_is_found(predictor, monkeypatch):
-    right = doctor.to_pixels
-    monkeypatch.setattr(doctor, "to_pixels", lambda image, size, resize: right(image, size, "bilinear"))
+    right = pictures.to_pixels
+    monkeypatch.setattr(pictures, "to_pixels", lambda image, size, resize: right(image, size, "bilinear"))
     assert "of 255 levels" in failed(predictor)["resize"].detail
 
 
@@ -129,7 +130,7 @@ def test_the_first_stage_that_differs_is_named(folder):
 
 
 def test_another_picture_size_or_damaged_reference_is_a_finding(folder):
-    path = folder / doctor.REFERENCE
+    path = folder / reference.FILE_NAME
     stored = json.loads(path.read_text())
     stored["stages"]["projector"] = stored["stages"]["projector"][:5]
     path.write_text(json.dumps(stored))

@@ -1,0 +1,185 @@
+"""The checks: each a function that says what it found, or raises `Different`. To add one, write it and add it to `CHECKS`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..config import GEMMA_VOCAB, NUM_LOC, NUM_SEG
+from ..predictor import Predictor
+from .patient import Patient, apart
+from .pictures import GOLDEN_PIXELS, resized
+from .reference import compare
+
+ANSWER_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class Check:
+    """`detail`: what was found, with numbers. `advice`: what to do about it; empty when `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def examine(predictor: Predictor) -> Iterator[Check]:
+    """Every check, each as soon as it is done. A check that breaks down counts as failed; nothing is raised."""
+    patient = Patient(predictor)
+    for name, look, advice in CHECKS:
+        try:
+            detail = look(patient)
+        except Different as difference:
+            yield Check(name, False, str(difference), difference.advice or advice)
+        except Exception as error:  # whatever keeps a check from running is what the user needs to know
+            yield Check(name, False, f"could not be checked: {type(error).__name__}: {error}", advice)
+        else:
+            if detail is not None:
+                yield Check(name, True, detail)
+
+
+def check(predictor: Predictor) -> list[Check]:
+    """All checks of `examine`."""
+    return list(examine(predictor))
+
+
+class Different(Exception):
+    """A check found something wrong. `advice` replaces the check's usual one."""
+
+    def __init__(self, detail: str, advice: str = ""):
+        super().__init__(detail)
+        self.advice = advice
+
+
+def demand(condition: bool, detail: str, advice: str = "") -> str:
+    """`detail`, if the condition holds; else it is what `Different` says."""
+    if not condition:
+        raise Different(detail, advice)
+    return detail
+
+
+def tokenizer(patient: Patient) -> str:
+    t = patient.tokenizer
+    text = "a Cat, 2 dogs & größer 猫; <bos> <image>"
+    corners = t.encode("<loc0000><loc1023><seg127>")
+    facts: dict[str, tuple[Any, Any]] = {
+        "locations": (len(t.loc), NUM_LOC),
+        "mask codes": (len(t.seg), NUM_SEG),
+        "ids of locations": (corners, [t.loc.start, t.loc.stop - 1, t.seg.stop - 1]),
+        "text encoded and decoded": (t.decode(t.encode(text)), text),
+        "control tokens made of typed text": (sorted({t.pad_id, t.eos_id, t.bos_id} & set(t.encode("<pad><eos><bos>"))), []),
+    }
+    if t.vocab_size > GEMMA_VOCAB:
+        facts |= {"<pad>": (t.pad_id, 0), "<eos>": (t.eos_id, 1), "<bos>": (t.bos_id, 2), "newline": (t.newline_id, 108)}
+        facts |= {"<loc0000>": (t.loc.start, GEMMA_VOCAB), "<seg000>": (t.seg.start, GEMMA_VOCAB + NUM_LOC)}
+    wrong = [f"{name}: {found}, expected {expected}" for name, (found, expected) in facts.items() if found != expected]
+    demand(not wrong, "; ".join(wrong))
+    rows = patient.model.config.text.vocab_size
+    return demand(t.vocab_size <= rows, f"{t.vocab_size} tokens, {rows} rows in the model")
+
+
+def resize(patient: Patient) -> str:
+    levels = {name: int(np.abs(np.subtract(resized(name), golden)).max()) for name, golden in GOLDEN_PIXELS.items()}
+    worst = max(levels, key=levels.__getitem__)
+    used = patient.model.config.resize
+    return demand(levels[worst] <= 1, f"{used}; {worst} is at most {levels[worst]} of 255 levels from the stored pixels")
+
+
+def image_tower(patient: Patient) -> str:
+    config = patient.model.config
+    shape = (1, config.vision.num_tokens, config.vision.width)
+    demand(tuple(patient.tower.shape) == shape, f"image tokens of shape {tuple(patient.tower.shape)}, expected {shape}")
+    moved = apart(patient.other_soft(), patient.soft)
+    return demand(moved > 1e-3, f"{config.vision.num_tokens} tokens; another picture moves them by {moved:.0%}")
+
+
+def finite(patient: Patient) -> str:
+    dtype = str(patient.model.dtype).removeprefix("torch.")
+    for name, value in patient.stages.items():
+        demand(bool(value.isfinite().all()), f"{name}: NaN or infinity in {dtype}")
+    logits = patient.stages["logits"]
+    span = f"logits from {float(logits.min()):.1f} to {float(logits.max()):.1f}"
+    return demand(float(logits.float().std()) > 1e-4, f"{len(patient.stages)} stages; {span}")
+
+
+def embedding_scale(patient: Patient) -> str:
+    """What enters the decoder, against the image tokens and the rows of the table it is made of."""
+    entering, count = patient.stages["decoder input"], patient.soft.shape[1]
+    rows = patient.model.text.embed.weight[patient.stages["prompt ids"]]
+    image, text, root = _ratio(entering[:count], patient.soft[0]), _ratio(entering[count:], rows), math.sqrt(rows.shape[1])
+    detail = f"image x {image:.2f}, expected 1; text x {text:.2f}, expected {root:.2f}"
+    return demand(abs(image - 1) < 0.01 and abs(text / root - 1) < 0.01, detail)
+
+
+def _ratio(a: Tensor, b: Tensor) -> float:
+    return float(a.float().norm() / b.float().norm())
+
+
+def prefix_mask(patient: Patient) -> str:
+    """Change a late prompt token: the states before it must move. Change an answer's token: no state before it may move."""
+    prompt, newline = patient.prompts[1], patient.tokenizer.newline_id
+    before = patient.states(prompt, [newline, newline])
+    late = patient.states([*prompt[:-2], newline, prompt[-1]], [newline, newline])
+    answer = patient.states(prompt, [newline, prompt[1]])
+    early, last = slice(0, len(prompt) - 2), slice(0, len(prompt) + 1)
+    seen, leaked = apart(late[early], before[early]), apart(answer[last], before[last])
+    demand(seen > 1e-5, "a late prompt token does not reach the early ones: the prompt is read causally")
+    demand(leaked < patient.tolerance / 10, f"the answer is seen before its time: earlier states move by {leaked:.1e}")
+    return f"a late prompt token moves the early ones by {seen:.1e}, an answer's token those before it by {leaked:.0e}"
+
+
+def cache(patient: Patient) -> str:
+    """Log-probability of an answer as it was written step by step, against one pass over the whole of it."""
+    (answer,) = patient.answers(patient.prompts[:1], ANSWER_TOKENS)
+    tokens = patient.written(answer)
+    again = patient.score(patient.prompts[0], tokens)
+    difference = abs(answer.logprob / len(tokens) - again)
+    return demand(difference <= 5 * patient.tolerance, f"{len(tokens)} tokens of log-probability {again:.3f}, {difference:.1e} apart")
+
+
+def batch(patient: Patient) -> str:
+    """Two prompts of unequal length together, against each alone: the same belief in the first choice."""
+    together = patient.answers(patient.prompts, 1)
+    alone = [patient.answers([prompt], 1)[0] for prompt in patient.prompts]
+    difference = max(abs(a.logprob - b.logprob) for a, b in zip(together, alone, strict=True))
+    lengths = " and ".join(str(len(prompt)) for prompt in patient.prompts)
+    return demand(difference <= 5 * patient.tolerance, f"prompts of {lengths} tokens, {difference:.1e} apart")
+
+
+def stored_outputs(patient: Patient) -> str | None:
+    comparison = compare(patient)
+    if comparison is None:
+        return None
+    for name, distance in comparison.stages.items():
+        detail = f"{name} is the first stage that differs: {distance:.1%} from the stored values"
+        demand(distance <= patient.tolerance, detail, STAGE_ADVICE.get(name, ""))
+    worst = max(comparison.stages.values())
+    detail = f"{len(comparison.stages)} stages at most {worst:.1e} apart; a stored answer's tokens {comparison.answer:.1e}"
+    return demand(comparison.answer <= 5 * patient.tolerance, detail)
+
+
+COMPUTE = "this device computes wrongly in this number type: try device='cpu' or dtype='float32', and update torch"
+STAGE_ADVICE = {
+    "prompt ids": "the tokenizer is not the one the model came with",
+    "pixels": "pictures are resized differently here: install the Pillow of constraints.txt",
+    "image tower": "the image tower's weights or its attention differ: verify the files, try another device or dtype",
+    "projector": "the projector's weights differ: verify the files",
+    "decoder input": "the embedding table or its scale differs: verify the files",
+}
+CHECKS: tuple[tuple[str, Callable[[Patient], str | None], str], ...] = (
+    ("tokenizer", tokenizer, "use the tokenizer files that came with the checkpoint"),
+    ("resize", resize, "Pillow resizes differently here: install the version in constraints.txt"),
+    ("image tower", image_tower, "the image tower's weights are damaged, or another model's: fetch the checkpoint again"),
+    ("finite numbers", finite, "use dtype='bfloat16' or 'float32': float16 overflows in Gemma 2"),
+    ("embedding scale", embedding_scale, "the model's code was changed: text embeddings, and only those, are scaled"),
+    ("prefix mask", prefix_mask, "attention ignores its mask here: update torch, or try another device"),
+    ("cache", cache, COMPUTE),
+    ("batch", batch, COMPUTE),
+    ("stored outputs", stored_outputs, COMPUTE),
+)

@@ -32,8 +32,8 @@ _HOMES = {
 
 __all__ = [
     "PRESETS", "Answer", "Box", "Caption", "CheckpointError", "Clip", "CutShort", "Detections", "EncodedImage", "InputError", "Mask",
-    "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "Stream", "Text", "UsageError",
-    "load", "preset", "sample_frames",
+    "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "Stream", "Text",
+    "UsageError", "load", "preset", "sample_frames",
 ]  # fmt: skip
 
 

@@ -1,0 +1,65 @@
+"""A small world that is drawn once: a few scenes of either split, a tokenizer that knows its words, lessons by the hundred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paligemma.nano.lessons import Teacher
+from paligemma.nano.names import things
+from paligemma.nano.world import Scene, Split, World
+from paligemma.tokenizer import Tokenizer
+
+VIEWS = 2
+
+
+@pytest.fixture(scope="session")
+def train_world() -> World:
+    return World(Split.TRAIN, bank_size=VIEWS, backgrounds=20, seed=3)
+
+
+@pytest.fixture(scope="session")
+def train_scenes(train_world) -> list[Scene]:
+    return [train_world.scene(index) for index in range(300)]
+
+
+@pytest.fixture(scope="session")
+def test_world() -> World:
+    return World(Split.TEST, seed=1)
+
+
+@pytest.fixture(scope="session")
+def test_scenes(test_world) -> list[Scene]:
+    return [test_world.scene(index) for index in range(50)]
+
+
+@pytest.fixture(scope="session")
+def codes() -> np.ndarray:
+    """As `bank_codes` makes them, but any: every view of every thing has its own."""
+    return np.random.default_rng(0).integers(0, 128, (len(things()), VIEWS, 16))
+
+
+@pytest.fixture(scope="session")
+def teacher(codes) -> Teacher:
+    return Teacher(codes)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory) -> Path:
+    """A tokenizer as training makes it, from fewer scenes."""
+    from paligemma.nano import train
+    from paligemma.nano.recipes import RECIPES
+    from paligemma.tokenizer_training import train_tokenizer
+
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "CORPUS_SCENES", 400)
+        path.write_bytes(train_tokenizer(train.corpus(RECIPES["debug"]), RECIPES["debug"].vocab_size))
+    return path
+
+
+@pytest.fixture(scope="session")
+def nano_tokenizer(tokenizer_path) -> Tokenizer:
+    return Tokenizer.load(tokenizer_path)

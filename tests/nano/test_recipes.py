@@ -1,0 +1,46 @@
+"""Recipes: found by name, of the dimensions they promise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from paligemma.errors import UsageError
+from paligemma.model.paligemma import PaliGemma
+from paligemma.nano.recipes import RECIPES, recipe
+from paligemma.nano.world import BACKGROUNDS, SIZE
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_model(name):
+    found = recipe(name)
+    assert found.name == name
+    config = found.config()
+    assert config.vision.image_size == SIZE
+    assert config.text.vocab_size == found.vocab_size
+    with torch.device("meta"):
+        model = PaliGemma(config)
+    assert sum(p.numel() for p in model.parameters()) == config.num_parameters
+
+
+def test_the_bundled_model_is_small():
+    found = recipe("nano-112")
+    assert found.config().num_parameters < 5e6
+    assert found.backgrounds == BACKGROUNDS
+    assert (found.seed, found.bank_size, found.vocab_size) == (0, 160, 2560), "the bundled weights were trained with these"
+
+
+def test_an_unknown_recipe_names_the_closest():
+    with pytest.raises(UsageError, match="nano-121") as raised:
+        recipe("nano-121")
+    assert "nano-112" in str(raised.value.hint)
+    with pytest.raises(UsageError) as raised:
+        recipe("zzz")
+    assert "debug" in str(raised.value.hint)
+
+
+def test_recipes_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe("debug").steps = 5  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,6 +6,7 @@ Each picture comes with one long text (boxes, masks, printed words) and several 
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import queue
 import signal
 from collections.abc import Generator
@@ -151,6 +152,7 @@ def _next(made: Queue[Any], child: BaseProcess) -> Any:
 
 
 def _produce(making: Making, start: int, made: Queue[Any]) -> None:
+    _stand_back()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair: it ends, and so does this process
     made.cancel_join_thread()  # else this process would wait for ever to hand over batches that nobody takes
     torch.set_num_threads(1)
@@ -166,6 +168,14 @@ def _produce(making: Making, start: int, made: Queue[Any]) -> None:
                 break
             except queue.Full:
                 continue
+
+
+def _stand_back() -> None:
+    """Run only where a processor is free: a training step waits for its slowest thread, so one that is held up holds up the step."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    elif hasattr(os, "nice"):
+        os.nice(19)
 
 
 def _to_numpy(value: Any) -> Any:

@@ -31,6 +31,7 @@ from ..tokenizer_training import train_tokenizer
 from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
 from .dense import DenseHead
 from .lessons import Teacher
+from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
 from .recipes import Recipe
 from .sprites import sprite_bank
@@ -142,7 +143,7 @@ class Trainer:
         matrices, rest = [], []
         for name, p in [*self.model.named_parameters(), *(("head." + n, p) for n, p in self.head.named_parameters())]:
             (matrices if ".blocks." in name and p.dim() == 2 else rest).append(p)
-        muon = torch.optim.Muon(matrices, lr=self.recipe.muon_lr, momentum=0.95, weight_decay=0.02)
+        muon = Muon(matrices, lr=self.recipe.muon_lr, weight_decay=0.02)
         return [muon, torch.optim.AdamW(rest, lr=self.recipe.adam_lr, betas=(0.9, 0.98), weight_decay=1e-4)]
 
     def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,42 @@
+"""What the machine can do at best, measured in the same run as the engines: memory read and bfloat16 arithmetic."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+READ_BYTES = 2**30
+SIDE = 2048
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes read per second, and floating-point operations per second of a bfloat16 matrix product; `threads` at work."""
+
+    read: float
+    bf16: float
+    threads: int
+
+
+def measure(threads: int) -> Limits:
+    """Medians over `REPEATS`; takes a few seconds and 1 GiB."""
+    torch.set_num_threads(threads)
+    numbers = torch.ones(READ_BYTES // 8, dtype=torch.int64)
+    read = READ_BYTES / _median_seconds(lambda: numbers.sum())
+    a, b = torch.randn(SIDE, SIDE).bfloat16(), torch.randn(SIDE, SIDE).bfloat16()
+    return Limits(read, 2 * SIDE**3 / _median_seconds(lambda: a @ b), threads)
+
+
+def _median_seconds(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

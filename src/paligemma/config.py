@@ -121,12 +121,14 @@ GEMMA_2_27B = TextConfig(
     width=4608, depth=46, mlp_dim=36864, heads=32, kv_heads=16, head_dim=128, query_scale=144**-0.5, attn_softcap=50.0, post_norms=True
 )
 
+_FAMILIES: tuple[tuple[str, Literal[1, 2], dict[str, TextConfig]], ...] = (
+    ("paligemma", 1, {"3b": GEMMA_1_2B}),
+    ("paligemma2", 2, {"3b": GEMMA_2_2B, "10b": GEMMA_2_9B, "28b": GEMMA_2_27B}),
+)
+
 PRESETS: dict[str, PaliGemmaConfig] = {
     f"{family}-{size}-{res}": PaliGemmaConfig(_so400m(res), text, version, f"{family}-{size}-{res}")
-    for family, version, sizes in (
-        ("paligemma", 1, {"3b": GEMMA_1_2B}),
-        ("paligemma2", 2, {"3b": GEMMA_2_2B, "10b": GEMMA_2_9B, "28b": GEMMA_2_27B}),
-    )
+    for family, version, sizes in _FAMILIES
     for size, text in sizes.items()
     for res in (224, 448, 896)
 }

@@ -1,7 +1,8 @@
-"""A small world that is drawn once: a few scenes of either split, a tokenizer that knows its words, lessons by the hundred."""
+"""A small world that is drawn once: a few scenes of either split, a tokenizer that knows its words, one whole run of training."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,24 @@ def tokenizer_path(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def nano_tokenizer(tokenizer_path) -> Tokenizer:
     return Tokenizer.load(tokenizer_path)
+
+
+@pytest.fixture(scope="session")
+def debug_run(tmp_path_factory, tokenizer_path) -> Path:
+    """A finished run of the recipe `debug`, every step in its log. To be left as it is: see `finished_run`."""
+    from paligemma.nano import train
+    from paligemma.nano.recipes import RECIPES
+
+    run = tmp_path_factory.mktemp("runs") / "debug"
+    run.mkdir()
+    shutil.copy(tokenizer_path, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "LOG_EVERY", 1)
+        train.train(RECIPES["debug"], run, compiled=False, log=lambda line: None)
+    return run
+
+
+@pytest.fixture
+def finished_run(debug_run, tmp_path) -> Path:
+    """A copy of `debug_run`, to do with as one likes."""
+    return shutil.copytree(debug_run, tmp_path / "debug")

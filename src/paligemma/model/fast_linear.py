@@ -27,14 +27,18 @@ FULL = {"plain": 2, "packed": 4}
 """Inputs of fewer rows are filled up: oneDNN's kernels for a single row, or for three in a packed matrix, read memory more slowly."""
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether oneDNN has bfloat16 kernels for this CPU. Elsewhere torch multiplies bfloat16 matrices a hundred times more slowly."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def can_pack(linear: nn.Linear) -> bool:
     """Whether this layer gains: bfloat16, on a CPU for which oneDNN has bfloat16 kernels of its own."""
     weight = linear.weight
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.bfloat16
-        and torch.backends.mkldnn.is_available()
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and cpu_has_bfloat16()
         and not torch.ops.mkldnn._is_mkldnn_acl_supported()  # Arm's library has its own order; not measured
     )
 

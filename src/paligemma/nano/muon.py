@@ -1,7 +1,7 @@
-"""Muon: momentum whose matrices are made orthogonal before they are applied. For the matrices of blocks, in float32, in stacks of one shape.
+"""Muon: momentum whose matrices are made orthogonal before they are applied; in float32, in stacks of one shape.
 
-Source: Keller Jordan's Muon. `torch.optim.Muon` does the same one matrix at a time in bfloat16, for which torch has no fast kernel on a CPU:
-with the matrices of `nano-112` its step takes 2.5 seconds, this one 0.09, and all the rest of a training step about one.
+Source: Keller Jordan's Muon. `torch.optim.Muon` does the same one matrix at a time, always in bfloat16, which many CPUs cannot multiply:
+on one of those its step with the matrices of `nano-112` takes 2.5 seconds, this one 0.09, all the rest of a training step about one.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 
 from ..checkpoint import load_codec, save_codec, save_huggingface
 from ..errors import CheckpointError, PaliGemmaError, UsageError
+from ..model.fast_linear import cpu_has_bfloat16
 from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..tokenizer import Tokenizer
@@ -131,6 +132,7 @@ class Trainer:
         self.code = CoordinateCode(recipe.text_width, tokenizer.loc.start, codec.codebook)
         parametrize.register_parametrization(self.model.text.embed, "weight", self.code)
         self.optimizers = self._optimizers()
+        self.bfloat16 = cpu_has_bfloat16()
         self.stage0_done = self.step = 0
         self.started = time.monotonic()
         self.elapsed_before = 0.0
@@ -146,15 +148,19 @@ class Trainer:
         muon = Muon(matrices, lr=self.recipe.muon_lr, weight_decay=0.02)
         return [muon, torch.optim.AdamW(rest, lr=self.recipe.adam_lr, betas=(0.9, 0.98), weight_decay=1e-4)]
 
+    def precision(self) -> torch.autocast:
+        """bfloat16 products where the CPU has them."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+
     def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 pixels -> output of the dense head, soft tokens."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with self.precision():
             features = self.model.vision(pixels.float() / 127.5 - 1.0)
             return self.head(features), self.model.projector(features)
 
     def _read(self, soft: Tensor, ids: Tensor, mask_ar: Tensor) -> Tensor:
         """Soft tokens and text -> hidden states that predict ids[:, 1:]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with self.precision():
             return self.model.hidden_states(soft, ids[:, :-1], mask_ar[:, :-1])
 
     def stage0(self) -> None:
@@ -197,7 +203,7 @@ class Trainer:
         hidden = self.read(soft, text.ids, text.mask_ar)
         weights = suffix_weights(text.mask_loss)[:, 1:]
         chosen = weights > 0
-        with torch.autocast("cpu", torch.bfloat16):
+        with self.precision():
             loss, right = selected_loss(
                 self.model.text.embed.weight, hidden[chosen], text.ids[:, 1:][chosen], weights[chosen], self.tokenizer.loc, sigma
             )

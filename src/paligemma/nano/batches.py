@@ -29,7 +29,7 @@ from .sprites import sprite_bank
 from .train_codec import sprite_masks
 from .world import Scene, Split, World
 
-LONG, SHORT = 56, 32
+LONG, SHORT = 56, 24
 """Text lengths (prompt and answer together) of the two kinds of lesson."""
 SHORTS_PER_PICTURE = 2
 
@@ -65,6 +65,7 @@ class Making(TypedDict):
     bank_seed: int
     backgrounds: int
     seed: int
+    text_share: float
     grid: int
     """Patches along a side of the picture."""
 
@@ -81,6 +82,7 @@ class BatchMaker:
             bank_seed=making["bank_seed"],
             backgrounds=making["backgrounds"],
             seed=making["seed"],
+            text_share=making["text_share"],
         )
         self.teacher = Teacher(making["codes"])
 

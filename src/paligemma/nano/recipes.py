@@ -30,14 +30,16 @@ class Recipe:
     """Views of each thing that training scenes are composed from."""
     backgrounds: int = BACKGROUNDS
     codec_steps: int = 2000
-    stage0_steps: int = 500
+    stage0_steps: int = 800
     stage0_batch: int = 128
-    steps: int = 4000
+    steps: int = 2700
     batch: int = 64
     muon_lr: float = 0.015
     adam_lr: float = 2e-3
     warmup: int = 100
-    decay_from: float = 0.25
+    decay_from: float = 0.1
+    text_share: tuple[float, float] = (0.3, 0.35)
+    """Of the scenes of stage 0 and of stage 1, how many show printed words."""
     dense_weight: tuple[float, float] = (1.0, 0.3)
     """Weight of the dense targets at the start and the end of stage 1."""
     sigma: tuple[float, float] = (24.0, 1.5)

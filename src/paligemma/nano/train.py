@@ -166,7 +166,7 @@ class Trainer:
     def stage0(self) -> None:
         """Image tower and dense head only."""
         r = self.recipe
-        with self._batches(r.stage0_batch, r.seed + 1, self.stage0_done, r.stage0_steps) as batches:
+        with self._batches(0, r.stage0_batch, self.stage0_done, r.stage0_steps) as batches:
             for batch in batches:
                 self._set_rates(1.0 if self.stage0_done >= r.warmup else (self.stage0_done + 1) / r.warmup)
                 dense, _ = self.see(batch.pixels)
@@ -178,7 +178,7 @@ class Trainer:
     def stage1(self) -> None:
         """Everything, nothing frozen."""
         r = self.recipe
-        with self._batches(r.batch, r.seed + 2, self.step, r.steps) as batches:
+        with self._batches(1, r.batch, self.step, r.steps) as batches:
             for batch in batches:
                 self._set_rates(schedule(self.step, r))
                 loss, record = self.loss(batch, self.step / r.steps)
@@ -229,15 +229,15 @@ class Trainer:
                 group["lr"] = rate * factor
 
     @contextlib.contextmanager
-    def _batches(self, size: int, seed: int, start: int, stop: int) -> Iterator[Iterator[Batch]]:
-        """Batches `start` to `stop` of the stream with that seed. The process that draws them ends with the block."""
+    def _batches(self, stage: int, size: int, start: int, stop: int) -> Iterator[Iterator[Batch]]:
+        """Batches `start` to `stop` of a stage's own stream. The process that draws them ends with the block."""
         if start >= stop:
             yield iter(())
             return
         r = self.recipe
         making = Making(
             tokenizer_path=str(self.run / "tokenizer.model"), codes=self.codes, size=size, bank_size=r.bank_size, bank_seed=r.seed,
-            backgrounds=r.backgrounds, seed=seed, grid=r.vision.grid,
+            backgrounds=r.backgrounds, seed=r.seed + 1 + stage, text_share=r.text_share[stage], grid=r.vision.grid,
         )  # fmt: skip
         with contextlib.closing(stream(making, start)) as batches:
             yield itertools.islice(batches, stop - start)

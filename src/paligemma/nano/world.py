@@ -22,6 +22,8 @@ SIZE = 112
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 HELD_OUT_EVERY = 5
 """Every fifth dictionary word is never printed in training."""
+TEXT_SHARE = 0.3
+"""Of all scenes, how many show printed words instead of things."""
 BACKGROUNDS = 1500
 """Backgrounds drawn beforehand for training; each use flips, turns and recolours one of them."""
 
@@ -81,9 +83,13 @@ class World:
     (`bank_size` 0) every scene gets sprites and a background of its own.
     """
 
-    def __init__(self, split: Split, *, bank_size: int = 0, bank_seed: int = 0, seed: int = 0, backgrounds: int = BACKGROUNDS):
+    def __init__(
+        self, split: Split, *, bank_size: int = 0, bank_seed: int = 0, seed: int = 0, backgrounds: int = BACKGROUNDS,
+        text_share: float = TEXT_SHARE,
+    ):  # fmt: skip
         self.split = split
         self.seed = seed
+        self.text_share = text_share
         self.bank = sprite_bank(bank_seed, bank_size) if bank_size else None
         self.backgrounds = (
             [background(np.random.default_rng([bank_seed, split.value, 0xB6, i])) for i in range(backgrounds)] if bank_size else None
@@ -97,7 +103,7 @@ class World:
         """Scene number `index`: the same for the same split and seed, whatever was drawn before."""
         rng = np.random.default_rng([self.seed, self.split.value, index])
         pixels = background(rng) if self.backgrounds is None else _vary(rng, self.backgrounds[int(rng.integers(len(self.backgrounds)))])
-        if rng.random() < 0.3:
+        if rng.random() < self.text_share:
             return self._text_scene(rng, pixels)
         return self._object_scene(rng, pixels)
 

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import gemma, siglip
+from . import cpu, gemma, siglip, strip_linear
 from .paligemma import PaliGemma
+from .strip_linear import StripLinear
 
 FEW = 64
 """Inputs of fewer rows are decoding: their time goes into reading the matrix, not into arithmetic."""
@@ -27,18 +28,13 @@ FULL = {"plain": 2, "packed": 4}
 """Inputs of fewer rows are filled up: oneDNN's kernels for a single row, or for three in a packed matrix, read memory more slowly."""
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether oneDNN has bfloat16 kernels for this CPU. Elsewhere torch multiplies bfloat16 matrices a hundred times more slowly."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def can_pack(linear: nn.Linear) -> bool:
     """Whether this layer gains: bfloat16, on a CPU for which oneDNN has bfloat16 kernels of its own."""
     weight = linear.weight
     return (
         weight.device.type == "cpu"
         and weight.dtype == torch.bfloat16
-        and cpu_has_bfloat16()
+        and cpu.has_bfloat16()
         and not torch.ops.mkldnn._is_mkldnn_acl_supported()  # Arm's library has its own order; not measured
     )
 
@@ -46,8 +42,12 @@ def can_pack(linear: nn.Linear) -> bool:
 def pack(model: PaliGemma) -> int:
     """Swap both towers' layers in place for fast ones wherever `can_pack`; return how many. Takes no time and no memory by itself.
 
-    The projector and the tied embedding table stay: one is small, the other is also read row by row.
+    The projector and the tied embedding table stay: one is small, the other is also read row by row. On a CPU that cannot multiply
+    bfloat16 all layers become `StripLinear`, the projector too.
     """
+    if strip_linear.gains(model.projector):
+        model.vision.patch_embed = strip_linear.FloatConv(model.vision.patch_embed)  # pyright: ignore[reportAttributeAccessIssue]
+        return _swap(model, PATIENCE)
     count = _swap(model.vision, PATIENCE)
     for number, block in enumerate(model.text.blocks):
         count += _swap(block, PATIENCE + number)
@@ -57,8 +57,8 @@ def pack(model: PaliGemma) -> int:
 def _swap(module: nn.Module, patience: int) -> int:
     count = 0
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear) and can_pack(child):
-            setattr(module, name, FastLinear(child, patience))
+        if isinstance(child, nn.Linear) and (fast := _fast(child, patience)) is not None:
+            setattr(module, name, fast)
             count += 1
         elif inside := _swap(child, patience):
             count += inside
@@ -68,6 +68,12 @@ def _swap(module: nn.Module, patience: int) -> int:
             elif isinstance(child, siglip.Mlp):
                 setattr(module, name, FastMlp(**layers))
     return count
+
+
+def _fast(linear: nn.Linear, patience: int) -> FastLinear | StripLinear | None:
+    if can_pack(linear):
+        return FastLinear(linear, patience)
+    return StripLinear(linear) if strip_linear.gains(linear) else None
 
 
 class FastLinear(nn.Module):
@@ -136,7 +142,7 @@ class FastLinear(nn.Module):
 class FastGatedMlp(nn.Module):
     """`gemma.GatedMlp` of fast layers: down(gelu_tanh(gate(x)) * up(x))."""
 
-    def __init__(self, gate: FastLinear, up: FastLinear, down: FastLinear):
+    def __init__(self, gate: FastLinear | StripLinear, up: FastLinear | StripLinear, down: FastLinear | StripLinear):
         super().__init__()
         self.gate, self.up, self.down = gate, up, down
 
@@ -147,7 +153,7 @@ class FastGatedMlp(nn.Module):
 class FastMlp(nn.Module):
     """`siglip.Mlp` of fast layers: down(gelu_tanh(up(x)))."""
 
-    def __init__(self, up: FastLinear, down: FastLinear):
+    def __init__(self, up: FastLinear | StripLinear, down: FastLinear | StripLinear):
         super().__init__()
         self.up, self.down = up, down
 

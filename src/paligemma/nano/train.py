@@ -24,7 +24,7 @@ from torch.nn.utils import parametrize
 
 from ..checkpoint import load_codec, save_codec, save_huggingface
 from ..errors import CheckpointError, PaliGemmaError, UsageError
-from ..model.fast_linear import cpu_has_bfloat16
+from ..model import cpu
 from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..tokenizer import Tokenizer
@@ -132,7 +132,7 @@ class Trainer:
         self.code = CoordinateCode(recipe.text_width, tokenizer.loc.start, codec.codebook)
         parametrize.register_parametrization(self.model.text.embed, "weight", self.code)
         self.optimizers = self._optimizers()
-        self.bfloat16 = cpu_has_bfloat16()
+        self.bfloat16 = cpu.has_bfloat16()
         self.stage0_done = self.step = 0
         self.started = time.monotonic()
         self.elapsed_before = 0.0

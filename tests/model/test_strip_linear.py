@@ -1,0 +1,106 @@
+"""Strips give what the plain layer gives, within bfloat16 rounding, on any CPU; a whole model made of them answers as the plain one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from paligemma.model import cpu, strip_linear
+from paligemma.model.fast_linear import FastGatedMlp, FastMlp, pack
+from paligemma.model.gemma import GatedMlp
+from paligemma.model.siglip import Mlp
+from paligemma.model.strip_linear import MANY, FloatConv, StripLinear
+from tests.tiny import TINY, TINY_1, random_model, random_pixels
+
+
+@pytest.fixture(autouse=True)
+def an_older_cpu(monkeypatch):
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
+
+
+def _bf16(module: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * parameter[0].numel() ** -0.5
+    return module.to(torch.bfloat16).eval()
+
+
+def _input(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+
+
+def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((found.double() - exact).norm() / exact.norm()).item()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("strip", [48, 7 * 48, 10_000], ids=["a row at a time", "not a divisor", "all at once"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (1, MANY - 1), (MANY, 1), (2, 9)])
+def test_a_layer_of_strips_is_as_exact_as_the_plain_one(monkeypatch, shape, bias, strip):
+    monkeypatch.setattr(strip_linear, "STRIP", strip)
+    linear = _bf16(nn.Linear(48, 80, bias=bias))
+    x = _input(*shape, 48)
+    found = StripLinear(linear)(x)
+    assert found.shape == (*shape, 80)
+    assert found.dtype == torch.bfloat16
+    assert _error(found, copy.deepcopy(linear).double()(x.double())) < 2**-8
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("plain", "fast"), [(GatedMlp(48, 80), FastGatedMlp), (Mlp(48, 80), FastMlp)], ids=["gated", "plain"])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_an_mlp_of_strips_is_as_exact_as_the_plain_one(plain, fast, rows):
+    plain = _bf16(plain)
+    x = _input(2, rows, 48)
+    exact = copy.deepcopy(plain).double()(x.double())
+    found = fast(**{name: StripLinear(linear) for name, linear in plain.named_children()})(x)
+    assert found.dtype == torch.bfloat16
+    assert _error(found, exact) < 1.1 * _error(plain(x), exact)
+
+
+@torch.inference_mode()
+def test_patches_are_as_exact_as_the_plain_ones():
+    conv = _bf16(nn.Conv2d(3, 20, 4, stride=4))
+    x = _input(2, 3, 12, 12)
+    found = FloatConv(conv)(x)
+    assert found.dtype == torch.bfloat16
+    assert _error(found, copy.deepcopy(conv).double()(x.double())) < 2**-8
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", TINY)
+def test_a_model_of_strips_answers_as_the_plain_one(name):
+    config = TINY[name]
+    model = random_model(config).to(torch.bfloat16)
+    exact, fast = copy.deepcopy(model).double(), copy.deepcopy(model)
+    assert pack(fast) == sum(isinstance(module, nn.Linear) for module in model.modules())
+    assert isinstance(fast.vision.patch_embed, FloatConv)
+    assert (fast.dtype, fast.device) == (model.dtype, model.device)
+    assert fast.state_dict().keys() == model.state_dict().keys()
+    pixels = random_pixels(config, 2)
+    ids = torch.randint(config.text.vocab_size, (2, 10), generator=torch.Generator().manual_seed(0))
+
+    def logits(m, dtype):
+        cache = m.new_cache(2, 14)
+        rows = [m.prefill(m.encode_image(pixels.to(dtype)), ids[:, :6], None, cache)]
+        rows += [m.extend(column, cache) for column in ids[:, 6:].T]
+        return m.logits(torch.stack(rows))
+
+    reference = logits(exact, torch.float64)
+    assert _error(logits(fast, torch.bfloat16), reference) < 1.2 * _error(logits(model, torch.bfloat16), reference)
+
+
+def test_other_number_types_are_left_alone():
+    model = random_model(TINY_1)
+    assert pack(model) == 0
+    assert not any(isinstance(module, StripLinear | FloatConv) for module in model.modules())
+
+
+def test_training_is_refused():
+    layer = StripLinear(_bf16(nn.Linear(8, 8)))
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        layer(torch.zeros(1, 8, dtype=torch.bfloat16, requires_grad=True))

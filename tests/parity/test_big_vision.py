@@ -17,6 +17,7 @@ from paligemma.config import PaliGemmaConfig
 from tests.tiny import TINY, TINY_1, TINY_2, random_model
 
 from .big_vision import Arrays, forward, random_arrays
+from .differences import close
 from .golden import CONFIG, FOLDER, reference
 
 PG2 = dataclasses.replace(TINY_2, text=dataclasses.replace(TINY_2.text, attn_softcap=50.0))
@@ -28,8 +29,8 @@ def test_the_second_writing_equals_the_original():
     with np.load(FOLDER / "bv_tiny1.npz") as file:
         arrays = {name.removeprefix("params/"): file[name] for name in file.files}
     soft, logits = forward(arrays, CONFIG, ref["image"], ref["text"].long(), ref["mask_ar"])
-    assert (soft - ref["zimg"]).abs().max() < 1e-5
-    assert (logits - ref["logits"]).abs().max() < 1e-5
+    close(soft, ref["zimg"], 1e-5)
+    close(logits, ref["logits"], 1e-5)
 
 
 def unscanned(arrays: Arrays) -> Arrays:
@@ -62,8 +63,8 @@ def test_checkpoints_of_every_kind(tmp_path, config: PaliGemmaConfig, scanned: b
     mask_ar = torch.tensor([[0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]])
     soft, logits = forward(arrays, config, image, text, mask_ar)
     found = model.encode_image(image.permute(0, 3, 1, 2))
-    assert (found - soft).abs().max() < 1e-4 * soft.abs().max()
-    assert (model(found, text, mask_ar) - logits).abs().max() < 1e-4 * logits.abs().max()
+    close(found, soft, 1e-4 * soft.abs().max().item())
+    close(model(found, text, mask_ar), logits, 1e-4 * logits.abs().max().item())
 
 
 @pytest.mark.parametrize("name", list(TINY))
@@ -78,5 +79,5 @@ def test_what_we_write_is_big_visions_layout(tmp_path, name):
     text, mask_ar = torch.randint(0, model.config.text.vocab_size, (1, 7), generator=generator), torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
     soft, logits = forward(arrays, model.config, image, text, mask_ar)
     found = model.encode_image(image.permute(0, 3, 1, 2))
-    assert (found - soft).abs().max() < 1e-4
-    assert (model(found, text, mask_ar) - logits).abs().max() < 1e-4
+    close(found, soft, 1e-4)
+    close(model(found, text, mask_ar), logits, 1e-4)

@@ -8,6 +8,7 @@ import torch
 
 from paligemma.checkpoint import load_codec, load_model
 
+from .differences import close
 from .golden import CONFIG, FOLDER, codec_arrays, reference
 
 BOUND = 1e-4
@@ -32,20 +33,15 @@ def codec(tmp_path_factory):
     return load_codec(path)
 
 
-def close(found, expected):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() < BOUND
-
-
 @torch.no_grad()
 def test_image_tokens(model, ref):
-    close(model.encode_image(ref["image"].permute(0, 3, 1, 2)), ref["zimg"])
+    close(model.encode_image(ref["image"].permute(0, 3, 1, 2)), ref["zimg"], BOUND)
 
 
 @torch.no_grad()
 def test_logits_of_prefix_and_suffix(model, ref):
     soft = model.encode_image(ref["image"].permute(0, 3, 1, 2))
-    close(model(soft, ref["text"].long(), ref["mask_ar"]), ref["logits"])
+    close(model(soft, ref["text"].long(), ref["mask_ar"]), ref["logits"], BOUND)
 
 
 @torch.no_grad()
@@ -57,7 +53,7 @@ def test_prefill_and_greedy_decoding(model, ref):
     hidden = model.prefill(soft, prompt, valid, cache)
     for step in range(steps):
         logits = model.logits(hidden)
-        close(logits, ref["greedy_logits"][:, step])
+        close(logits, ref["greedy_logits"][:, step], BOUND)
         chosen = logits.argmax(-1)
         assert torch.equal(chosen, ref["greedy"][:, step].long())
         hidden = model.extend(chosen, cache)
@@ -66,7 +62,7 @@ def test_prefill_and_greedy_decoding(model, ref):
 @torch.no_grad()
 def test_mask_decoder(codec):
     ref = reference("vae_random")
-    close(codec.decode(ref["indices"].long()), ref["masks"][..., 0])
+    close(codec.decode(ref["indices"].long()), ref["masks"][..., 0], BOUND)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from paligemma.model.paligemma import PaliGemma
 from paligemma.nano.objective import suffix_loss
 from tests.tiny import TINY, TINY_1, TINY_2, random_model, random_pixels
 
+from .differences import close
 from .huggingface import IMAGE_TOKEN, same_weights, their_model
 
 BOUND = 2e-5
@@ -39,16 +40,11 @@ def with_image(ids: torch.Tensor, soft: int) -> torch.Tensor:
     return torch.cat([torch.full((ids.shape[0], soft), IMAGE_TOKEN), ids], 1)
 
 
-def close(found: torch.Tensor, expected: torch.Tensor, bound: float = BOUND) -> None:
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() < bound
-
-
 @torch.no_grad()
 def test_image_features(pair):
     theirs, ours = pair
     pixels = random_pixels(ours.config, 2)
-    close(ours.encode_image(pixels), theirs.get_image_features(pixels).pooler_output)
+    close(ours.encode_image(pixels), theirs.get_image_features(pixels).pooler_output, BOUND)
 
 
 @torch.no_grad()
@@ -62,7 +58,7 @@ def test_logits_under_the_training_mask(pair):
     both = with_image(ids, soft.shape[1])
     types = torch.cat([torch.zeros(2, soft.shape[1], dtype=torch.long), mask_ar], 1)
     expected = theirs(input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=types).logits
-    close(ours(soft, ids, mask_ar), expected[:, soft.shape[1] :])
+    close(ours(soft, ids, mask_ar), expected[:, soft.shape[1] :], BOUND)
 
 
 @torch.no_grad()
@@ -75,8 +71,8 @@ def test_logits_of_a_prompt(pair):
     expected = theirs(
         input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
     ).logits
-    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :])
-    close(ours.logits(ours.prefill(soft, ids, None, ours.new_cache(1, both.shape[1]))), expected[:, -1])
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :], BOUND)
+    close(ours.logits(ours.prefill(soft, ids, None, ours.new_cache(1, both.shape[1]))), expected[:, -1], BOUND)
 
 
 @torch.no_grad()
@@ -102,7 +98,7 @@ def test_padded_training_batch_and_loss(pair):
         labels=torch.cat([ahead - 100, ids.masked_fill(~in_suffix, -100)], 1),
     )
     logits = ours(soft, ids, mask_ar, valid)
-    close(logits[valid], theirs_out.logits[:, count:][valid])
+    close(logits[valid], theirs_out.logits[:, count:][valid], BOUND)
     targets = ids[:, 1:].masked_fill(~in_suffix[:, 1:], -100)
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=-100)
     assert loss.item() == pytest.approx(theirs_out.loss.item(), abs=1e-5)
@@ -166,7 +162,7 @@ def test_two_pictures_per_prompt(pair):
     expected = theirs(
         input_ids=both, pixel_values=pixels.flatten(0, 1), attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
     ).logits
-    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :])
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :], BOUND)
 
 
 @torch.no_grad()
@@ -184,7 +180,7 @@ def test_final_soft_cap():
         input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
     ).logits[:, soft.shape[1] :]
     zeros = torch.zeros_like(ids)
-    close(capped(soft, ids, zeros), expected)
+    close(capped(soft, ids, zeros), expected, BOUND)
     assert torch.equal(ours(soft, ids, zeros).argmax(-1), expected.argmax(-1)), "greedy answers do not depend on the cap"
     assert (ours(soft, ids, zeros) - expected).abs().max() > 1e-2
 
@@ -278,7 +274,7 @@ def test_what_we_write_they_read(tmp_path, name):
     expected = theirs(
         input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
     ).logits
-    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :])
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[:, soft.shape[1] :], BOUND)
 
 
 @torch.no_grad()
@@ -296,4 +292,4 @@ def test_surplus_rows_are_dropped():
         input_ids=both, pixel_values=pixels, attention_mask=torch.ones_like(both), token_type_ids=torch.zeros_like(both)
     ).logits[:, -4:]
     assert (expected.argmax(-1) >= VOCAB_SIZE).all()
-    close(ours(soft, ids, torch.zeros_like(ids)), expected[..., :VOCAB_SIZE])
+    close(ours(soft, ids, torch.zeros_like(ids)), expected[..., :VOCAB_SIZE], BOUND)

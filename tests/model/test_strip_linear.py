@@ -7,12 +7,13 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from paligemma.model import cpu, strip_linear
 from paligemma.model.fast_linear import FastGatedMlp, FastMlp, pack
 from paligemma.model.gemma import GatedMlp
 from paligemma.model.siglip import Mlp
-from paligemma.model.strip_linear import MANY, FloatConv, StripLinear
+from paligemma.model.strip_linear import COUNTED, MANY, FloatConv, StripLinear
 from tests.tiny import TINY, TINY_1, random_model, random_pixels
 
 
@@ -36,15 +37,21 @@ def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
     return ((found.double() - exact).norm() / exact.norm()).item()
 
 
+NEVER, AT_ONCE = 1_000_000, 0
+
+
 @torch.inference_mode()
+@pytest.mark.parametrize("patience", [NEVER, AT_ONCE])
 @pytest.mark.parametrize("strip", [48, 7 * 48, 10_000], ids=["a row at a time", "not a divisor", "all at once"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (1, MANY - 1), (MANY, 1), (2, 9)])
-def test_a_layer_of_strips_is_as_exact_as_the_plain_one(monkeypatch, shape, bias, strip):
+def test_a_layer_of_strips_is_as_exact_as_the_plain_one(monkeypatch, shape, bias, strip, patience):
     monkeypatch.setattr(strip_linear, "STRIP", strip)
     linear = _bf16(nn.Linear(48, 80, bias=bias))
     x = _input(*shape, 48)
-    found = StripLinear(linear)(x)
+    layer = StripLinear(linear, patience)
+    found = layer(x)
+    assert layer.packed == (patience == AT_ONCE)
     assert found.shape == (*shape, 80)
     assert found.dtype == torch.bfloat16
     assert _error(found, copy.deepcopy(linear).double()(x.double())) < 2**-8
@@ -52,12 +59,13 @@ def test_a_layer_of_strips_is_as_exact_as_the_plain_one(monkeypatch, shape, bias
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("plain", "fast"), [(GatedMlp(48, 80), FastGatedMlp), (Mlp(48, 80), FastMlp)], ids=["gated", "plain"])
+@pytest.mark.parametrize("patience", [NEVER, AT_ONCE])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_an_mlp_of_strips_is_as_exact_as_the_plain_one(plain, fast, rows):
+def test_an_mlp_of_strips_is_as_exact_as_the_plain_one(plain, fast, rows, patience):
     plain = _bf16(plain)
     x = _input(2, rows, 48)
     exact = copy.deepcopy(plain).double()(x.double())
-    found = fast(**{name: StripLinear(linear) for name, linear in plain.named_children()})(x)
+    found = fast(**{name: StripLinear(linear, patience) for name, linear in plain.named_children()})(x)
     assert found.dtype == torch.bfloat16
     assert _error(found, exact) < 1.1 * _error(plain(x), exact)
 
@@ -72,8 +80,10 @@ def test_patches_are_as_exact_as_the_plain_ones():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("patience", [NEVER, 30])
 @pytest.mark.parametrize("name", TINY)
-def test_a_model_of_strips_answers_as_the_plain_one(name):
+def test_a_model_of_strips_answers_as_the_plain_one(monkeypatch, name, patience):
+    monkeypatch.setattr(strip_linear, "PATIENCE", patience)
     config = TINY[name]
     model = random_model(config).to(torch.bfloat16)
     exact, fast = copy.deepcopy(model).double(), copy.deepcopy(model)
@@ -92,6 +102,39 @@ def test_a_model_of_strips_answers_as_the_plain_one(name):
 
     reference = logits(exact, torch.float64)
     assert _error(logits(fast, torch.bfloat16), reference) < 1.2 * _error(logits(model, torch.bfloat16), reference)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_is_packed_after_so_many_rows_and_lets_the_plain_matrix_go(bias):
+    linear = _bf16(nn.Linear(48, 80, bias=bias))
+    before = {name: tensor.clone() for name, tensor in linear.state_dict().items()}
+    plain = StorageWeakRef(linear.weight.untyped_storage())
+    layer = StripLinear(linear, 5 + COUNTED)
+    del linear
+    layer(_input(1000, 48))
+    for _ in range(5):
+        layer(_input(1, 48))
+    assert not layer.packed
+    assert not plain.expired()
+    layer(_input(1, 48))
+    assert layer.packed
+    assert plain.expired()
+    after = layer.state_dict()
+    assert after.keys() == before.keys()
+    assert all((after[name].float() - before[name].float()).abs().max() <= 2**-25 for name in before), (
+        "half of the smallest half-precision number"
+    )
+
+
+@torch.inference_mode()
+def test_a_matrix_beyond_half_precision_is_not_packed():
+    linear = _bf16(nn.Linear(48, 80))
+    linear.weight[3, 4] = 1e5
+    layer = StripLinear(linear, AT_ONCE)
+    x = _input(2, 48)
+    assert _error(layer(x), copy.deepcopy(linear).double()(x.double())) < 2**-8
+    assert not layer.packed
 
 
 def test_other_number_types_are_left_alone():

@@ -23,7 +23,7 @@ from .strip_linear import StripLinear
 FEW = 64
 """Inputs of fewer rows are decoding: their time goes into reading the matrix, not into arithmetic."""
 PATIENCE = 16
-"""Products with few rows before the first block is packed; the next block waits for one more, and so on."""
+"""Products with few rows before the first block is packed; the next block waits for one more, and so on (see `_fast`)."""
 FULL = {"plain": 2, "packed": 4}
 """Inputs of fewer rows are filled up: oneDNN's kernels for a single row, or for three in a packed matrix, read memory more slowly."""
 
@@ -45,22 +45,24 @@ def pack(model: PaliGemma) -> int:
     The projector and the tied embedding table stay: one is small, the other is also read row by row. On a CPU that cannot multiply
     bfloat16 all layers become `StripLinear`, the projector too.
     """
+    count = 0
     if strip_linear.gains(model.projector):
         model.vision.patch_embed = strip_linear.FloatConv(model.vision.patch_embed)  # pyright: ignore[reportAttributeAccessIssue]
-        return _swap(model, PATIENCE)
-    count = _swap(model.vision, PATIENCE)
-    for number, block in enumerate(model.text.blocks):
-        count += _swap(block, PATIENCE + number)
+        model.projector = StripLinear(model.projector)  # pyright: ignore[reportAttributeAccessIssue]
+        count = 1
+    for tower in (model.vision, model.text):
+        count += sum(_swap(block, number) for number, block in enumerate(tower.blocks))
     return count
 
 
-def _swap(module: nn.Module, patience: int) -> int:
+def _swap(module: nn.Module, number: int) -> int:
+    """Swap the layers in block `number`."""
     count = 0
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear) and (fast := _fast(child, patience)) is not None:
+        if isinstance(child, nn.Linear) and (fast := _fast(child, number)) is not None:
             setattr(module, name, fast)
             count += 1
-        elif inside := _swap(child, patience):
+        elif inside := _swap(child, number):
             count += inside
             layers: Any = dict(child.named_children())
             if isinstance(child, gemma.GatedMlp):
@@ -70,10 +72,11 @@ def _swap(module: nn.Module, patience: int) -> int:
     return count
 
 
-def _fast(linear: nn.Linear, patience: int) -> FastLinear | StripLinear | None:
+def _fast(linear: nn.Linear, number: int) -> FastLinear | StripLinear | None:
+    """Blocks do not all lose their patience at once, so that no token waits for the whole model."""
     if can_pack(linear):
-        return FastLinear(linear, patience)
-    return StripLinear(linear) if strip_linear.gains(linear) else None
+        return FastLinear(linear, PATIENCE + number)
+    return StripLinear(linear, strip_linear.PATIENCE + 8 * number) if strip_linear.gains(linear) else None
 
 
 class FastLinear(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paligemma.demo import Album, Answered, Item, agrees, answer, pictures
+from paligemma.demo import HONEST, Album, Answered, Item, agrees, answer, pictures
 from paligemma.errors import InputError
 from paligemma.results import Box, Caption, Detections, Mask, Masks
 
@@ -77,12 +77,12 @@ class Page(HTMLParser):
         self.text += data
 
 
-def make_page(folder: Path, out: Path) -> tuple[list[Answered], Page]:
+def make_page(folder: Path, out: Path, caveats: tuple[str, ...] = ()) -> tuple[list[Answered], Page]:
     album = Album(out)
     (picture,) = pictures(folder)
     answers = list(answer(Knowing(), picture))  # pyright: ignore[reportArgumentType]
     album.add(picture, answers)
-    return answers, Page(album.finish("a model\nof some size").read_text(encoding="utf-8"))
+    return answers, Page(album.finish("a model\nof some size", caveats).read_text(encoding="utf-8"))
 
 
 def test_the_page_holds_everything_and_needs_nothing(folder, tmp_path):
@@ -100,6 +100,11 @@ def test_the_page_holds_everything_and_needs_nothing(folder, tmp_path):
         "a model; of some size",
     ):
         assert said in page.text
+
+
+def test_what_to_know_about_the_bundled_model_is_said_of_no_other(folder, tmp_path):
+    assert HONEST[0] in make_page(folder, tmp_path / "bundled", HONEST)[1].text
+    assert HONEST[0] not in make_page(folder, tmp_path / "other")[1].text
 
 
 def test_files_beside_the_page(folder, tmp_path):

@@ -49,6 +49,7 @@ def no_sockets(monkeypatch) -> None:
         "https://", "https:///a.png", "https://user@example.com/a.png", "https://user:secret@example.com/", "https://[::1",
         "//example.com/a.png",
         "https://example.com:port/", "https://exa mple.com/\r\nX: y",
+        "https://1.1.1.1:8443/", "https://1.1.1.1:80/a.png", "https://1.1.1.1/" + "a" * 9000,
         "https://127.0.0.1/", "https://[::1]/", "https://0.0.0.0/", "https://2130706433/", "https://0x7f.1/", "https://017700000001/",
         "https://[::ffff:10.0.0.1]/", "https://localhost/", "https://localhost./", "https://169.254.169.254/latest/meta-data",
     ],
@@ -67,15 +68,22 @@ def test_a_name_with_any_private_address_is_refused(addresses: list[str], monkey
         fetch("https://pictures.example/a.png")
 
 
+DRIPS = {"/drip": b"\r\n", "/drip-header": b"x", "/drip-headers": b"x: y\r\n", "/drip-answers": b"HTTP/1.1 100 Continue\r\n\r\n"}
+"""What is sent again and again for ten seconds, after the line with the status. The first empty line ends the headers."""
+
+
 class Server(BaseHTTPRequestHandler):
     """Answers by path; speaks plain HTTP, the tests leave the encryption out."""
 
     def do_GET(self) -> None:
-        target = self.path.removeprefix("/to/")
-        if target != self.path:
+        kind, _, target = self.path[1:].partition("/")
+        if kind in ("to", "endlessly-to"):
             self.send_response(302)
             self.send_header("Location", target)
             self.end_headers()
+            with contextlib.suppress(OSError):
+                while kind == "endlessly-to":
+                    self.wfile.write(bytes(1 << 16))
         elif self.path == "/missing":
             self.send_error(404, "no\x1b[31m such thing")
         elif self.path == "/endless":
@@ -84,12 +92,12 @@ class Server(BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 while True:
                     self.wfile.write(bytes(1 << 16))
-        elif self.path == "/drip":
-            self.send_response(200)
-            self.end_headers()
+        elif self.path in DRIPS:
+            self.send_response(100 if self.path == "/drip-answers" else 200)
+            self.flush_headers()
             with contextlib.suppress(OSError):
-                for _ in range(100):
-                    self.wfile.write(b"x")
+                for _ in range(200):
+                    self.wfile.write(DRIPS[self.path])
                     time.sleep(0.05)
         elif self.path == "/short":
             self.send_response(200)
@@ -115,12 +123,19 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def dialled(port: int, monkeypatch) -> list[tuple[str, int]]:
+def waits() -> list[float]:
+    """How long each connection may take, as it was asked for."""
+    return []
+
+
+@pytest.fixture
+def dialled(port: int, waits: list[float], monkeypatch) -> list[tuple[str, int]]:
     """pictures.example has a public address, which leads to the local server; a proxy in the environment would lead nowhere."""
     dialled: list[tuple[str, int]] = []
 
     def to_server(address, timeout=None):
         dialled.append(address)
+        waits.append(timeout)
         connection = socket.socket()
         connection.settimeout(timeout)
         connection.connect(("127.0.0.1", port))
@@ -169,10 +184,57 @@ def test_redirects_are_checked_each(dialled: list[tuple[str, int]]):
 def test_too_much_too_slow_too_little(dialled: list[tuple[str, int]]):
     with pytest.raises(InputError, match="more than the allowed 100,000 bytes"):
         fetch("https://pictures.example/endless", max_bytes=100_000)
-    with pytest.raises(InputError, match=r"takes too long|timed out"):
-        fetch("https://pictures.example/drip", seconds=0.6)
     with pytest.raises(InputError, match="ended 91 bytes early"):
         fetch("https://pictures.example/short")
+
+
+@pytest.mark.parametrize("path", DRIPS)
+def test_a_server_that_drips_gets_no_more_time_than_any(path: str, dialled: list[tuple[str, int]]):
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"takes too long|timed out"):
+        fetch(f"https://pictures.example{path}", seconds=0.6)
+    assert time.monotonic() - began < 5
+
+
+def test_a_redirect_gets_the_time_that_is_left(dialled: list[tuple[str, int]], waits: list[float]):
+    fetch("https://pictures.example" + "/to/https://pictures.example" * 3 + "/b", seconds=20)
+    assert len(waits) == 4
+    assert 20 > waits[0] > waits[1] > waits[2] > waits[3] > 0
+
+
+def test_several_addresses_share_the_time(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(0, 0, 0, "", (f"1.1.1.{i}", port)) for i in range(3)])
+    waits = []
+
+    def dead(address, timeout):
+        waits.append(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", dead)
+    with pytest.raises(InputError, match="timed out"):
+        fetch("https://pictures.example/", seconds=6)
+    assert waits == [pytest.approx(share, rel=0.5) for share in (2, 3, 6)]
+
+
+def test_a_server_that_does_not_encrypt_gets_no_more_time_than_any(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = socket.create_connection(silent.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(0, 0, 0, "", ("1.1.1.1", port))])
+        monkeypatch.setattr(socket, "create_connection", lambda address, timeout: connection.settimeout(timeout) or connection)
+        with pytest.raises(InputError, match=r"takes too long|timed out"):
+            fetch("https://pictures.example/", seconds=0.3)
+
+
+def test_what_comes_with_a_redirect_is_not_read(dialled: list[tuple[str, int]]):
+    assert fetch("https://pictures.example/endlessly-to/https://pictures.example/b").startswith(b"/b ")
+
+
+def test_no_redirect_leads_to_another_port(dialled: list[tuple[str, int]]):
+    assert fetch("https://pictures.example/to/https://pictures.example:443/b").startswith(b"/b ")
+    dialled.clear()
+    with pytest.raises(InputError, match="expected port 443, found 8443"):
+        fetch("https://pictures.example/to/https://pictures.example:8443/b")
+    assert len(dialled) == 1
 
 
 def test_errors_of_the_server(dialled: list[tuple[str, int]]):

@@ -179,7 +179,7 @@ def test_names(tmp_path: Path, monkeypatch, clip: Path):
 
 def test_without_pyav(clip: Path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="needs PyAV") as caught:
+    with pytest.raises(InputError, match="needs PyAV") as caught:
         sample_frames(clip)
     assert caught.value.hint == 'pip install "paligemma[video]"'
 

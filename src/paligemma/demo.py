@@ -231,8 +231,8 @@ class Album:
             data=data,
         )
 
-    def finish(self, model: str) -> Path:
-        """Write the page. `model` says what answered, in a few lines."""
+    def finish(self, model: str, caveats: Sequence[str] = ()) -> Path:
+        """Write the page. `model` says what answered, in a few lines; `caveats` what to know about it."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
@@ -241,7 +241,7 @@ class Album:
         answers = [shown for page in self._pages for shown in page["answers"]]
         text = environment.get_template("demo.html").render(
             model=model.splitlines(),
-            honest=HONEST,
+            honest=caveats,
             pictures=self._pages,
             right=sum(shown.right for shown in answers),
             total=len(answers),

@@ -71,9 +71,18 @@ def _paths(argument: str) -> list[Path]:
     if os.path.isdir(path):
         return list(_below(path)) or [path]
     if not os.path.lexists(path) and glob.has_magic(argument):
-        found = [Path(name) for name in glob.glob(argument)]
-        return sorted((file for file in found if not os.path.isdir(file)), key=natural_order) or [path]
+        return sorted((file for file in _matching(path) if not os.path.isdir(file)), key=natural_order) or [path]
     return [path]
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """What a pattern matches. As in a shell, hidden files only where it names them; ** does not follow links, which may lead in circles."""
+    fixed = next(place for place, part in enumerate(pattern.parts) if glob.has_magic(part))
+    base, rest = Path(*pattern.parts[:fixed]), pattern.parts[fixed:]
+    hidden = any(part.startswith(".") for part in rest)
+    for found in base.glob(str(Path(*rest))):
+        if hidden or not any(part.startswith(".") for part in found.relative_to(base).parts):
+            yield found
 
 
 def _below(folder: Path) -> Iterator[Path]:

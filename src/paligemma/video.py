@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXTENSIONS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".3gp", ".ogv"})
 """What is taken for a video by its name."""
 DEFAULT_FRAMES = 16
+MAX_FRAMES = 256
 
 _CONTAINERS = "mov,matroska,webm,avi,mpeg,ogg"
 """FFmpeg's names of the formats that are opened. Playlists are not among them: they make the decoder open other files and addresses."""
@@ -50,14 +51,16 @@ class VideoLimits:
 def sample_frames(path: str | Path, count: int = DEFAULT_FRAMES, *, limits: VideoLimits | None = None) -> list[Image.Image]:
     """`count` upright RGB frames: those on screen in the middle of `count` equal parts of the video. Short videos repeat frames.
 
-    Raises `InputError` for what is missing, too large, too long, damaged, or not a video; `UsageError` where PyAV is not installed.
+    Raises `InputError` for what is missing, too large, too long, damaged, or not a video, and where PyAV is not installed.
     """
     limits = limits or VideoLimits()
     name = printable(str(path))
-    if count < 1:
-        raise UsageError(f"{count} frames of a video were asked for, at least one is needed")
+    if not 1 <= count <= MAX_FRAMES:
+        raise UsageError(f"{count:,} frames of a video were asked for; it can be 1 to {MAX_FRAMES}")
     if importlib.util.find_spec("av") is None:
-        raise UsageError(f"{name}: reading a video needs PyAV, which is not installed", hint='pip install "paligemma[video]"')
+        raise InputError(
+            f"{name}: reading a video needs PyAV, which is not installed", hint='pip install "paligemma[video]"', code="video_unsupported"
+        )
     if not os.path.isfile(path):
         raise InputError(f"{name}: {'not a file' if os.path.lexists(path) else 'no such file'}", code="not_found")
     size = os.path.getsize(path)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from paligemma.checkpoint import find_codec, load_codec, save_codec
 from paligemma.errors import CheckpointError
+from paligemma.model.mask_codec import MaskCodec
 from tests.parity.golden import codec_arrays
 from tests.tiny import random_codec
 
@@ -68,6 +69,14 @@ def test_refused(tmp_path, case):
     save_file(state, tmp_path / "mask_codec.safetensors")
     with pytest.raises(CheckpointError, match=word):
         load_codec(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [64, 127, 256])
+def test_a_codebook_has_a_row_for_each_mask_token(tmp_path, rows):
+    save_codec(MaskCodec(16, 24, rows), tmp_path)
+    with pytest.raises(CheckpointError, match=rf"_embedding has shape \({rows}, 24\), expected \(128, 24\)") as caught:
+        load_codec(tmp_path)
+    assert caught.value.code == "tensors_differ"
 
 
 def test_nothing_there(tmp_path):

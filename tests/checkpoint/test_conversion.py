@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paligemma.checkpoint import convert, inspect, load_model, save_codec, save_huggingface, save_npz
+from paligemma.checkpoint import convert, inspect, load, load_model, save_codec, save_huggingface, save_npz
 from paligemma.config import preset
 from paligemma.errors import CheckpointError, UsageError
 from tests.parity.big_vision import random_arrays
@@ -86,6 +88,62 @@ def test_to_another_number_type(tmp_path):
     assert same(weights(tmp_path / "again"), weights(tmp_path / "half")), "widening loses nothing"
     with pytest.raises(CheckpointError, match="int8"):
         convert(tmp_path / "hf", tmp_path / "bad", dtype="int8")
+
+
+def mixed_tensors() -> dict[str, torch.Tensor]:
+    """bfloat16 matrices and float32 norms, as some trainers write them; the norms would not survive being rounded."""
+    wide = hf_tensors()
+    return {name: tensor if "norm" in name else tensor.bfloat16() for name, tensor in wide.items()}
+
+
+@pytest.mark.filterwarnings("ignore:.*several number types")
+def test_each_tensor_keeps_its_number_type(tmp_path):
+    hf_folder(tmp_path / "hf", mixed_tensors())
+    done = convert(tmp_path / "hf", tmp_path / "x.npz")
+    assert done.dtype == "mixed"
+    kinds = {name: kind for name, (_, kind, _) in contents(tmp_path / "x.npz").items()}
+    assert kinds["params/llm/layers/pre_attention_norm/scale"] == kinds["params/llm/final_norm/scale"] == "<f4"
+    assert kinds["params/llm/layers/mlp/linear"] == kinds["params/llm/embedder/input_embedding"] == "|V2"
+    assert convert(tmp_path / "x.npz", tmp_path / "back").dtype == "mixed"
+    assert same(weights(tmp_path / "back"), mixed_tensors())
+    assert inspect(tmp_path / "back").dtype == json.loads((tmp_path / "back" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+@pytest.mark.filterwarnings("ignore:.*several number types")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_of_mixed_number_types_all_become_the_one_asked_for(tmp_path, dtype):
+    hf_folder(tmp_path / "hf", mixed_tensors())
+    for name in ("x.npz", "new"):
+        assert convert(tmp_path / "hf", tmp_path / name, dtype=dtype).dtype == dtype
+        assert inspect(tmp_path / name).warnings == ()
+    wanted = {name: tensor.to(getattr(torch, dtype)) for name, tensor in mixed_tensors().items()}
+    assert same(weights(tmp_path / "new"), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*several number types")
+@pytest.mark.parametrize("others", [torch.bfloat16, torch.float32])
+def test_layers_of_one_array_get_the_type_that_holds_all_of_them(tmp_path, others):
+    """float16 holds 1 + 2**-10, bfloat16 holds 2**100, neither holds both."""
+    tensors = hf_tensors(dtype=others)
+    one, other = (f"language_model.model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1))
+    tensors[one] = torch.full_like(tensors[one], 1 + 2**-10, dtype=torch.float16)
+    tensors[other] = torch.full_like(tensors[other], 2.0**100)
+    hf_folder(tmp_path / "hf", tensors)
+    convert(tmp_path / "hf", tmp_path / "x.npz")
+    assert contents(tmp_path / "x.npz")["params/llm/layers/mlp/linear"][1] == "<f4"
+    convert(tmp_path / "x.npz", tmp_path / "back")
+    found = weights(tmp_path / "back")
+    assert all(torch.equal(found[name], tensor.to(found[name].dtype)) for name, tensor in tensors.items())
+    assert {name for name, tensor in found.items() if tensor.dtype != tensors[name].dtype} <= {
+        name for name in tensors if "mlp.down_proj" in name
+    }
+
+
+def test_convert_warns_of_what_inspect_warns_of(tmp_path):
+    hf_folder(tmp_path / "hf", mixed_tensors())
+    (warning,) = inspect(tmp_path / "hf").warnings
+    with pytest.warns(UserWarning, match=re.escape(f"model.safetensors: {warning}")):
+        convert(tmp_path / "hf", tmp_path / "x.npz")
 
 
 def test_published_rows_come_and_go(tmp_path):
@@ -187,6 +245,22 @@ def test_an_untied_output_matrix_is_not_lost_silently(tmp_path):
     hf_folder(tmp_path / "hf", tensors)
     with pytest.raises(CheckpointError, match="differs from the embedding table"):
         convert(tmp_path / "hf", tmp_path / "x.npz")
+
+
+@pytest.mark.filterwarnings("ignore:.*several number types")
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_second_copy_of_the_table_may_be_of_another_number_type(tmp_path, monkeypatch, place):
+    """And then its pieces of so and so many bytes are not the table's."""
+    monkeypatch.setattr(load, "CHUNK_BYTES", 1 << 10)
+    tensors = hf_tensors(dtype=torch.bfloat16)
+    tensors["lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"].float()
+    hf_folder(tmp_path / "hf", tensors)
+    convert(tmp_path / "hf", tmp_path / "x.npz")
+    assert torch.equal(load_model(tmp_path / "x.npz").text.embed.weight, tensors["language_model.model.embed_tokens.weight"])
+    tensors["lm_head.weight"][place, place] += 1
+    hf_folder(tmp_path / "hf", tensors)
+    with pytest.raises(CheckpointError, match="differs from the embedding table"):
+        convert(tmp_path / "hf", tmp_path / "y.npz")
 
 
 def test_memory_is_that_of_single_tensors(tmp_path, monkeypatch):

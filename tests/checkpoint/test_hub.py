@@ -10,6 +10,7 @@ from huggingface_hub import constants, errors
 
 from paligemma.checkpoint import cached, is_hub_id, pull
 from paligemma.errors import CheckpointError, PaliGemmaError, ResourceError, UsageError
+from paligemma.predictor.loading import find
 
 ID = "google/paligemma2-3b-mix-224"
 
@@ -43,7 +44,7 @@ def hub_error(kind):
 
 def test_only_weights_json_and_tokenizers_are_fetched(monkeypatch, tmp_path, online):
     calls = answer(monkeypatch, tmp_path)
-    assert pull(ID, revision="bfloat16") == tmp_path
+    assert pull(f"{ID}@bfloat16") == tmp_path
     ((args, options),) = calls
     assert args == (ID,)
     assert options["revision"] == "bfloat16"
@@ -68,7 +69,7 @@ def test_failures_are_one_sentence(monkeypatch, online, case):
     make, code, word = FAILURES[case]
     answer(monkeypatch, make())
     with pytest.raises(PaliGemmaError) as caught:
-        pull(ID, revision="bfloat16")
+        pull(f"{ID}@bfloat16")
     error = caught.value
     assert isinstance(error, ResourceError if code == "disk_full" else CheckpointError)
     assert (error.code, ID in error.message, "\n" in error.message) == (code, True, False)
@@ -111,17 +112,44 @@ def test_the_real_cache_layout(monkeypatch, tmp_path):
     snapshot = repo / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
+    (repo / "refs" / "bfloat16").write_text(commit)
     (snapshot / "model.safetensors").touch()
+    assert cached(ID) is None
+    assert cached(f"{ID}@bfloat16") == cached(f"{ID}@{commit}") == find(f"{ID}@bfloat16") == snapshot
+    (repo / "refs" / "main").write_text(commit)
     assert cached(ID) == snapshot
 
 
-@pytest.mark.parametrize("name", ["google/paligemma-3b-pt-224", "a/b", "someone_1/my.model-2"])
+def test_a_branch_that_is_not_there_says_how_to_fetch_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError) as caught:
+        find(f"{ID}@bfloat16")
+    assert caught.value.hint == f"fetch it: paligemma pull {ID}@bfloat16"
+
+
+@pytest.mark.parametrize(
+    "name", ["google/paligemma-3b-pt-224", "a/b", "someone_1/my.model-2", "google/paligemma-3b-pt-224@bfloat16", "a/b@refs/pr/1"]
+)
 def test_ids(name):
     assert is_hub_id(name)
 
 
-NO_IDS = ["paligemma", "a/b/c", "../x", "a/../b", "/a/b", "a/", "a b/c", "a/b\n", "~/x", "a/.hidden", "a" * 97 + "/b"]
+NO_IDS = [
+    "paligemma",
+    "a/b/c",
+    "../x",
+    "a/../b",
+    "/a/b",
+    "a/",
+    "a b/c",
+    "a/b\n",
+    "~/x",
+    "a/.hidden",
+    "a" * 97 + "/b",
+    "a/b@",
+    "a/b@../x",
+    "a/b@c@d",
+]
 
 
 @pytest.mark.parametrize("name", NO_IDS)

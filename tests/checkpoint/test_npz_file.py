@@ -199,6 +199,65 @@ def test_l9_a_million_members(tmp_path):
         tracemalloc.stop()
 
 
+ENTRY = b"PK\1\2" + bytes(24) + struct.pack("<H", 1) + bytes(16) + b"a"
+MANY = 66_000
+
+
+def end_record(count: int, length: int) -> bytes:
+    return b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, count, count, length, 0, 0)
+
+
+def zip64_record(count: int, length: int) -> bytes:
+    return b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, length, 0)
+
+
+def locator(offset: int) -> bytes:
+    return b"PK\6\7" + struct.pack("<IQI", 0, offset, 1)
+
+
+def test_a_zip64_directory_counts_even_where_the_short_counts_are_not_full(tmp_path):
+    """The zip library follows the locator always."""
+    directory = ENTRY * MANY
+    path = tmp_path / "x.npz"
+    path.write_bytes(directory + zip64_record(MANY, len(directory)) + locator(len(directory)) + end_record(1, len(ENTRY)))
+    assert len(zipfile.ZipFile(path).infolist()) == MANY
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="66,000 members in a directory of"):
+            NpzFile(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_locator_that_leads_elsewhere_is_refused(tmp_path):
+    """The zip library does not look where it leads, it takes what stands before it."""
+    modest, directory = zip64_record(1, len(ENTRY)), ENTRY * MANY
+    before = modest + directory + zip64_record(MANY, len(directory))
+    path = tmp_path / "x.npz"
+    path.write_bytes(before + locator(0) + end_record(1, len(ENTRY)))
+    with pytest.raises(CheckpointError, match="zip64 directory is not where it should be"):
+        NpzFile(path)
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_the_directory_lists_as_many_members_as_it_claims(tmp_path, zip64):
+    directory = ENTRY * 3
+    large = zip64_record(1, len(directory)) + locator(len(directory)) if zip64 else b""
+    path = tmp_path / "x.npz"
+    path.write_bytes(directory + large + end_record(1, len(directory)))
+    with pytest.raises(CheckpointError, match="claims 1 members and lists 3"):
+        NpzFile(path)
+
+
+def test_large_archives_of_the_zip_library_are_read(tmp_path, monkeypatch):
+    """With the limit lowered it writes a zip64 directory for two members, as it would for weights of more than four gigabytes."""
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    np.savez(tmp_path / "x.npz", a=ARRAYS["params/a"], d=ARRAYS["params/d"])
+    assert b"PK\6\7" in (tmp_path / "x.npz").read_bytes()
+    assert NpzFile(tmp_path / "x.npz").read("d") == 3.5
+
+
 def test_a_damaged_packed_member_is_refused_when_read(tmp_path):
     path = tmp_path / "x.npz"
     np.savez_compressed(path, a=RNG.standard_normal(4000).astype(np.float32))

@@ -75,7 +75,7 @@ def test_l6_a_flipped_bit_is_found_by_its_checksum(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(torch.ones(100).numpy().tobytes())
     sums = manifest(tmp_path, **{"model.safetensors": hashlib.sha256(weights.read_bytes()).hexdigest()})
-    assert verify_sha256(tmp_path, sums) == 1
+    assert verify_sha256(tmp_path, sums) == [weights]
     content = bytearray(weights.read_bytes())
     content[42] ^= 0x40
     weights.write_bytes(content)
@@ -92,9 +92,16 @@ def test_all_files_of_a_manifest_are_named(tmp_path):
     assert "b is missing" in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["", "nonsense\n", "0" * 64 + "  ../x\n", "0" * 64 + "  /etc/passwd\n", "0" * 63 + "  x\n"])
+@pytest.mark.parametrize("text", ["", "nonsense\n", "0" * 64 + "  ../x\n", "0" * 64 + "  /etc/passwd\n", "0" * 63 + "  x\n", "\udcff"])
 def test_manifests_that_are_none(tmp_path, text):
-    (tmp_path / "sums").write_text(text)
+    (tmp_path / "sums").write_text(text, errors="surrogateescape")
     with pytest.raises(CheckpointError) as caught:
         verify_sha256(tmp_path, tmp_path / "sums")
     assert caught.value.code == "bad_manifest"
+
+
+def test_manifests_that_cannot_be_read(tmp_path):
+    for path in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(CheckpointError, match="cannot be read") as caught:
+            verify_sha256(tmp_path, path)
+        assert caught.value.code == "bad_manifest"

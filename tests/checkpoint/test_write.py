@@ -37,6 +37,17 @@ def test_saved_models_load_equal(tmp_path, name, dtype):
     assert equal(save_npz(model, tmp_path / "x.npz"), model)
 
 
+def test_each_tensor_keeps_its_number_type(tmp_path):
+    model = random_model(TINY_1).bfloat16()
+    model.text.norm.float()
+    save_huggingface(model, tmp_path / "hf")
+    assert {name for name, tensor in load_file(tmp_path / "hf" / "model.safetensors").items() if tensor.dtype == torch.float32} == {
+        "language_model.model.norm.weight"
+    }
+    with np.load(save_npz(model, tmp_path / "x.npz", prefix="")) as arrays:
+        assert {name for name in arrays.files if arrays[name].dtype == np.float32} == {"llm/final_norm/scale"}
+
+
 def test_the_safetensors_library_reads_it(tmp_path):
     save_huggingface(random_model(TINY_1), tmp_path)
     found = load_file(tmp_path / "model.safetensors")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from paligemma.errors import InputError
+from paligemma.results import Answer, Box, Detections
 
 
 def test_one_picture(call, model, picture):
@@ -137,6 +138,7 @@ def test_one_picture_that_does_not_suit_the_question_fails_alone(call, model, pi
         (["question", "two"], ("two",)),
         (["describe-box", "1, 2,3 4.5"], ((1.0, 2.0, 3.0, 4.5),)),
         (["run", "  answer en what? "], ("  answer en what? ",)),
+        (["refer", "the man in red"], ("the man in red",)),
         (["ocr"], ()),
     ],
 )
@@ -145,6 +147,13 @@ def test_what_each_command_asks(command, arguments, call, model, picture):
     assert call(name, picture("a.png"), *text).code == 0
     task, _, asked, _ = model.asked[0]
     assert (task, asked) == (name.replace("-", "_"), arguments)
+
+
+def test_a_task_by_name_gets_the_text(call, model, picture, monkeypatch):
+    monkeypatch.setattr(
+        model, "task", lambda name, inputs, text, **how: [Answer(f"{name}: {text}, {image.width}") for image in inputs], raising=False
+    )
+    assert call("run", picture("a.png", 8, 6), "two", "--task", "question").out == "question: two, 8\n"
 
 
 def test_out_is_a_file_for_one(call, model, picture, tmp_path):
@@ -158,8 +167,35 @@ def test_out_is_a_folder_for_several_and_no_name_is_used_twice(call, model, pict
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a-2.png", "a.png", "b_c.png"]
 
 
-@pytest.mark.parametrize(("pictures", "out", "says"), [(2, "boxes.png", "names one picture"), (1, "boxes.pdf", "ends in .pdf")])
+def test_pictures_are_drawn_also_where_results_do_not_hold_them(call, model, picture, tmp_path, monkeypatch):
+    """A predictor's results let go of the pictures of a long list."""
+    monkeypatch.setattr(model, "answer", lambda task, image: Detections((Box("cat", 1, 2, 3, 4),), image.width, image.height))
+    assert call("detect", picture("a.png", 9, 6), picture("b.png"), "cat", "--out", tmp_path / "drawn", "--batch", 2).code == 0
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+
+
+def test_a_video_that_cannot_be_read_here_spoils_no_picture(call, model, picture, monkeypatch):
+    album = picture("album/a.png").parent
+    (album / "b.mp4").write_bytes(b"video")
+    picture("album/c.png")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = call("caption", album)
+    assert done.code == 6
+    assert [line.rpartition("/")[2] for line in done.lines] == ["a.png: 8 x 6", "c.png: 8 x 6"]
+    assert "PyAV" in done.err
+
+
+@pytest.mark.parametrize(
+    ("pictures", "out", "says"),
+    [
+        (2, "boxes.png", "names one picture"),
+        (1, "boxes.pdf", "ends in .pdf"),
+        (2, "0.png/drawn", "is a file"),
+        (1, "README", "is a file"),
+    ],
+)
 def test_an_out_that_cannot_be_meant(pictures, out, says, call, model, picture, tmp_path):
+    (tmp_path / "README").write_text("read me")
     done = call("detect", *[picture(f"{number}.png") for number in range(pictures)], "cat", "--out", tmp_path / out)
     assert done.code == 2
     assert says in done.err

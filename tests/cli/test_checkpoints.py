@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from paligemma.checkpoint import inspect, save_huggingface
-from paligemma.config import PRESETS
+from paligemma.config import PRESETS, preset
 
 from ..tiny import TINY_1, random_model
 
@@ -52,6 +56,45 @@ def test_info_says_what_it_is(tiny, call):
     assert record["problems"] == []
 
 
+def sums(folder: Path, *names: str) -> Path:
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    path = folder.parent / "SHA256SUMS"
+    path.write_text("".join(lines))
+    return path
+
+
+def test_info_compares_checksums(tiny, call, tmp_path):
+    copy = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    manifest = sums(copy, "model.safetensors", "config.json")
+    for named in (copy, copy / "model.safetensors"):
+        done = call("info", named, "--verify-sha256", manifest)
+        assert done.code == 0
+        assert f"{copy / 'config.json'}: SHA-256 as listed" in done.out
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(content)
+    assert call("info", copy).code == 0, "the bit left a number a number"
+    done = call("info", copy, "--verify-sha256", manifest)
+    assert done.code == 4
+    assert done.err.startswith("error[sha256_differs]")
+    assert "model.safetensors: SHA-256" in done.err
+
+
+def test_info_names_the_damaged_file_although_it_cannot_be_opened(tiny, call, tmp_path):
+    copy = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    manifest = sums(copy, "model.safetensors")
+    (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes()[:-100])
+    assert call("info", copy, "--verify-sha256", manifest).err.startswith("error[sha256_differs]")
+
+
+def test_info_says_which_weights_a_manifest_leaves_out(tiny, call, tmp_path):
+    copy = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    (record,) = call("info", copy, "--json", "--verify-sha256", sums(copy, "config.json")).records
+    assert record["compared"] == [f"{copy / 'config.json'}: SHA-256 as listed"]
+    (warning,) = record["warnings"]
+    assert warning.startswith("model.safetensors was not compared")
+
+
 def test_info_of_something_that_would_not_load_is_code_4(tiny, tmp_path, call):
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -80,6 +123,34 @@ def test_convert_there_and_back(tiny, call, tmp_path):
     assert inspect(tmp_path / "again").dtype == "bfloat16"
 
 
+def test_convert_says_what_it_left_out_and_what_looks_odd(call, tmp_path):
+    text = dataclasses.replace(preset("paligemma-3b-224").text, width=4, depth=1, mlp_dim=4, heads=1, head_dim=2)
+    model = random_model(dataclasses.replace(TINY_1, text=text)).bfloat16()
+    model.text.norm.float()
+    model.projector.bias.data.zero_()
+    save_huggingface(model, tmp_path / "hf")
+    done = call("convert", tmp_path / "hf", tmp_path / "x.npz")
+    assert done.code == 0
+    assert done.lines == [
+        f"{tmp_path / 'x.npz'}: big_vision, mixed",
+        "not taken along: 64 rows of the embedding table that stand for no token",
+        "only zeros: projector.bias",
+    ]
+    assert done.err.startswith("warning: model.safetensors: the tensors are of several number types (bfloat16, float32)")
+    done = call("convert", tmp_path / "x.npz", tmp_path / "wide", "--dtype", "float32")
+    assert done.lines == [f"{tmp_path / 'wide'}: huggingface, float32", "only zeros: projector.bias"]
+
+
+def test_convert_counts_the_zeros_it_does_not_name(call, tmp_path):
+    model = random_model(TINY_1)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    line = call("convert", save_huggingface(model, tmp_path / "hf"), tmp_path / "x.npz").lines[-1]
+    names = line.removeprefix("only zeros: ").split(" and ")[0].split(", ")
+    assert len(names) == 8
+    assert line.endswith(f" and {len(model.state_dict()) - 8} more")
+
+
 def test_convert_does_not_overwrite_unless_told(tiny, call, tmp_path):
     target = tmp_path / "tiny.npz"
     assert call("convert", tiny, target).code == 0
@@ -96,3 +167,43 @@ def test_pull_says_where_it_is_and_how_to_use_it(call, monkeypatch):
 
 def test_pull_of_what_is_no_id_is_code_2(call):
     assert call("pull", "../x").code == 2
+    assert call("pull", "a/b@c", "--revision", "d").code == 2
+
+
+BRANCH = "google/paligemma-3b-pt-224@bfloat16"
+
+
+@pytest.mark.parametrize("words", [["google/paligemma-3b-pt-224", "--revision", "bfloat16"], [BRANCH]])
+def test_what_was_pulled_from_a_branch_is_listed_and_found_as_it_says(words, tiny, call, monkeypatch, tmp_path):
+    repo = tmp_path / "cache" / "models--google--paligemma-3b-pt-224"
+
+    def snapshot_download(name, *, revision, local_files_only=False, **_):
+        assert name == "google/paligemma-3b-pt-224"
+        if local_files_only and revision != "bfloat16":
+            raise LocalEntryNotFoundError(name)
+        return str(repo / "snapshots" / ("0" * 40))
+
+    shutil.copytree(tiny, repo / "snapshots" / ("0" * 40))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "bfloat16").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    done = call("pull", *words)
+    assert done.lines[0] == f"{BRANCH} is in {repo / 'snapshots' / ('0' * 40)}"
+    assert done.lines[1].endswith(f"--model {BRANCH}")
+    (record,) = call("models", "--json").records
+    assert BRANCH in [local["name"] for local in record["local"]]
+    assert "google/paligemma-3b-pt-224" not in [local["name"] for local in record["local"]]
+    assert call("info", BRANCH).code == 0
+
+
+def test_names_cannot_steer_a_terminal(tiny, call, monkeypatch, tmp_path):
+    odd = Path(shutil.copytree(tiny, tmp_path / "odd\x1b[31m"))
+    (odd / "tokenizer.model").touch()
+    monkeypatch.setattr("paligemma.checkpoint.hub.pull", lambda name: odd)
+    monkeypatch.setattr("paligemma.cli.checkpoints.local_models", lambda: [("odd", odd)])
+    commands = [["models"], ["info", odd], ["pull", "a/b"], ["convert", odd, tmp_path / "new\x1b[31m" / "x.npz"]]
+    for command in commands:
+        done = call(*command)
+        assert done.code == 0
+        assert r"\x1b[31m" in done.out
+        assert "\x1b" not in done.out

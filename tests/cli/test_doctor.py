@@ -12,10 +12,10 @@ GOOD, BAD = Check("mask", True, "as drawn"), Check("cache", False, "3.2 apart", 
 @pytest.mark.parametrize(("checks", "code", "last"), [([GOOD, GOOD], 0, "all is well"), ([GOOD, BAD], 1, "1 of the checks failed")])
 def test_the_list_and_the_code(checks, code, last, call, model, monkeypatch):
     monkeypatch.setattr("paligemma.doctor.examine", lambda _: iter(checks))
-    model.description = "a model"
+    model.description = "a model\nfrom odd\x1b[31m"
     done = call("doctor")
     assert done.code == code
-    assert done.lines[0] == "a model"
+    assert done.lines[:3] == ["a model", r"from odd\x1b[31m", ""]
     assert "ok    mask              as drawn" in done.lines
     assert done.lines[-1] == last
     assert "\x1b" not in done.out

@@ -79,6 +79,7 @@ def test_a_wrong_call_is_one_line_a_hint_and_code_2(arguments, message, call, mo
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), 5, "error[out_of_memory]: out of memory"),
         (OSError(errno.ENOSPC, "No space left on device", "x.png"), 5, "error[disk_full]: x.png: No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 5, "error[not_allowed]: /x: Permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b.png"), 2, "error[usage]: a/b.png: not a directory"),
         (ZeroDivisionError("by\nzero"), 1, "error[bug]: ZeroDivisionError: by"),
         (KeyboardInterrupt(), 130, ""),
         (Stopped(), 143, ""),
@@ -92,6 +93,11 @@ def test_every_kind_of_error_has_its_code(error, code, line, call, model, pictur
     assert done.err.splitlines()[:1] == ([line] if line and not line.endswith("memory") else done.err.splitlines()[:1])
     assert done.err.startswith(line)
     assert "Traceback" not in done.err
+
+
+def test_a_list_of_problems_stays_a_list(call, model, picture):
+    model.raises = CheckpointError("two problems:\n  a is missing\n  b\x1b[0m is not")
+    assert call("caption", picture("a.png")).err.splitlines()[1:] == ["  a is missing", r"  b\x1b[0m is not"]
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(call, model, picture):

@@ -73,6 +73,14 @@ def test_probabilities_belong_to_the_tokens(case):
         assert prob == pytest.approx(float(reference.next_logprobs(case.model, soft, prompt, list(found.ids[:i]))[id].exp()), abs=1e-4)
 
 
+def test_an_answer_that_ended_is_whole_also_where_the_search_was_cut_short(case):
+    """At the last step live beams are left, as good as the ended answer or better."""
+    (found,) = generate(
+        case.model, case.soft[:1], [[2, 7]], Options(max_tokens=2, beams=2), eos_id=1, loc=range(0), constraints=[Vocabulary([1, 20, 50])]
+    )
+    assert (found.stop, 1 in found.ids) == ("eos", False)
+
+
 def test_without_an_end_token_the_best_beginning_is_returned(case):
     (found,) = generate(
         case.model, case.soft[:1], [[2, 7]], Options(max_tokens=3, beams=2), eos_id=1, loc=range(0), constraints=[Vocabulary([20, 50])]

@@ -5,7 +5,7 @@ import torch
 
 from paligemma.engine.generate import Options, Token, generate, prefill, stream
 from paligemma.engine.options import Only
-from paligemma.errors import UsageError
+from paligemma.errors import CheckpointError, UsageError
 from tests.engine import reference
 from tests.engine.reference import LOC
 
@@ -213,6 +213,9 @@ def test_the_end_token_weighs_on_the_first_location(case):
     ("options", "word"),
     [
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**16}, "max_tokens"),
+        ({"beams": 10**6}, "beams"),
+        ({"temperature": 1e-40}, "temperature"),
         ({"beams": 0}, "beams"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
@@ -227,6 +230,13 @@ def test_the_end_token_weighs_on_the_first_location(case):
 def test_options_that_make_no_sense_are_refused(options, word):
     with pytest.raises(UsageError, match=word):
         Options(**options)
+
+
+@pytest.mark.parametrize("options", [Options(), Options(beams=2), Options(temperature=1.0, seed=1)], ids=["greedy", "beams", "sampled"])
+@pytest.mark.parametrize("constraint", [None, Script([LOC])], ids=["free", "constrained"])
+def test_a_model_that_computes_nan_gives_no_answer(case, options, constraint):
+    with pytest.raises(CheckpointError, match="NaN in float32"):
+        generate(case.model, case.soft * float("nan"), case.prompts, options, constraints=[constraint] * len(case.prompts), **case.ids)
 
 
 @pytest.mark.parametrize("options", [Options(beams=2), Options(best_of=2, temperature=1.0)])

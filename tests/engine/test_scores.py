@@ -71,7 +71,26 @@ def test_calibration_file(tmp_path):
         '{"box": {"a": -1, "b": 0}}',
         '{"box": {"a": 1, "b": NaN}}',
         '{"box": {"a": "x", "b": 0}}',
+        f'{{"box": {{"a": 1, "b": {"9" * 400}}}}}',
+        f'{{"box": {{"a": 1, "b": {"9" * 5000}}}}}',
+        "[" * 60_000,
+        '{"box": ' * 8_000,
+        json.dumps({"box": {"a": 1, "b": 0}}) + " " * (64 << 10),
+        "\udcff",
     ):
-        path.write_text(text)
+        path.write_text(text, errors="surrogateescape")
         with pytest.raises(CheckpointError, match=r"calibration\.json"):
             Calibration.load(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"), [("boxes", "did you mean 'box'?"), ("Mask", "did you mean 'mask'?"), ("x\x1b", "known kinds: text")]
+)
+def test_a_kind_that_no_score_is_of_is_refused(tmp_path, kind, hint):
+    """It would be read and never used."""
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"box": {"a": 1, "b": 0}, kind: {"a": 1, "b": 0}}))
+    with pytest.raises(CheckpointError) as caught:
+        Calibration.load(path)
+    assert ascii(kind) in caught.value.message
+    assert hint in (caught.value.hint or "")

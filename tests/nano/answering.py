@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -52,6 +54,11 @@ def referred(scene: Scene, phrase: str) -> int:
     return same[-1] if side == "right" else same[0]
 
 
+def name_of(picture: Any) -> str:
+    """What a picture is recognised by, be it a PIL image or an array."""
+    return hashlib.sha1(np.asarray(picture).tobytes()).hexdigest()
+
+
 class Whole:
     """A mask codec that loses nothing but what a 64 x 64 mask cannot hold: its codes are the mask."""
 
@@ -63,14 +70,19 @@ class Whole:
 
 
 class StandIn:
-    """A verb asked about a picture, or about several with one argument for all or one each, is the method `_verb(pixels, argument)`."""
+    """A verb is asked about a picture, or about several with one argument for all or one each: both is `_verb(name, argument)`."""
 
     codec = Whole()
     calibration: Any = None
 
+    def with_calibration(self, calibration: Any) -> StandIn:
+        other = copy.copy(self)
+        other.calibration = calibration
+        return other
+
     def __init__(self) -> None:
-        self.asked: list[tuple[str, bytes, Any]] = []
-        """Verb, pixels and argument of every question so far."""
+        self.asked: list[tuple[str, str, Any]] = []
+        """Verb, picture and argument of every question so far."""
 
     def encode(self, image: Image) -> Image:
         return image
@@ -96,11 +108,10 @@ class StandIn:
     def ocr(self, image):
         return self._each(self._ocr, image, None)
 
-    def _each(self, verb: Callable[[bytes, Any], Any], image: Any, argument: Any) -> Any:
+    def _each(self, verb: Callable[[str, Any], Any], image: Any, argument: Any) -> Any:
         if not isinstance(image, list):
-            pixels = np.asarray(image).tobytes()
-            self.asked.append((verb.__name__.removeprefix("_"), pixels, argument))
-            return verb(pixels, argument)
+            self.asked.append((verb.__name__.removeprefix("_"), name_of(image), argument))
+            return verb(name_of(image), argument)
         arguments = argument if isinstance(argument, list) else [argument] * len(image)
         return [self._each(verb, one, this) for one, this in zip(image, arguments, strict=True)]
 
@@ -110,34 +121,34 @@ class Knowing(StandIn):
 
     def __init__(self, scenes: Iterable[Scene], sure: float = 0.9):
         super().__init__()
-        self.scenes = {scene.pixels.tobytes(): scene for scene in scenes}
+        self.scenes = {name_of(scene.pixels): scene for scene in scenes}
         self.sure = sure
 
-    def _caption(self, pixels: bytes, lang: str) -> Caption:
-        return Caption(Teacher().caption(self.scenes[pixels], lang).suffix)
+    def _caption(self, picture: str, lang: str) -> Caption:
+        return Caption(Teacher().caption(self.scenes[picture], lang).suffix)
 
-    def _ask(self, pixels: bytes, question: str) -> Answer:
-        return Answer(reply(self.scenes[pixels], question))
+    def _ask(self, picture: str, question: str) -> Answer:
+        return Answer(reply(self.scenes[picture], question))
 
-    def _run(self, pixels: bytes, prompt: str) -> Text:
-        return Text(reply(self.scenes[pixels], prompt.removeprefix("answer en ")))
+    def _run(self, picture: str, prompt: str) -> Text:
+        return Text(reply(self.scenes[picture], prompt.removeprefix("answer en ")))
 
-    def _detect(self, pixels: bytes, classes: Sequence[str]) -> Detections:
-        boxes = (Box(label(spot), *corners(spot), self.sure) for spot in self.scenes[pixels].objects)
+    def _detect(self, picture: str, classes: Sequence[str]) -> Detections:
+        boxes = (Box(label(spot), *corners(spot), self.sure) for spot in self.scenes[picture].objects)
         return Detections(tuple(box for box in boxes if box.label in classes), SIZE, SIZE)
 
-    def _segment(self, pixels: bytes, classes: Sequence[str]) -> Masks:
-        scene = self.scenes[pixels]
+    def _segment(self, picture: str, classes: Sequence[str]) -> Masks:
+        scene = self.scenes[picture]
         found = [(phrase, referred(scene, phrase)) for phrase in classes]
         masks = (Mask(phrase, Box(phrase, *corners(scene.objects[index])), scene.mask(index), self.sure) for phrase, index in found)
         return Masks(tuple(masks), SIZE, SIZE)
 
-    def _describe_box(self, pixels: bytes, box: Sequence[float]) -> Caption:
-        names = [label(spot) for spot in self.scenes[pixels].objects if corners(spot) == list(box)]
+    def _describe_box(self, picture: str, box: Sequence[float]) -> Caption:
+        names = [label(spot) for spot in self.scenes[picture].objects if corners(spot) == list(box)]
         return Caption(enumerate_names(names, "en"))
 
-    def _ocr(self, pixels: bytes, _: None) -> Reading:
-        return Reading("\n".join(line.text for line in self.scenes[pixels].lines))
+    def _ocr(self, picture: str, _: None) -> Reading:
+        return Reading("\n".join(line.text for line in self.scenes[picture].lines))
 
 
 class Blind(StandIn):
@@ -148,13 +159,13 @@ class Blind(StandIn):
         self.words = words
         self.masks = () if mask is None else (Mask("", Box("", 0, 0, SIZE, SIZE), mask, 0.5),)
 
-    def _caption(self, pixels: bytes, _: Any) -> Caption:
+    def _caption(self, picture: str, _: Any) -> Caption:
         return Caption(self.words)
 
     _ask = _run = _ocr = _describe_box = _caption
 
-    def _detect(self, pixels: bytes, _: Any) -> Detections:
+    def _detect(self, picture: str, _: Any) -> Detections:
         return Detections(tuple(mask.box for mask in self.masks), SIZE, SIZE)
 
-    def _segment(self, pixels: bytes, _: Any) -> Masks:
+    def _segment(self, picture: str, _: Any) -> Masks:
         return Masks(self.masks, SIZE, SIZE)

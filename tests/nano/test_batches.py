@@ -36,7 +36,8 @@ def same(a: Batch, b: Batch) -> bool:
 @pytest.fixture(scope="module")
 def making(tokenizer_path, codes) -> Making:
     return Making(
-        tokenizer_path=str(tokenizer_path), codes=codes[:, :1], size=4, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3, grid=8
+        tokenizer_path=str(tokenizer_path), codes=codes[:, :1], size=4, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3,
+        grid=8,
     )  # fmt: skip
 
 
@@ -136,7 +137,9 @@ from paligemma.nano.batches import Making, stream
 
 if __name__ == "__main__":
     codes = np.zeros((49, 1, 16), int)
-    making = Making(tokenizer_path=sys.argv[1], codes=codes, size=64, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3, grid=8)
+    making = Making(
+        tokenizer_path=sys.argv[1], codes=codes, size=64, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3, grid=8
+    )
     batches = stream(making, 0)
     next(batches)
     print(multiprocessing.active_children()[0].pid, flush=True)

@@ -204,7 +204,7 @@ def test_relations_hold_in_the_picture(teacher, pictured):
 COLOURS = {
     "red": lambda r, g, b: r > 1.5 * max(g, b),
     "green": lambda r, g, b: g > 1.08 * max(r, b),
-    "blue": lambda r, g, b: b > 1.15 * max(r, g),
+    "blue": lambda r, g, b: b > 1.05 * max(r, g),
     "yellow": lambda r, g, b: min(r, g) > 1.5 * b and abs(r - g) < 0.35 * r,
     "orange": lambda r, g, b: r > 1.2 * g > 1.2 * b,
     "purple": lambda r, g, b: min(r, b) > 1.1 * g,

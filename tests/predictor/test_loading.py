@@ -1,5 +1,6 @@
 """From what the user names to a predictor: files found, devices and number types chosen, what is refused and why."""
 
+import dataclasses
 import json
 
 import pytest
@@ -75,8 +76,15 @@ def test_paligemma_2_is_kept_out_of_float16(archive, folder, tmp_path):
 
 def test_the_tokenizer_must_fit_the_model(tmp_path):
     small = checkpoint.save_huggingface(tiny.random_model(tiny.TINY_1), tmp_path / "small")
-    with pytest.raises(CheckpointError, match=r"1552 tokens.*211"):
+    with pytest.raises(CheckpointError, match=r"1,552 tokens.*211"):
         load(small, tokenizer=tiny.tiny_tokenizer())
+
+
+def test_nor_may_it_be_too_small(folder, tmp_path):
+    config = dataclasses.replace(tiny.TINY_1, text=dataclasses.replace(tiny.TINY_1.text, vocab_size=1600))
+    large = checkpoint.save_huggingface(tiny.random_model(config), tmp_path / "large")
+    with pytest.raises(CheckpointError, match=r"1,552 tokens.*1,600"):
+        load(large, tokenizer=tiny.tiny_tokenizer())
 
 
 @pytest.mark.parametrize("device", ["gpu", "cpu!"])

@@ -32,6 +32,8 @@ VERBS = {
     "detect free": (lambda m, i, **how: m.detect(i, ["cat"], free_labels=True, max_objects=2, **how), Detections, "detect cat"),
     "detect raw": (lambda m, i, **how: m.detect(i, ["cat"], constrained=False, **how), Detections, "detect cat"),
     "segment": (lambda m, i, **how: m.segment(i, ["cat"], max_objects=1, **how | {"max_tokens": 40}), Masks, "segment cat"),
+    "task": (lambda m, i, **how: m.task("question", i, "two", **how), Question, "question en two"),
+    "task refer": (lambda m, i, **how: m.task("refer", i, "the cat", **how | {"max_tokens": 40}), Masks, "the cat"),
     "refer": (lambda m, i, **how: m.refer(i, "the cat", **how | {"max_tokens": 40}), Masks, "the cat"),
 }
 
@@ -217,6 +219,8 @@ def test_locations_typed_by_a_user_are_locations(model, pictures):
         (lambda m, i: m.caption(i, length="huge"), "huge"),
         (lambda m, i: m.ask(i, "  "), "empty"),
         (lambda m, i: m.detect(i, []), "what to look for"),
+        (lambda m, i: m.task("answr", i, "what?"), "answr"),
+        (lambda m, i: m.task("describe_box", i, "1,2,3,4"), "what a box holds"),
         (lambda m, i: m.detect(i, "cat", min_score=2), "min_score"),
         (lambda m, i: m.detect(i, "cat", max_objects=0), "max_objects"),
         (lambda m, i: m.detect(i, "cat", max_object=1), "max_object"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import NUM_SEG
 from ..errors import CheckpointError
 from .locate import CODEC_FILES
 from .npz_file import NpzFile
@@ -29,7 +30,7 @@ def find_codec(folder: str | Path) -> Path | None:
 def load_codec(path: str | Path) -> MaskCodec:
     """From a `.safetensors` or `.npz` file, or a folder that holds one; float32, in evaluation mode. Its width is read off the shapes.
 
-    Raises `CheckpointError` for anything missing, unknown, misshapen or not finite.
+    Raises `CheckpointError` for anything missing, unknown, misshapen (a codebook has a row for each mask token) or not finite.
     """
     import torch
 
@@ -54,7 +55,7 @@ def load_codec(path: str | Path) -> MaskCodec:
             code="tensors_differ",
         )
     with torch.device("meta"):
-        codec = MaskCodec(first[0], codebook[1], codebook[0])
+        codec = MaskCodec(first[0], codebook[1], NUM_SEG)
     expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
     problems = [f"{name} has shape {found[name]}, expected {shape}" for name, shape in expected.items() if found.get(name, shape) != shape]
     problems += [f"{name} is missing" for name in expected if name not in found]

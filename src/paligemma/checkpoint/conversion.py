@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from .locate import FORMATS, Format, npz_files
 from .opening import Opened, open_checkpoint, surplus_rows
 from .outgoing import CheckedSource
 from .safetensors_files import weight_files
-from .source import dtype_name
 from .values import ValueCheck
 from .write import SHARD_BYTES, Progress, save_huggingface, save_npz
 
@@ -25,7 +25,10 @@ CARD = ("README.md", "tokenizer_config.json", "special_tokens_map.json", "added_
 
 @dataclass(frozen=True)
 class Converted:
-    """`copied`: files taken along. `dropped_rows`: rows of the embedding table that stand for no token. `zeros`: tensors of zeros only."""
+    """`dtype`: of the tensors written, or `mixed`. `copied`: files taken along. `zeros`: our names of the tensors of zeros only.
+
+    `dropped_rows`: rows of the source's embedding table that stand for no token and were not taken along.
+    """
 
     path: Path
     format: Format
@@ -48,8 +51,10 @@ def convert(
 ) -> Converted:
     """Write `source` to `target` as a Hugging Face folder or a big_vision `.npz`; by default the one that `target`'s name suggests.
 
-    `dtype`: float32, float16 or bfloat16; the source's own by default, and then no bit changes. Tokenizer, mask codec and calibration
-    beside the source are copied along. Raises `CheckpointError` for a source that `load_model` would refuse, `UsageError` for a target
+    `dtype`: float32, float16 or bfloat16 for all tensors. By default each keeps its own, and no value changes; only where the layers of
+    one big_vision array differ, it gets the type that holds all of them. Rows that stand for no token are left out (a folder gets those of
+    `padded_table`), and so is a second copy of the embedding table. Tokenizer, mask codec and calibration beside the source are copied
+    along. Warns of what `inspect` warns of. Raises `CheckpointError` for a source that `load_model` would refuse, `UsageError` for a target
     that exists (`overwrite=True` replaces it) or whose name does not fit the format, `ResourceError` for a full disk.
     """
     target = Path(target).expanduser()
@@ -61,12 +66,13 @@ def convert(
     opened.refuse_problems()
     taken = _companions(opened, format)
     _check_target(opened, target, format, taken, overwrite)
+    for warning in opened.warnings:
+        warnings.warn(f"{opened.label}: {warning}", stacklevel=2)
 
     check = ValueCheck(opened.label)
     check.problems += tied_problems(opened)
     weights = CheckedSource(opened.weights(), check)
-    kind = opened.dtype if dtype is None else dtype_name(dtype)
-    common = {"config": opened.config, "dtype": kind, "recorded_softcap": opened.recorded_softcap, "progress": progress}
+    common = {"config": opened.config, "dtype": dtype, "recorded_softcap": opened.recorded_softcap, "progress": progress}
     if format == "huggingface":
         save_huggingface(weights, target, max_shard_bytes=max_shard_bytes, before_commit=check.finish, **common)
     else:
@@ -75,6 +81,8 @@ def convert(
     for file in taken:
         if (folder / file.name).resolve() != file.resolve():
             shutil.copyfile(file, folder / file.name)
+    kinds = {spec.dtype for spec in open_checkpoint(target).raw.specs.values()}
+    kind = kinds.pop() if len(kinds) == 1 else "mixed"
     return Converted(target, format, kind, tuple(file.name for file in taken), surplus_rows(opened), tuple(check.zeros()))
 
 

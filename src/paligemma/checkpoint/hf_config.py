@@ -51,27 +51,30 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The JSON object in the file, bounded. Raises `CheckpointError`."""
     size = path.stat().st_size
     if size > MAX_CONFIG:
-        raise _bad(f"{size:,} bytes, the limit is {MAX_CONFIG:,}")
+        raise _bad(CONFIG, f"{size:,} bytes, the limit is {MAX_CONFIG:,}")
     if (error := why_not_weights(path, beginning(path))) is not None:
         raise error
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _bad(f"not JSON ({type(error).__name__})") from None
+        raise _bad(CONFIG, f"not JSON ({type(error).__name__})") from None
     if not isinstance(data, dict):
-        raise _bad("not a JSON object")
+        raise _bad(CONFIG, "not a JSON object")
     return data
 
 
-def parse_config(data: dict[str, Any]) -> Described:
-    """Hugging Face's fields -> ours. Raises `CheckpointError` with the field, what was expected and what was found."""
+def parse_config(data: dict[str, Any], where: str = CONFIG) -> Described:
+    """Hugging Face's fields -> ours. Raises `CheckpointError` with the field, what was expected and what was found.
+
+    `where`: what errors call the place the fields were found in.
+    """
     if "auto_map" in data:
-        raise _bad("auto_map asks to run code from the checkpoint, which never happens", hint="remove auto_map from the file")
+        raise _bad(where, "auto_map asks to run code from the checkpoint, which never happens", hint="remove auto_map there")
     if "quantization_config" in data:
-        raise _bad("the weights are quantized, which is not supported", hint="use the unquantized checkpoint")
+        raise _bad(where, "the weights are quantized, which is not supported", hint="use the unquantized checkpoint")
     if data.get("model_type") != "paligemma":
-        raise _bad(f"model_type is {_short(data.get('model_type'))}, expected 'paligemma'")
-    text, vision, own = (_Fields(key, data.get(key, {})) for key in ("text_config", "vision_config", "paligemma"))
+        raise _bad(where, f"model_type is {_short(data.get('model_type'))}, expected 'paligemma'")
+    text, vision, own = (_Fields(where, key, data.get(key, {})) for key in ("text_config", "vision_config", "paligemma"))
 
     family = text.choice("model_type", ("gemma", "gemma2"), "gemma")
     text.defaults, vision.defaults = (GEMMA2 if family == "gemma2" else GEMMA), SIGLIP
@@ -112,7 +115,7 @@ def parse_config(data: dict[str, Any]) -> Described:
         version=2 if family == "gemma2" else 1,
         resize=own.choice("resize", get_args(Resize), "bicubic"),
     )
-    _check_sums(config)
+    _check_sums(where, config)
     recorded = text.number("final_logit_softcapping", 1e-3, 1e6) if family == "gemma2" else None
     return Described(named(config, own.text("name")), recorded)
 
@@ -232,13 +235,13 @@ def _rope_base(text: _Fields) -> float:
     """`rope_theta`, which newer files keep in a table; any scheme but the plain one is refused."""
     table = text.data.get("rope_parameters") or text.data.get("rope_scaling") or {}
     if not isinstance(table, dict):
-        raise _bad(f"text_config.rope_parameters is {_short(table)}, expected a table")
-    rope = _Fields("text_config.rope_parameters", {**{"rope_theta": text.data.get("rope_theta", 10_000.0)}, **table})
+        raise _bad(text.where, f"text_config.rope_parameters is {_short(table)}, expected a table")
+    rope = _Fields(text.where, "text_config.rope_parameters", {**{"rope_theta": text.data.get("rope_theta", 10_000.0)}, **table})
     rope.choice("rope_type", ("default",), "default")
     return rope.real("rope_theta", 1.0, 1e9)
 
 
-def _check_sums(config: PaliGemmaConfig) -> None:
+def _check_sums(where: str, config: PaliGemmaConfig) -> None:
     v, t = config.vision, config.text
     for total, part, what in (
         (v.width, v.heads, "vision_config: hidden_size {} is not a multiple of num_attention_heads {}"),
@@ -246,18 +249,18 @@ def _check_sums(config: PaliGemmaConfig) -> None:
         (t.head_dim, 2, "text_config: head_dim {} is not a multiple of {}"),
     ):
         if total % part:
-            raise _bad(what.format(total, part))
+            raise _bad(where, what.format(total, part))
     if v.image_size < v.patch_size:
-        raise _bad(f"vision_config: image_size {v.image_size} is smaller than patch_size {v.patch_size}")
+        raise _bad(where, f"vision_config: image_size {v.image_size} is smaller than patch_size {v.patch_size}")
 
 
 class _Fields:
     """One table of the file; every getter checks, and names the field when it complains."""
 
-    def __init__(self, where: str, data: Any):
+    def __init__(self, where: str, table: str, data: Any):
         if not isinstance(data, dict):
-            raise _bad(f"{where} is {_short(data)}, expected a table")
-        self.where = where
+            raise _bad(where, f"{table} is {_short(data)}, expected a table")
+        self.where, self.table = where, table
         self.data: dict[str, Any] = data
         self.defaults: dict[str, Any] = {}
 
@@ -267,7 +270,7 @@ class _Fields:
     def count(self, key: str, most: int) -> int:
         value = self._get(key)
         if type(value) is not int or not 1 <= value <= most:
-            raise _bad(f"{self.where}.{key} is {_short(value)}, expected a whole number from 1 to {most:,}")
+            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected a whole number from 1 to {most:,}")
         return value
 
     def number(self, key: str, least: float, most: float) -> float | None:
@@ -276,13 +279,13 @@ class _Fields:
     def real(self, key: str, least: float, most: float) -> float:
         value = self._get(key)
         if type(value) not in (int, float) or not least <= value <= most:
-            raise _bad(f"{self.where}.{key} is {_short(value)}, expected a number from {least:g} to {most:g}")
+            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected a number from {least:g} to {most:g}")
         return float(value)
 
     def choice(self, key: str, allowed: tuple[Any, ...], default: Any) -> Any:
         value = self.data.get(key, default)
         if not any(value is option or (type(value) is type(option) and value == option) for option in allowed):
-            raise _bad(f"{self.where}.{key} is {_short(value)}, expected " + " or ".join(str(option) for option in allowed))
+            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected " + " or ".join(str(option) for option in allowed))
         return value
 
     def text(self, key: str) -> str | None:
@@ -290,7 +293,7 @@ class _Fields:
         if value is None:
             return None
         if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
-            raise _bad(f"{self.where}.{key} is {_short(value)}, expected a line of text")
+            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected a line of text")
         return value
 
 
@@ -298,5 +301,5 @@ def _short(value: object) -> str:
     return ascii(value) if len(ascii(value)) <= 60 else ascii(value)[:57] + "..."
 
 
-def _bad(message: str, *, hint: str | None = None) -> CheckpointError:
-    return CheckpointError(f"{CONFIG}: {message}", hint=hint, code="bad_config")
+def _bad(where: str, message: str, *, hint: str | None = None) -> CheckpointError:
+    return CheckpointError(f"{where}: {message}", hint=hint, code="bad_config")

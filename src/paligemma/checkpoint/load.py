@@ -18,7 +18,7 @@ from .detect import describe
 from .locate import Format
 from .memory import need_memory
 from .opening import Opened, open_checkpoint
-from .source import ITEM_SIZE, chunks, dtype_name, torch_dtype
+from .source import CHUNK_BYTES, ITEM_SIZE, dtype_name, torch_dtype
 from .values import ValueCheck, known_good, remember_good
 from .weight_maps import EMBEDDING
 
@@ -155,9 +155,9 @@ def tied_problems(opened: Opened) -> list[str]:
         return []
     table = opened.actual[opened.layout.pieces[EMBEDDING].theirs]
     tokens = opened.config.text.vocab_size * opened.config.text.width
-    for one, other in zip(chunks(opened.raw, table), chunks(opened.raw, opened.tied), strict=False):
-        count = min(tokens, one.numel())
-        if not one[:count].equal(other[:count]):
+    step = CHUNK_BYTES // max(ITEM_SIZE.values())  # values, not bytes: the two may be of different number types
+    for start in range(0, tokens, step):
+        count = min(step, tokens - start)
+        if not opened.raw.read(table, start, count).equal(opened.raw.read(opened.tied, start, count)):
             return [f"{opened.tied} differs from the embedding table {table}; in PaliGemma they are one"]
-        tokens -= count
     return []

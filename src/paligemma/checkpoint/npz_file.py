@@ -53,13 +53,15 @@ class NpzFile:
         self.verify = verify
         if (error := why_not_weights(path, beginning(path))) is not None:
             raise error
-        _check_directory_size(path)
+        claimed = _claimed_members(path)
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
             raise _bad(path, f"not a zip archive ({type(error).__name__})", hint=_CUT) from None
         self.comment = self._zip.comment
         infos = self._zip.infolist()
+        if len(infos) != claimed:
+            raise _bad(path, f"its directory claims {claimed:,} members and lists {len(infos):,}", hint=_CUT)
         refuse(path.name, _directory_problems(infos, path.stat().st_size), code="npz_refused")
         self._members: dict[str, _Member] = {}
         problems: list[str] = []
@@ -168,25 +170,28 @@ def _bad(path: Path, message: str, *, hint: str | None = None, code: str = "npz_
     return CheckpointError(f"{path.name}: {message}", hint=hint, code=code)
 
 
-def _check_directory_size(path: Path) -> None:
-    """Refuse an archive with a huge directory before the zip library reads it (it keeps an object per member)."""
+def _claimed_members(path: Path) -> int:
+    """How many members the directory is said to have. A huge one is refused before the zip library reads it: it keeps an object for each.
+
+    Where a zip64 locator stands before the end record, the library believes the record before the locator, without looking at the place
+    the locator names. So these must be one.
+    """
     size = path.stat().st_size
     tail = _span(path, max(0, size - 65_557), min(size, 65_557))
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) - at < 22:
         raise _bad(path, f"not a zip archive, or one that was cut short ({size:,} bytes)", hint=_CUT)
     count, length = struct.unpack("<HI", tail[at + 10 : at + 16])
-    if count == 0xFFFF or length == 0xFFFFFFFF:
-        locator = size - len(tail) + at - 20
-        record = b""
-        if locator >= 0 and (found := _span(path, locator, 20)).startswith(b"PK\6\7"):
-            offset = struct.unpack("<Q", found[8:16])[0]
-            record = _span(path, offset, 56) if offset <= size - 56 else b""
-        if not record.startswith(b"PK\6\6"):
-            raise _bad(path, "its zip directory cannot be found", hint=_CUT)
+    locator = size - len(tail) + at - 20
+    found = _span(path, locator, 20) if locator >= 56 else b""
+    if found.startswith(b"PK\6\7"):
+        record = _span(path, locator - 56, 56)
+        if not record.startswith(b"PK\6\6") or struct.unpack("<Q", found[8:16])[0] != locator - 56:
+            raise _bad(path, "its zip64 directory is not where it should be", hint=_CUT)
         count, length = struct.unpack("<QQ", record[32:48])
     if count > MAX_TENSORS or length > MAX_DIRECTORY:
         raise _bad(path, f"{count:,} members in a directory of {length:,} bytes, the limits are {MAX_TENSORS:,} and {MAX_DIRECTORY:,}")
+    return count
 
 
 def _span(path: Path, offset: int, length: int) -> bytes:

@@ -129,7 +129,8 @@ def _open_big_vision(located: Located, verify: bool) -> Opened:
     comment = comment_json(raw.comment)
     where = located.files[0].name
     if comment is not None and comment.get("model_type") == "paligemma":
-        described, source = parse_config(comment), "the archive's comment"
+        source = "the archive's comment"
+        described = parse_config(comment, f"{where}: {source}")
     else:
         described, source = Described(config_from_shapes(raw.specs, prefix, where=where)), "the shapes"
     config = described.config
@@ -163,7 +164,7 @@ def _dtype_warnings(raw: TensorSource) -> tuple[str, ...]:
     kinds = {spec.dtype for spec in raw.specs.values()}
     if len(kinds) == 1:
         return ()
-    return (f"the tensors are of several number types ({', '.join(sorted(kinds))}); all become {main_dtype(raw.specs)}",)
+    return (f"the tensors are of several number types ({', '.join(sorted(kinds))}); by default all are loaded as {main_dtype(raw.specs)}",)
 
 
 def surplus_rows(opened: Opened) -> int:

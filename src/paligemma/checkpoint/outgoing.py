@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..config import VOCAB_SIZE
 from ..errors import CheckpointError
-from .source import TensorSource, TensorSpec, chunks, dtype_name, torch_dtype
+from .source import TensorSource, TensorSpec, chunks, common_dtype, dtype_name, torch_dtype
 from .values import ValueCheck
 from .weight_maps import HF_EMBEDDING, PADDED_VOCAB, Layout, Piece
 
@@ -57,12 +58,17 @@ def as_they_are(source: TensorSource) -> list[Outgoing]:
     return [Outgoing(name, spec, lambda name=name: chunks(source, name)) for name, spec in source.specs.items()]
 
 
-def laid_out(source: TensorSource, layout: Layout, dtype: str) -> list[Outgoing]:
-    """Our tensors as a layout's, in its shapes and in `dtype`. big_vision's stacks are filled layer by layer."""
-    return [
-        Outgoing(name, TensorSpec(layout.shapes[name], dtype), lambda pieces=pieces: _filled(source, layout, pieces, dtype))
-        for name, pieces in layout.members().items()
-    ]
+def laid_out(source: TensorSource, layout: Layout, dtype: str | None = None) -> list[Outgoing]:
+    """Our tensors as a layout's, in its shapes. big_vision's stacks are filled layer by layer.
+
+    `dtype`: of all of them; by default each has its own, and a stack of layers that differ the one that holds all of them.
+    """
+    entries = []
+    for name, pieces in layout.members().items():
+        kind = dtype or common_dtype(source.specs[piece.ours].dtype for piece in pieces)
+        values = functools.partial(_filled, source, layout, pieces, kind)
+        entries.append(Outgoing(name, TensorSpec(layout.shapes[name], kind), values))
+    return entries
 
 
 def padded_table(outgoing: list[Outgoing]) -> list[Outgoing]:

@@ -7,7 +7,7 @@ costs the tensor asked for. Nothing here imports torch before a tensor is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -79,6 +79,13 @@ def main_dtype(specs: Mapping[str, TensorSpec]) -> str:
     for spec in specs.values():
         held[spec.dtype] += spec.numel
     return max(held, key=held.__getitem__)
+
+
+def common_dtype(kinds: Iterable[str]) -> str:
+    """The narrowest type that holds the values of all these types without loss."""
+    different = set(kinds)
+    # float16 has the finer steps, bfloat16 the wider range: neither holds the other.
+    return different.pop() if len(different) == 1 else "float32"
 
 
 def chunks(source: TensorSource, name: str) -> Iterator[Tensor]:

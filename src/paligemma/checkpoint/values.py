@@ -93,15 +93,21 @@ def _mark(files: Iterable[Path]) -> Path:
     return cache_folder() / "checked" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def verify_sha256(folder: str | Path, manifest: str | Path) -> int:
-    """Compare files with a list in `sha256sum`'s format (names relative to `folder`); returns how many were compared.
+def verify_sha256(folder: str | Path, manifest: str | Path) -> list[Path]:
+    """Compare files with a list in `sha256sum`'s format (names relative to `folder`); returns the files that were compared.
 
     Raises `CheckpointError` naming every file that is missing or differs: the only check that finds a flipped bit which left a number a
     number.
     """
     folder, manifest = Path(folder), Path(manifest)
-    problems, count = [], 0
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = manifest.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise CheckpointError(f"{manifest}: cannot be read ({reason})", code="bad_manifest") from None
+    problems: list[str] = []
+    compared: list[Path] = []
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         expected, _, name = line.partition(" ")
@@ -109,7 +115,7 @@ def verify_sha256(folder: str | Path, manifest: str | Path) -> int:
         if len(expected) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise CheckpointError(f"{manifest.name}, line {number}: expected a SHA-256 and a file name", code="bad_manifest")
         path = folder / name
-        count += 1
+        compared.append(path)
         if not path.is_file():
             problems.append(f"{name} is missing")
             continue
@@ -117,7 +123,7 @@ def verify_sha256(folder: str | Path, manifest: str | Path) -> int:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected.lower():
             problems.append(f"{name}: SHA-256 {found[:12]}..., expected {expected[:12].lower()}...")
-    if not count:
+    if not compared:
         raise CheckpointError(f"{manifest.name} lists no file", code="bad_manifest")
     refuse(folder, problems, summary="files differ from the manifest", hint="fetch them again", code="sha256_differs")
-    return count
+    return compared

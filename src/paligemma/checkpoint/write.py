@@ -48,7 +48,7 @@ def save_huggingface(
 ) -> Path:
     """Write a folder that this package and transformers load: config.json, preprocessor_config.json, safetensors; returns the folder.
 
-    `model`: a model, or tensors under a model's names together with its `config`. `dtype`: the model's own by default.
+    `model`: a model, or tensors under a model's names together with its `config`. `dtype`: by default each tensor keeps its own.
     `max_shard_bytes`: None writes one file of any size. Weights already in the folder are replaced once the new ones are complete; the
     published vocabulary is written with Hugging Face's 64 surplus rows (see `padded_table`). Tokenizer and codec are saved by their owners.
     `before_commit` is called when all tensors are written and none has taken its place yet; what it raises leaves the folder as it was.
@@ -57,12 +57,12 @@ def save_huggingface(
     folder = Path(folder).expanduser()
     if folder.is_file() or folder.suffix in (".npz", ".safetensors"):
         raise UsageError(f"{folder}: expected a folder to write to")
-    description = write_config(config, dtype=kind, recorded_softcap=recorded_softcap)
+    entries = padded_table(laid_out(source, hf_layout(config), kind))
+    description = write_config(config, dtype=_main_dtype(entries), recorded_softcap=recorded_softcap)
     folder.mkdir(parents=True, exist_ok=True)
     if archives := npz_files(folder):
         raise UsageError(f"{folder} holds {archives[0].name}; two formats in one folder cannot be told apart", hint="choose another folder")
 
-    entries = padded_table(laid_out(source, hf_layout(config), kind))
     shards = _sharded(entries, max_shard_bytes)
     total = sum(entry.spec.nbytes for entry in entries)
     need_disk(total, folder)
@@ -99,15 +99,16 @@ def save_npz(
 ) -> Path:
     """Write a big_vision `.npz` with stacked layers; returns its path.
 
-    float32, float16, or bfloat16 as `|V2`, as the published files are. The archive's comment holds the configuration, which big_vision
+    float32, float16, or bfloat16 as `|V2`, as the published files are; by default each array has the number type of what it is made of,
+    or one that holds all where the layers in it differ. The archive's comment holds the configuration, which big_vision
     does not look at and which keeps what no shape shows (resize, query scale, name).
     """
     source, config, kind = _ready(model, config, dtype)
     path = Path(path).expanduser()
     if path.suffix != ".npz" or path.is_dir():
         raise UsageError(f"{path}: expected the name of an .npz file to write")
-    comment = json.dumps(write_config(config, dtype=kind, recorded_softcap=recorded_softcap)).encode()
     entries = laid_out(source, bv_layout(config, prefix=prefix), kind)
+    comment = json.dumps(write_config(config, dtype=_main_dtype(entries), recorded_softcap=recorded_softcap)).encode()
     total = sum(entry.spec.nbytes for entry in entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     need_disk(total, path.parent)
@@ -141,7 +142,7 @@ class _Report:
 
 def _ready(
     model: PaliGemma | TensorSource, config: PaliGemmaConfig | None, dtype: str | torch.dtype | None
-) -> tuple[TensorSource, PaliGemmaConfig, str]:
+) -> tuple[TensorSource, PaliGemmaConfig, str | None]:
     from ..model.paligemma import PaliGemma
 
     if isinstance(model, PaliGemma):
@@ -154,7 +155,11 @@ def _ready(
     if found != expected:
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise CheckpointError(f"the tensors are not those of the configuration: {', '.join(wrong[:5])}", code="tensors_differ")
-    return source, config, main_dtype(source.specs) if dtype is None else dtype_name(dtype)
+    return source, config, None if dtype is None else dtype_name(dtype)
+
+
+def _main_dtype(entries: list[Outgoing]) -> str:
+    return main_dtype({entry.name: entry.spec for entry in entries})
 
 
 def _sharded(entries: list[Outgoing], limit: int | None) -> list[list[Outgoing]]:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "ask": ("tasks:ask", "Answer a question.", 'photo.jpg "how many dogs are there?"'),
         "detect": ("tasks:detect", "Find things and box them.", 'photo.jpg "cat ; dog" --out boxes.png'),
         "segment": ("tasks:segment", "Find things and outline them.", 'photo.jpg "the cat on the left" --out mask.png'),
+        "refer": ("tasks:refer", "Outline what a sentence means, with a RefCOCO checkpoint.", 'photo.jpg "the man in red"'),
         "ocr": ("tasks:ocr", "Read the text.", "receipt.jpg"),
         "question": ("tasks:question", "Ask a question that has the given answer.", 'photo.jpg "two"'),
         "describe-box": ("tasks:describe_box", "Say what a box holds.", "photo.jpg 10,20,110,220"),

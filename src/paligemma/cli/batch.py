@@ -18,6 +18,8 @@ from .options import ModelOptions, TaskOptions
 from .show import Drawings, as_json, as_text, error_dict
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..predictor import Predictor
 
 Call = Callable[..., Any]
@@ -62,7 +64,7 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
     drawings = Drawings(options.out, several) if options.out else None
     failed = cut = 0
     with _progress(task, len(sources)) as advance:
-        for source, result in _answers(sources, options, call):
+        for source, result, picture in _answers(sources, options, call):
             if isinstance(result, InputError):
                 failed += 1
                 print(lines(result), file=sys.stderr)
@@ -75,7 +77,7 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
                 elif not options.stream:
                     print(as_text(result, source.name if several else None), flush=True)
                 if drawings:
-                    drawings.save(result, source.name)
+                    drawings.save(result, source.name, picture)
             advance()
     if cut:
         print(f"warning: {cut} of {len(sources)} answers reached --max-tokens and {'was' if cut == 1 else 'were'} cut off", file=sys.stderr)
@@ -94,8 +96,8 @@ def _find(images: Sequence[str], options: TaskOptions) -> Sequence[Source | Toge
 
 def _answers(
     sources: Sequence[Source | Together], options: TaskOptions, call: Call
-) -> Iterator[tuple[Source | Together, Result | InputError]]:
-    """(input, its result or why there is none), in order. The model is loaded when the first input has been opened."""
+) -> Iterator[tuple[Source | Together, Result | InputError, Image | None]]:
+    """(input, its result or why there is none, its picture), in order. The model is loaded when the first input has been opened."""
     model: Predictor | None = None
     size = 1 if options.stream else options.batch
     for start in range(0, len(sources), size):
@@ -104,13 +106,19 @@ def _answers(
         good = [item for item in opened if not isinstance(item, InputError)]
         results = iter(())
         if good:
-            model = model or load(options)
+            if model is None:
+                model = load(options)
+                if sys.stderr.isatty():
+                    print(f"model: {model.description.splitlines()[0]}", file=sys.stderr)
             if options.stream:
                 results = iter([_attempt(_watched, call, model, good[0], options.how, group[0].name if len(sources) > 1 else None)])
             else:
                 results = iter(_all_or_one_by_one(call, model, good, options.how))
         for source, item in zip(group, opened, strict=True):
-            yield source, item if isinstance(item, InputError) else _named(next(results), source.name)
+            if isinstance(item, InputError):
+                yield source, item, None
+            else:
+                yield source, _named(next(results), source.name), item.frames[0] if isinstance(item, Clip) else item
 
 
 def _all_or_one_by_one(call: Call, model: Predictor, pictures: list[Any], how: dict[str, Any]) -> list[Result | InputError]:

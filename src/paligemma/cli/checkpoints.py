@@ -11,11 +11,14 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..config import PRESETS, PaliGemmaConfig
+from .failures import visible
 from .options import DType, Json, named
 from .show import as_json
 
 Format = Literal["huggingface", "big_vision"]
 GB = 1e9
+SHOWN = 8
+"""Names in one line; the rest are counted."""
 BYTES_PER_WEIGHT = 2
 """In bfloat16, as the published checkpoints are."""
 
@@ -35,22 +38,24 @@ def models(*, json: Json = False) -> int:
     print("Fetch one that is ready to use: paligemma pull google/paligemma2-3b-mix-224\n")
     print("On this machine:" if here else "None is on this machine.")
     for name, path in here:
-        print(f"  {name:<36}  {path}")
+        print(visible(f"  {name:<36}  {path}"))
     return 0
 
 
 def local_models() -> list[tuple[str, Path]]:
     """(what to call it, where it is) of the bundled models and of the PaliGemmas in the Hugging Face cache."""
-    from huggingface_hub import CacheNotFound, scan_cache_dir
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
-    from ..checkpoint import cached
+    from ..checkpoint import cached, is_hub_id
 
     bundled = Path(__file__).resolve().parent.parent / "bundled"
     found = [(path.parent.name, path.parent) for path in sorted(bundled.glob("*/config.json"))]
     with contextlib.suppress(CacheNotFound):
-        for repo in sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id):
-            if repo.repo_type == "model" and "paligemma" in repo.repo_id.lower() and (path := cached(repo.repo_id)):
-                found.append((repo.repo_id, path))
+        for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repo: repo.repo_id):
+            if repo.repo_type == "model" and "paligemma" in repo.repo_id.lower():
+                revisions = sorted(name for revision in repo.revisions for name in revision.refs or (revision.commit_hash,))
+                names = [repo.repo_id if revision == "main" else f"{repo.repo_id}@{revision}" for revision in revisions]
+                found += [(name, path) for name in names if is_hub_id(name) and (path := cached(name))]
     return found
 
 
@@ -69,13 +74,25 @@ def info(
     model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled.")] = "bundled",
     /,
     *,
+    verify_sha256: Annotated[Path | None, Parameter(name="--verify-sha256")] = None,
     json: Json = False,
 ) -> int:
-    """Say what a checkpoint is. Exit code 4 if it would not load."""
+    """Say what a checkpoint is. Exit code 4 if it would not load.
+
+    Parameters
+    ----------
+    verify_sha256
+        A list of checksums as `sha256sum` writes it, of files in the checkpoint's folder. Exit code 4 if one differs or is missing.
+    """
     from ..checkpoint import inspect
+    from ..checkpoint import verify_sha256 as verify
     from ..errors import CheckpointError
 
-    found = inspect(resolve(model))
+    path = resolve(model)
+    # Before the files are looked into: a checksum says which one is damaged.
+    compared = [] if verify_sha256 is None else verify(path if path.is_dir() else path.parent, verify_sha256)
+    found = inspect(path)
+    unlisted = [] if verify_sha256 is None else [file for file in found.files if file not in compared]
     config = found.config
     facts: dict[str, Any] = {
         "model": found.description,
@@ -88,8 +105,10 @@ def info(
         "bytes": found.file_bytes,
         "configuration_from": found.config_from,
         "problems": list(found.problems),
-        "warnings": list(found.warnings),
+        "warnings": [*found.warnings, *(f"{file.name} was not compared: {verify_sha256} does not list it" for file in unlisted)],
     }
+    if compared:
+        facts["compared"] = [f"{file}: SHA-256 as listed" for file in compared]
     if json:
         print(as_json(facts))
     else:
@@ -97,15 +116,28 @@ def info(
         for name, value in facts.items():
             values = value if isinstance(value, list) else [value]
             for position, one in enumerate(values):
-                print(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}")
+                print(visible(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}"))
     return CheckpointError.exit_code if found.problems else 0
 
 
-def pull(model: Annotated[str, named("ID", "Such as google/paligemma2-3b-mix-224.")], /) -> int:
-    """Fetch a checkpoint from Hugging Face into its cache. Gated models need an account that has accepted Google's licence."""
+def pull(
+    model: Annotated[str, named("ID", "Such as google/paligemma2-3b-mix-224, or ID@REVISION.")],
+    /,
+    *,
+    revision: str | None = None,
+) -> int:
+    """Fetch a checkpoint from Hugging Face into its cache. Gated models need an account that has accepted Google's licence.
+
+    Parameters
+    ----------
+    revision
+        A branch or commit other than the main one: PaliGemma 1 keeps its half-precision weights on `bfloat16` and `float16`.
+    """
     from ..checkpoint import pull as fetch
 
-    print(f"{model} is in {fetch(model)}\nuse it: paligemma caption photo.jpg --model {model}")
+    name = model if revision is None else f"{model}@{revision}"
+    print(visible(f"{name} is in {fetch(name)}"))
+    print(visible(f"use it: paligemma caption photo.jpg --model {name}"))
     return 0
 
 
@@ -118,14 +150,14 @@ def convert(
     dtype: DType | None = None,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Write a checkpoint in another format. Without --dtype no bit of a weight changes. Needs little memory, whatever the model's size.
+    """Write a checkpoint in another format. Without --dtype no weight changes its value. Needs little memory, whatever the model's size.
 
     Parameters
     ----------
     format
         What to write: huggingface (a folder of safetensors) or big_vision (one .npz). By default what TARGET's name suggests.
     dtype
-        Number type to write. The source's own by default.
+        Number type of all tensors; a narrower one rounds them. By default each keeps its own.
     overwrite
         Replace TARGET if it exists.
     """
@@ -133,7 +165,12 @@ def convert(
 
     with _progress("writing") as progress:
         done = write(resolve(source), target, format, dtype, progress, overwrite=overwrite)
-    print(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else ""))
+    print(visible(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else "")))
+    if done.dropped_rows:
+        print(f"not taken along: {done.dropped_rows} rows of the embedding table that stand for no token")
+    if done.zeros:
+        more = f" and {len(done.zeros) - SHOWN} more" if len(done.zeros) > SHOWN else ""
+        print(f"only zeros: {', '.join(done.zeros[:SHOWN])}{more}")
     return 0
 
 

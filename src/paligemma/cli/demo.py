@@ -37,7 +37,8 @@ def demo(
         if not json:
             print(line, flush=True)
 
-    for line in (*demonstration.HONEST, demonstration.REAL_CHECKPOINT, ""):
+    bundled = options.model in (None, "bundled")
+    for line in (*demonstration.HONEST, demonstration.REAL_CHECKPOINT, "") if bundled else ():
         say(line)
     pictures = demonstration.bundled_pictures()
     model = load(options)
@@ -59,7 +60,7 @@ def demo(
                 print(as_json(_as_dict(picture.name, answered)), flush=True)
         album.add(picture, answers)
         say()
-    page = album.finish(model.description)
+    page = album.finish(model.description, demonstration.HONEST if bundled else ())
     say(f"{right} of {total} as expected. Drawings are in {out}, the page to look at is {page}")
     return 0
 

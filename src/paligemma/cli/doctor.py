@@ -19,7 +19,7 @@ def doctor(*, json: Json = False, options: ModelOptions = DEFAULTS) -> int:
 
     model = load(options)
     if not json:
-        print(model.description, end="\n\n", flush=True)
+        print(*map(visible, model.description.split("\n")), sep="\n", end="\n\n", flush=True)
     failed = 0
     for check in examine(model):
         failed += not check.ok

@@ -20,6 +20,8 @@ _LACK = {
     errno.EACCES: "not_allowed",
     errno.EMFILE: "too_many_files",
 }
+_WRONG_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL)
+"""What names a place to write to that cannot be."""
 
 
 class Stopped(BaseException):
@@ -38,8 +40,8 @@ def visible(text: str) -> str:
 
 
 def lines(error: PaliGemmaError) -> str:
-    """`error[code]: what` and, where there is one, `hint: what to do`."""
-    text = f"error[{error.code}]: {visible(error.message)}"
+    """`error[code]: what`, in several lines where it is a list, and, where there is one, `hint: what to do`."""
+    text = "\n".join(visible(line) for line in f"error[{error.code}]: {error.message}".split("\n"))
     return f"{text}\nhint: {visible(error.hint)}" if error.hint else text
 
 
@@ -80,10 +82,12 @@ def explain(error: BaseException) -> PaliGemmaError | None:
         return UsageError(one_line(error), hint=f"see {' '.join(('paligemma', *chain, '--help'))}")
     if isinstance(error, OSError) and error.errno in _LACK:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
+    if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
+        return UsageError(f"{error.filename}: {os.strerror(error.errno).lower()}", hint="choose another place")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return ResourceError(
             f"out of memory: {one_line(error) or 'the system refused an allocation'}",
-            hint="use a smaller --batch, fewer --frames, --dtype bfloat16 or a smaller model",
+            hint="use a smaller --batch, fewer --frames, fewer --max-tokens, --dtype bfloat16 or a smaller model",
             code="out_of_memory",
         )
     return None

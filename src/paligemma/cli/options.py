@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from ..errors import UsageError
+from ..video import DEFAULT_FRAMES
 
 MODEL = Group("Model", sort_key=1)
 ANSWERS = Group("Answers", sort_key=2)
@@ -67,12 +68,12 @@ class TaskOptions(ModelOptions):
 
     batch: Annotated[int, Parameter(group=INPUT)] = 1
     """How many pictures go through the model at a time."""
-    frames: Annotated[int, Parameter(group=INPUT)] = 16
+    frames: Annotated[int, Parameter(group=INPUT)] = DEFAULT_FRAMES
     """How many frames of a video, spread evenly over its length."""
     together: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False
     """All pictures belong to one prompt, in this order."""
     allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False
-    """Fetch http(s) addresses."""
+    """Fetch https addresses."""
 
     out: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None
     """Draw the result: a file for one input, a folder for several."""

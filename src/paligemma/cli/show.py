@@ -12,6 +12,8 @@ from ..errors import PaliGemmaError, UsageError
 from .failures import visible
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..results import Result
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -41,6 +43,8 @@ class Drawings:
 
     def __init__(self, out: Path, several: bool):
         self._file = out if out.suffix and not out.is_dir() else None
+        if blocked := next((path for path in (out, *out.parents) if path.exists() and not path.is_dir() and path != self._file), None):
+            raise UsageError(f"--out {out}: {blocked} is a file, not a folder", hint="choose another place")
         self._folder = out
         self._used: set[str] = set()
         if self._file and several:
@@ -50,11 +54,11 @@ class Drawings:
                 f"--out {out}: no picture format of ours ends in {out.suffix}", hint=f"use {', '.join(PICTURE_ENDINGS)} or a folder"
             )
 
-    def save(self, result: Result, name: str) -> Path:
-        """Draw the result of the input called `name`; returns the file written."""
+    def save(self, result: Result, name: str, picture: Image | None = None) -> Path:
+        """Draw the result of the input called `name` on its picture (by default the one the result holds); returns the file written."""
         path = self._file or self._folder / self._new_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        result.draw().save(path)
+        result.draw(picture).save(path)
         return path
 
     def _new_name(self, name: str) -> str:

@@ -60,6 +60,17 @@ def segment(
     return ask_all("segment", images, options, lambda model, inputs, **how: model.segment(inputs, classes, **places.how, **how))
 
 
+def refer(
+    images: Images,
+    sentence: Annotated[str, named("SENTENCE", "What to outline: the one thing that is meant.")],
+    /,
+    *,
+    options: TaskOptions = DEFAULTS,
+) -> int:
+    """Outline what a sentence means, with a checkpoint trained on RefCOCO. Other checkpoints: segment."""
+    return ask_all("refer", images, options, lambda model, inputs, **how: model.refer(inputs, sentence, **how))
+
+
 def ocr(images: Images, /, *, options: TaskOptions = DEFAULTS) -> int:
     """Read the text."""
     return ask_all("ocr", images, options, lambda model, inputs, **how: model.ocr(inputs, **how))
@@ -89,9 +100,18 @@ def describe_box(
     return ask_all("describe-box", images, options, lambda model, inputs, **how: model.describe_box(inputs, corners, **how))
 
 
-def run(images: Images, prompt: Annotated[str, named("PROMPT", "Used as it is.")], /, *, options: TaskOptions = DEFAULTS) -> int:
+def run(
+    images: Images,
+    prompt: Annotated[str, named("PROMPT", "Used as it is; with --task, what that task asks about.")],
+    /,
+    *,
+    task: Annotated[str | None, Parameter(help="A task by name, which writes the prompt and reads the answer.")] = None,
+    options: TaskOptions = DEFAULTS,
+) -> int:
     """Any prompt, exactly as the model was trained on it."""
-    return ask_all("run", images, options, lambda model, inputs, **how: model.run(inputs, prompt, **how))
+    if task is None:
+        return ask_all("run", images, options, lambda model, inputs, **how: model.run(inputs, prompt, **how))
+    return ask_all(task, images, options, lambda model, inputs, **how: model.task(task, inputs, prompt, **how))
 
 
 def names(text: str) -> list[str]:

@@ -81,7 +81,7 @@ def tokenizer(patient: Patient) -> str:
     wrong = [f"{name}: {found}, expected {expected}" for name, (found, expected) in facts.items() if found != expected]
     demand(not wrong, "; ".join(wrong))
     rows = patient.model.config.text.vocab_size
-    return demand(t.vocab_size <= rows, f"{t.vocab_size} tokens, {rows} rows in the model")
+    return demand(t.vocab_size == rows, f"{t.vocab_size} tokens, {rows} rows in the model")
 
 
 def resize(patient: Patient) -> str:

@@ -8,14 +8,14 @@ only fall. Source: big_vision `trainers/proj/paligemma/predict_fns.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..model.kv_cache import KVCache
 from ..model.paligemma import PaliGemma
-from .candidates import candidates
+from .candidates import candidates, refuse_nan
 from .options import Constraint, Generation, Options, Stop, next_allowed, only_end
 
 
@@ -48,7 +48,8 @@ def search(
 ) -> list[Generation]:
     """Continue each row of a prefilled cache with up to `options.beams` beams; `hidden` (B, D) predicts the first tokens.
 
-    The stop reason is "length" where `max_tokens` cut the search short while a live beam could still have won.
+    The best ended answer, also where `max_tokens` cut the search short while a live beam could still have won; where none has ended, the
+    best live beam, with stop reason "length".
     """
     best: list[Generation | None] = [None] * len(constraints)
     live = [[_Beam(row)] for row in range(len(constraints))]
@@ -61,6 +62,7 @@ def search(
         columns = torch.arange(logprobs.shape[-1], device=top.device)
         ends = logprobs.masked_fill(choice.token(columns) != eos_id, float("-inf")).amax(-1).tolist()
         facts = torch.stack([choice.token(top).float(), *choice.measure(top)], dim=-1).tolist()
+        refuse_nan((logprob for beam in facts for _, logprob, *_ in beam), model.dtype)
 
         row = 0
         for prompt, group in enumerate(live):
@@ -87,8 +89,4 @@ def search(
 
 
 def _result(ended: Generation | None, live: list[_Beam]) -> Generation:
-    if ended is None:
-        return live[0].ended("length")
-    if live:
-        return replace(ended, stop="length")
-    return ended
+    return live[0].ended("length") if ended is None else ended

@@ -8,12 +8,14 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from ..model.paligemma import PaliGemma
 from .options import LOC_WINDOW, Allowed
 
@@ -44,6 +46,15 @@ class Candidates:
         window = (near * loc_probs[:, None]).sum(-1)
         is_loc = (columns >= self.loc.start) & (columns < self.loc.stop)
         return logprob, torch.where(is_loc, window, logprob.exp()), torch.where(is_loc, any_loc, 1.0 - any_loc).clamp(0.0, 1.0)
+
+
+def refuse_nan(logprobs: Iterable[float], dtype: torch.dtype) -> None:
+    """`CheckpointError` if one of them is no number: every answer would be made up, and its score too."""
+    if any(map(math.isnan, logprobs)):
+        kind = str(dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"the model computes NaN in {kind}", hint="use dtype bfloat16 or float32; `paligemma doctor` says where", code="not_finite"
+        )
 
 
 def candidates(model: PaliGemma, hidden: Tensor, allowed: Sequence[Allowed | None], loc: range) -> Candidates:

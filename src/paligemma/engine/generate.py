@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..model.kv_cache import KVCache
 from ..model.paligemma import PaliGemma
 from . import beam
-from .candidates import candidates
+from .candidates import candidates, refuse_nan
 from .options import LOC_WINDOW, Allowed, Constraint, Generation, Options, Stop, Token, next_allowed, only_end
 from .sampling import Sampler
 
@@ -47,6 +47,8 @@ def generate(
     loc: ids of the location tokens, whose probabilities are summed over neighbouring bins.
     constraints: one per prompt, None where anything may follow.
     on_token: called with each token when it is chosen; `UsageError` with beams or best_of, whose tokens are known only at the end.
+
+    Raises `CheckpointError` where the model computes NaN.
     """
     options = options or Options()
     if on_token is None and options.beams > 1:
@@ -157,6 +159,7 @@ def _tokens(
         ids = choice.token(columns)
         # One transfer a step. Ids are exact in float32 up to 2 ** 24.
         facts = torch.stack([ids.float(), *choice.measure(columns)]).squeeze(-1).tolist()
+        refuse_nan(facts[1], model.dtype)
         for answer, id, logprob, prob, kind_prob in zip(current, *facts, strict=True):
             writing = answers[answer]
             writing.logprob += logprob

@@ -15,6 +15,12 @@ LOC_WINDOW = 16
 """Bins on either side of a location token that count as the same answer: 16 of 1023, about 1.6 % of the picture's side."""
 
 
+MOST = {"max_tokens": 8192, "beams": 64, "best_of": 64}
+"""Upper bounds; 8192 tokens is what Gemma was trained to hold."""
+COLDEST = 1e-3
+"""Least temperature above 0: a smaller one is greedy in all but name, and far smaller ones overflow."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to choose tokens. Greedy by default.
@@ -33,11 +39,11 @@ class Options:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "beams", "best_of"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UsageError(f"{name} must be from 1 to {most:,}, got {getattr(self, name)}")
+        if self.temperature != 0 and not COLDEST <= self.temperature < float("inf"):
+            raise UsageError(f"temperature must be 0 (greedy) or a number from {COLDEST} on, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.temperature == 0:

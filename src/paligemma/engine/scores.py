@@ -15,6 +15,7 @@ held-out pictures: score -> sigmoid(a * logit(score) + b) (Platt scaling), with 
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,22 +54,31 @@ def _before(ids: Sequence[int], start: int, separator: Callable[[int], bool]) ->
     return range(0)
 
 
+KINDS = ("text", "box", "mask")
+MAX_CALIBRATION = 64 << 10
+_RAW = "delete it for raw scores"
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Platt parameters (a, b) by kind of score ("box", "mask", "text"); a kind that is absent stays raw."""
+    """Platt parameters (a, b) by kind of score (of `KINDS`); a kind that is absent stays raw."""
 
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
         """Read `calibration.json`; what is not of its form raises `CheckpointError`."""
+        if (size := path.stat().st_size) > MAX_CALIBRATION:
+            raise CheckpointError(f"{path}: {size:,} bytes, the limit is {MAX_CALIBRATION:,}", hint=_RAW)
         try:
             parameters = {kind: (float(pair["a"]), float(pair["b"])) for kind, pair in json.loads(path.read_text("utf-8")).items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(
-                f'{path}: expected {{"box": {{"a": number, "b": number}}, ...}}', hint="delete it for raw scores"
-            ) from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise CheckpointError(f'{path}: expected {{"box": {{"a": number, "b": number}}, ...}}', hint=_RAW) from error
         for kind, (a, b) in parameters.items():
+            if kind not in KINDS:
+                close = difflib.get_close_matches(kind, KINDS, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "known kinds: " + ", ".join(KINDS)
+                raise CheckpointError(f"{path}: no score is of the kind {kind[:60]!a}", hint=hint)
             if not (a > 0 and math.isfinite(a) and math.isfinite(b)):
                 raise CheckpointError(f"{path}: {kind!r} needs a finite a > 0 and a finite b, found a = {a}, b = {b}")
         return cls(parameters)

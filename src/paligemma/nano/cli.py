@@ -67,10 +67,13 @@ def train(
     compiled
         Compile the training step (needs a C++ compiler; half again as fast).
     """
+    from ..errors import UsageError
     from .publish import finish
     from .recipes import recipe as named
     from .train import train as run_training
 
+    if samples < 0:
+        raise UsageError(f"--samples is how many a task, or 0 for no measurement; got {samples}")
     chosen = named(recipe)
     run = out or Path("runs") / chosen.name
     model = run_training(chosen, run, compiled=compiled)

@@ -64,7 +64,8 @@ For photographs use a published checkpoint.
 
 Scenes drawn by `paligemma.nano` (recipe `{recipe["name"]}`, seed {recipe["seed"]}): pictures composed from OpenMoji
 (CC BY-SA 4.0) and words set in Roboto, Caladea, Fredoka One, Source Sans Pro and Source Serif Pro;
-names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {last["seconds"] / 60:.0f} minutes on 2 CPU cores.
+names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {last["seconds"] / 60:.0f} minutes on 2 CPU cores
+after a few for the mask codec.
 Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting, colour, relation, yes-no,
 first word), `detect`, `segment`, `ocr`, `caption <box>`.
 
@@ -72,7 +73,8 @@ first word), `detect`, `segment`, `ocr`, `caption <box>`.
 
 Fresh scenes that training never drew: other backgrounds, other sprite warps, and for printed words
 other dictionary words. The same weights for every task. Interval: 95 % bootstrap.
-Baseline: the best guess that never looks. Command: `paligemma nano evaluate`.
+Baseline: without a look at the picture, always the most frequent answer; for class sets, each asked
+class once; for masks, a square in the middle. Command: `paligemma nano evaluate`.
 
 | task | score | interval | samples | baseline | target |
 |---|---|---|---|---|---|

@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import json
 import math
-import pickle
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -210,18 +209,23 @@ class Trainer:
         return loss, right.float().mean().item()
 
     def _update(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise PaliGemmaError(
-                f"the loss is {loss.item()} after {self.stage0_done} steps of stage 0 and {self.step} of stage 1",
-                hint="lower the learning rates of the recipe; the last saved state is from before",
-                code="loss_not_finite",
-            )
+        self._demand_finite(loss, "loss")
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for o in self.optimizers for g in o.param_groups for p in g["params"]], MAX_GRADIENT)
+        everything = [p for o in self.optimizers for g in o.param_groups for p in g["params"]]
+        self._demand_finite(torch.nn.utils.clip_grad_norm_(everything, MAX_GRADIENT), "gradient")
         for optimizer in self.optimizers:
             optimizer.step()
+
+    def _demand_finite(self, value: Tensor, name: str) -> None:
+        """Before a step that cannot be taken back."""
+        if not torch.isfinite(value):
+            raise PaliGemmaError(
+                f"the {name} is {value.item()} after {self.stage0_done} steps of stage 0 and {self.step} of stage 1",
+                hint="lower the learning rates of the recipe; the last saved state is from before",
+                code="loss_not_finite",
+            )
 
     def _set_rates(self, factor: float) -> None:
         for optimizer, rate in zip(self.optimizers, (self.recipe.muon_lr, self.recipe.adam_lr), strict=True):
@@ -269,6 +273,7 @@ class Trainer:
         """Continue from the latest state, if there is one. Raises `CheckpointError` if it cannot be read or is of another model."""
         path = self.run / "state.pt"
         if not path.exists():
+            self._forget_later_entries()
             return
         try:
             state = torch.load(path, weights_only=True)
@@ -276,7 +281,7 @@ class Trainer:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.stage0_done, self.step, self.elapsed_before = state["stage0_done"], state["step"], state["seconds"]
-        except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError, EOFError) as error:
+        except Exception as error:  # a damaged file can raise anything on its way through the unpickler
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise CheckpointError(f"{path} is no state of this run: {reason}", hint="delete it to start again", code="bad_state") from error
         self._forget_later_entries()
@@ -287,8 +292,9 @@ class Trainer:
         path = self.run / "log.jsonl"
         if path.exists():
             done = (self.stage0_done, self.step)
-            kept = [line for line in path.read_text().splitlines() if (entry := json.loads(line))["step"] <= done[entry["stage"]]]
-            _write(path, "".join(f"{line}\n" for line in kept).encode())
+            entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [entry for entry in entries if entry["step"] <= done[entry["stage"]]]
+            _write(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
     def export(self) -> Path:
         """Write the plain PaliGemma: training aids folded in or dropped."""

@@ -19,6 +19,8 @@ R = TypeVar("R")
 BATCH_TOKENS = 4096
 """By default a batch holds as many pictures as have this many image tokens: 16 at 224 pixels, 4 at 448, 1 at 896."""
 MAX_BATCH = 64
+MAX_PROMPT = 8192
+"""Text tokens of a prompt; a longer one raises `InputError`."""
 
 
 class CutShort(UserWarning):
@@ -118,7 +120,7 @@ def _generate(
     return generate(
         model,
         seen[0].soft if shared else torch.cat([image.soft for image in seen]),
-        [prompt_ids(tokenizer, query.prompt) for query in queries],
+        [prompt_ids(tokenizer, query.prompt, max_len=MAX_PROMPT) for query in queries],
         options,
         eos_id=tokenizer.eos_id,
         loc=tokenizer.loc,
@@ -134,7 +136,7 @@ class Stream(Generic[R]):
 
     def __init__(self, model: PaliGemma, tokenizer: Tokenizer, image: EncodedImage, query: Query[R], options: Options):
         ids = {"eos_id": tokenizer.eos_id, "loc": tokenizer.loc, "constraints": [query.constraint]}
-        self._tokens = stream(model, image.soft, [prompt_ids(tokenizer, query.prompt)], options, **ids)
+        self._tokens = stream(model, image.soft, [prompt_ids(tokenizer, query.prompt, max_len=MAX_PROMPT)], options, **ids)
         self._tokenizer = tokenizer
         self._read = query.read
         self._answers: list[Generation] = []

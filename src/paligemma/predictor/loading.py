@@ -57,9 +57,9 @@ def load(
         if numbers is None and info.dtype == "float16":
             numbers = torch.bfloat16
     words = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(_tokenizer_path(tokenizer, folder, path))
-    if words.vocab_size > info.config.text.vocab_size:
+    if words.vocab_size != info.config.text.vocab_size:
         raise CheckpointError(
-            f"{path}: the tokenizer has {words.vocab_size} tokens, the model only {info.config.text.vocab_size}",
+            f"{path}: the tokenizer has {words.vocab_size:,} tokens, the model {info.config.text.vocab_size:,}",
             hint="use the tokenizer that came with the checkpoint",
         )
     if codec is None:

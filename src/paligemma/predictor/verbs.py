@@ -22,7 +22,7 @@ from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
 from ..tasks import answer as answering
-from ..tasks import caption, describe_box, detect, ocr, refer, run, segment
+from ..tasks import caption, describe_box, detect, ocr, refer, run, segment, task_named
 from ..tasks import question as questioning
 from ..tasks.detect import Parsed
 from ..tokenizer import Tokenizer
@@ -69,9 +69,17 @@ class Predictor:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.codec = codec
-        self.calibration = calibration or Calibration()
         self.path = path
-        self._reader = Reader(tokenizer, codec, self.calibration)
+        self._reader = Reader(tokenizer, codec, calibration or Calibration())
+
+    @property
+    def calibration(self) -> Calibration:
+        """What makes frequencies of scores."""
+        return self._reader.calibration
+
+    def with_calibration(self, calibration: Calibration) -> Predictor:
+        """The same model, with other frequencies."""
+        return Predictor(self.model, self.tokenizer, self.codec, calibration=calibration, path=self.path)
 
     @property
     def description(self) -> str:
@@ -175,6 +183,19 @@ class Predictor:
     def run(self, image: Any, prompt: Any, *, stream: bool = False, **how: Unpack[How]) -> Any:
         """Any prompt, exactly as the model was trained on it. The newline that ends every prompt is added here."""
         return self._words(_each(prompt, run.prompt), Text, run.parse, image, stream, how, PAGE_TOKENS)
+
+    def task(self, name: str, image: Any, *asked: Any, stream: bool = False, **how: Unpack[Finding]) -> Any:
+        """Any task of `paligemma.tasks.TASKS` by its name; `asked` goes to the task's `prompt`. Raises `UsageError` for an unknown name.
+
+        >>> model.task("question", "photo.jpg", "two").text
+        'how many dogs are there?'
+        """
+        found = task_named(name)
+        if not issubclass(found.result, Text):
+            return getattr(self, found.name)(image, *asked, stream=stream, **how)
+        if found is describe_box:
+            raise UsageError("what a box holds depends on the size of the picture too", hint="use describe_box (paligemma describe-box)")
+        return self._words(found.prompt(*asked), found.result, found.parse, image, stream, how)  # pyright: ignore[reportArgumentType]
 
     # Verbs that answer in places
 

@@ -1,13 +1,16 @@
 """Tasks: what to ask a PaliGemma, and how to read its answer. Strings and values; no model, no torch.
 
 A task is one module: `prompt(...)` writes the question, `target(...)` the answer a model is trained on, `parse(text)` reads an answer,
-whatever it is, without an error. To add one, write the module and add it to the tuple below.
+whatever it is, without an error. To add one, write the module and add it to the tuple below: `Predictor.task` and `paligemma run --task`
+know it then. A verb of its own is a matter of taste.
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, Protocol
 
+from ..errors import UsageError
 from ..results import Result
 from . import answer, caption, describe_box, detect, ocr, question, refer, run, segment
 
@@ -35,3 +38,11 @@ class Task(Protocol):
 _ALL: tuple[Task, ...] = (caption, answer, question, ocr, detect, segment, refer, describe_box, run)
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+
+
+def task_named(name: str) -> Task:
+    """The task of that name; an unknown name raises `UsageError` with the closest."""
+    if name in TASKS:
+        return TASKS[name]
+    close = difflib.get_close_matches(name, TASKS, n=1)
+    raise UsageError(f"no task is called {name!r}", hint=f"did you mean {close[0]!r}?" if close else "tasks: " + ", ".join(TASKS))

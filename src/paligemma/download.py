@@ -1,7 +1,8 @@
 """One file from the web, with care: https only, public addresses only, bounded in bytes and time, no proxies, no cookies.
 
 The address that is checked is the address that is dialled, at each redirect anew, so a name cannot change its meaning in between.
-The time is that of everything together: every wait for the other side, to connect, to encrypt, to read, is given what is left of it.
+The time is that of everything together: every wait for the other side, to connect, to encrypt, to read, is given what is left of it
+(the system's look-up of a name has a limit of its own).
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class _PublicConnection(http.client.HTTPSConnection):
     def __init__(self, host: str, *, deadline: float, **options: Any):
         super().__init__(host, **options)
         self._deadline = deadline
-        self.response_class = functools.partial(_Response, deadline=deadline)
+        self.response_class = functools.partial(_Response, deadline=deadline)  # pyright: ignore[reportAttributeAccessIssue]
 
     def connect(self) -> None:
         # As the base class does it, but to an address that was looked at. The certificate is checked against the name.

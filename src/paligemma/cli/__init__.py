@@ -32,7 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "pull": ("checkpoints:pull", "Fetch a checkpoint from Hugging Face.", "google/paligemma2-3b-mix-224"),
         "convert": (
             "checkpoints:convert",
-            "Write a checkpoint in another format, without loss.",
+            "Write a checkpoint in another format.",
             "pt_224.npz my-model --format huggingface",
         ),
         "doctor": ("doctor:doctor", "Check that a model computes what it should on this machine.", "--model my-model"),

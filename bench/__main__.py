@@ -142,6 +142,14 @@ def _spread(values: tuple[float, ...]) -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
 
 
+def _sizes(text: str) -> list[int]:
+    """`1,2,4` -> [1, 2, 4]"""
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected sizes such as 1,2,4, found {text!r}")
+    return [int(part) for part in parts]
+
+
 def say(text: str) -> None:
     print(f"... {text}", file=sys.stderr, flush=True)
 
@@ -150,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="counted repeats of everything, after one that is not (default 5)")
     parser.add_argument("--tokens", type=int, default=17, help="tokens of each answer (default 17)")
-    parser.add_argument("--batches", default="1,2,4", help="batch sizes (default 1,2,4)")
+    parser.add_argument("--batches", type=_sizes, default="1,2,4", help="batch sizes (default 1,2,4)")
     parser.add_argument("--folder", type=Path, help="keep the random checkpoint (6 GB) here, or use the one that is here")
     parser.add_argument("--json", type=Path, help="also write every number to this file")
     options = parser.parse_args()
@@ -162,8 +170,7 @@ def main() -> None:
         folder = options.folder or Path(scratch)
         if not (folder / "model.safetensors").exists():
             write_random_checkpoint(PRESETS["paligemma-3b-224"], folder)
-        batches = [int(part) for part in options.batches.split(",")]
-        rows, facts = compare(folder, options.repeats, options.tokens, batches)
+        rows, facts = compare(folder, options.repeats, options.tokens, options.batches)
     print(table(rows, facts, limit))
     if options.json is not None:
         found = {

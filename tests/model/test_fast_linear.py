@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from paligemma.model.fast_linear import FEW, PATIENCE, FastGatedMlp, FastLinear, FastMlp, can_pack, pack
 from paligemma.model.gemma import GatedMlp
 from paligemma.model.siglip import Mlp
+from tests.model.rounding import answer_logits, bf16, error, random_input
 from tests.tiny import TINY, TINY_1, random_model, random_pixels
 
 pytestmark = pytest.mark.skipif(not can_pack(nn.Linear(4, 4, dtype=torch.bfloat16)), reason="this CPU has no bfloat16 kernels")
@@ -19,35 +20,20 @@ pytestmark = pytest.mark.skipif(not can_pack(nn.Linear(4, 4, dtype=torch.bfloat1
 NEVER, AT_ONCE = 1_000_000, 0
 
 
-def _bf16(module: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(1)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
-    return module.to(torch.bfloat16).eval()
-
-
-def _input(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-
-
-def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
-    return ((found.double() - exact).norm() / exact.norm()).item()
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("patience", [NEVER, AT_ONCE])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 1), (1, 4), (2, 5), (33, 1), (2, FEW)])
 def test_a_fast_layer_is_as_exact_as_the_plain_one(shape, bias, patience):
-    linear = _bf16(nn.Linear(48, 80, bias=bias))
-    x = _input(*shape, 48)
+    linear = bf16(nn.Linear(48, 80, bias=bias))
+    x = random_input(*shape, 48)
     exact = copy.deepcopy(linear).double()(x.double())
     layer = FastLinear(linear, patience)
     found = layer(x)
     assert layer.packed == (patience == AT_ONCE and shape != (2, FEW))
     assert found.shape == (*shape, 80)
     assert found.dtype == torch.bfloat16
-    assert _error(found, exact) < 2**-8
+    assert error(found, exact) < 2**-8
 
 
 @torch.inference_mode()
@@ -55,43 +41,43 @@ def test_a_fast_layer_is_as_exact_as_the_plain_one(shape, bias, patience):
 @pytest.mark.parametrize(("plain", "fast"), [(GatedMlp(48, 80), FastGatedMlp), (Mlp(48, 80), FastMlp)], ids=["gated", "plain"])
 @pytest.mark.parametrize("rows", [1, 3, 7])
 def test_a_fast_mlp_is_as_exact_as_the_plain_one(plain, fast, rows, patience):
-    plain = _bf16(plain)
-    x = _input(2, rows, 48)
+    plain = bf16(plain)
+    x = random_input(2, rows, 48)
     exact = copy.deepcopy(plain).double()(x.double())
     layers = {name: FastLinear(linear, patience) for name, linear in copy.deepcopy(plain).named_children()}
-    assert _error(fast(**layers)(x), exact) < 1.1 * _error(plain(x), exact)
+    assert error(fast(**layers)(x), exact) < 1.1 * error(plain(x), exact)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("patience", [NEVER, AT_ONCE])
 def test_an_input_with_gaps_in_memory_is_read_right(patience):
-    layer = FastLinear(_bf16(nn.Linear(48, 80)), patience)
-    x = _input(2, 9, 48)[:, -3:]
+    layer = FastLinear(bf16(nn.Linear(48, 80)), patience)
+    x = random_input(2, 9, 48)[:, -3:]
     assert not x.is_contiguous()
     assert torch.equal(layer(x), layer(x.contiguous()))
 
 
 @torch.inference_mode()
 def test_few_rows_give_the_same_alone_and_together():
-    layer = FastLinear(_bf16(nn.Linear(48, 80)), AT_ONCE)
-    x = _input(4, 48)
+    layer = FastLinear(bf16(nn.Linear(48, 80)), AT_ONCE)
+    x = random_input(4, 48)
     together = layer(x)
     assert all(torch.equal(layer(x[row : row + 1])[0], together[row]) for row in range(4))
 
 
 @torch.inference_mode()
 def test_a_layer_is_packed_once_it_has_decoded_for_a_while_and_lets_the_plain_matrix_go():
-    linear = _bf16(nn.Linear(48, 80))
+    linear = bf16(nn.Linear(48, 80))
     plain = StorageWeakRef(linear.weight.untyped_storage())
     layer = FastLinear(linear, 2)
     del linear
     for _ in range(10):
-        layer(_input(FEW, 48))
-    layer(_input(1, 48))
-    layer(_input(1, 48))
+        layer(random_input(FEW, 48))
+    layer(random_input(1, 48))
+    layer(random_input(1, 48))
     assert not layer.packed, "many rows gain nothing, and two are not more than two"
     assert not plain.expired()
-    layer(_input(1, 48))
+    layer(random_input(1, 48))
     assert layer.packed
     assert plain.expired()
 
@@ -120,25 +106,17 @@ def test_a_fast_model_answers_as_the_plain_one(name, tokens):
     assert not any(isinstance(module, GatedMlp | Mlp) for module in fast.modules())
 
     pixels = random_pixels(config, 2)
-    ids = torch.randint(config.text.vocab_size, (2, 6 + tokens), generator=torch.Generator().manual_seed(0))
-
-    def logits(m, dtype):
-        cache = m.new_cache(2, 10 + tokens)
-        rows = [m.prefill(m.encode_image(pixels.to(dtype)), ids[:, :6], None, cache)]
-        rows += [m.extend(column, cache) for column in ids[:, 6:].T]
-        return m.logits(torch.stack(rows))
-
-    reference = logits(exact, torch.float64)
-    assert _error(logits(fast, torch.bfloat16), reference) < 1.2 * _error(logits(model, torch.bfloat16), reference)
+    reference = answer_logits(exact, pixels, tokens)
+    assert error(answer_logits(fast, pixels, tokens), reference) < 1.2 * error(answer_logits(model, pixels, tokens), reference)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("patience", [NEVER, AT_ONCE])
 def test_the_state_dict_is_the_plain_layers(patience):
-    linear = _bf16(nn.Linear(48, 80))
+    linear = bf16(nn.Linear(48, 80))
     before = {name: tensor.clone() for name, tensor in linear.state_dict().items()}
     layer = FastLinear(linear, patience)
-    layer(_input(1, 48))
+    layer(random_input(1, 48))
     after = layer.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -151,6 +129,6 @@ def test_other_number_types_are_left_alone():
 
 
 def test_training_is_refused():
-    layer = FastLinear(_bf16(nn.Linear(8, 8)))
+    layer = FastLinear(bf16(nn.Linear(8, 8)))
     with pytest.raises(RuntimeError, match="cannot be trained"):
         layer(torch.zeros(1, 8, dtype=torch.bfloat16, requires_grad=True))

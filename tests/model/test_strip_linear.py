@@ -14,27 +14,13 @@ from paligemma.model.fast_linear import FastGatedMlp, FastMlp, pack
 from paligemma.model.gemma import GatedMlp
 from paligemma.model.siglip import Mlp
 from paligemma.model.strip_linear import COUNTED, MANY, FloatConv, StripLinear
+from tests.model.rounding import answer_logits, bf16, error, random_input
 from tests.tiny import TINY, TINY_1, random_model, random_pixels
 
 
 @pytest.fixture(autouse=True)
 def an_older_cpu(monkeypatch):
     monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
-
-
-def _bf16(module: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(1)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * parameter[0].numel() ** -0.5
-    return module.to(torch.bfloat16).eval()
-
-
-def _input(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-
-
-def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
-    return ((found.double() - exact).norm() / exact.norm()).item()
 
 
 NEVER, AT_ONCE = 1_000_000, 0
@@ -47,14 +33,14 @@ NEVER, AT_ONCE = 1_000_000, 0
 @pytest.mark.parametrize("shape", [(1, 1), (1, MANY - 1), (MANY, 1), (2, 9)])
 def test_a_layer_of_strips_is_as_exact_as_the_plain_one(monkeypatch, shape, bias, strip, patience):
     monkeypatch.setattr(strip_linear, "STRIP", strip)
-    linear = _bf16(nn.Linear(48, 80, bias=bias))
-    x = _input(*shape, 48)
+    linear = bf16(nn.Linear(48, 80, bias=bias))
+    x = random_input(*shape, 48)
     layer = StripLinear(linear, patience)
     found = layer(x)
     assert layer.packed == (patience == AT_ONCE)
     assert found.shape == (*shape, 80)
     assert found.dtype == torch.bfloat16
-    assert _error(found, copy.deepcopy(linear).double()(x.double())) < 2**-8
+    assert error(found, copy.deepcopy(linear).double()(x.double())) < 2**-8
 
 
 @torch.inference_mode()
@@ -62,21 +48,21 @@ def test_a_layer_of_strips_is_as_exact_as_the_plain_one(monkeypatch, shape, bias
 @pytest.mark.parametrize("patience", [NEVER, AT_ONCE])
 @pytest.mark.parametrize("rows", [1, 7])
 def test_an_mlp_of_strips_is_as_exact_as_the_plain_one(plain, fast, rows, patience):
-    plain = _bf16(plain)
-    x = _input(2, rows, 48)
+    plain = bf16(plain)
+    x = random_input(2, rows, 48)
     exact = copy.deepcopy(plain).double()(x.double())
     found = fast(**{name: StripLinear(linear, patience) for name, linear in plain.named_children()})(x)
     assert found.dtype == torch.bfloat16
-    assert _error(found, exact) < 1.1 * _error(plain(x), exact)
+    assert error(found, exact) < 1.1 * error(plain(x), exact)
 
 
 @torch.inference_mode()
 def test_patches_are_as_exact_as_the_plain_ones():
-    conv = _bf16(nn.Conv2d(3, 20, 4, stride=4))
-    x = _input(2, 3, 12, 12)
+    conv = bf16(nn.Conv2d(3, 20, 4, stride=4))
+    x = random_input(2, 3, 12, 12)
     found = FloatConv(conv)(x)
     assert found.dtype == torch.bfloat16
-    assert _error(found, copy.deepcopy(conv).double()(x.double())) < 2**-8
+    assert error(found, copy.deepcopy(conv).double()(x.double())) < 2**-8
 
 
 @torch.inference_mode()
@@ -92,32 +78,24 @@ def test_a_model_of_strips_answers_as_the_plain_one(monkeypatch, name, patience)
     assert (fast.dtype, fast.device) == (model.dtype, model.device)
     assert fast.state_dict().keys() == model.state_dict().keys()
     pixels = random_pixels(config, 2)
-    ids = torch.randint(config.text.vocab_size, (2, 10), generator=torch.Generator().manual_seed(0))
-
-    def logits(m, dtype):
-        cache = m.new_cache(2, 14)
-        rows = [m.prefill(m.encode_image(pixels.to(dtype)), ids[:, :6], None, cache)]
-        rows += [m.extend(column, cache) for column in ids[:, 6:].T]
-        return m.logits(torch.stack(rows))
-
-    reference = logits(exact, torch.float64)
-    assert _error(logits(fast, torch.bfloat16), reference) < 1.2 * _error(logits(model, torch.bfloat16), reference)
+    reference = answer_logits(exact, pixels, 4)
+    assert error(answer_logits(fast, pixels, 4), reference) < 1.2 * error(answer_logits(model, pixels, 4), reference)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_layer_is_packed_after_so_many_rows_and_lets_the_plain_matrix_go(bias):
-    linear = _bf16(nn.Linear(48, 80, bias=bias))
+    linear = bf16(nn.Linear(48, 80, bias=bias))
     before = {name: tensor.clone() for name, tensor in linear.state_dict().items()}
     plain = StorageWeakRef(linear.weight.untyped_storage())
     layer = StripLinear(linear, 5 + COUNTED)
     del linear
-    layer(_input(1000, 48))
+    layer(random_input(1000, 48))
     for _ in range(5):
-        layer(_input(1, 48))
+        layer(random_input(1, 48))
     assert not layer.packed
     assert not plain.expired()
-    layer(_input(1, 48))
+    layer(random_input(1, 48))
     assert layer.packed
     assert plain.expired()
     after = layer.state_dict()
@@ -129,11 +107,11 @@ def test_a_layer_is_packed_after_so_many_rows_and_lets_the_plain_matrix_go(bias)
 
 @torch.inference_mode()
 def test_a_matrix_beyond_half_precision_is_not_packed():
-    linear = _bf16(nn.Linear(48, 80))
+    linear = bf16(nn.Linear(48, 80))
     linear.weight[3, 4] = 1e5
     layer = StripLinear(linear, AT_ONCE)
-    x = _input(2, 48)
-    assert _error(layer(x), copy.deepcopy(linear).double()(x.double())) < 2**-8
+    x = random_input(2, 48)
+    assert error(layer(x), copy.deepcopy(linear).double()(x.double())) < 2**-8
     assert not layer.packed
 
 
@@ -144,6 +122,6 @@ def test_other_number_types_are_left_alone():
 
 
 def test_training_is_refused():
-    layer = StripLinear(_bf16(nn.Linear(8, 8)))
+    layer = StripLinear(bf16(nn.Linear(8, 8)))
     with pytest.raises(RuntimeError, match="cannot be trained"):
         layer(torch.zeros(1, 8, dtype=torch.bfloat16, requires_grad=True))

@@ -93,6 +93,9 @@ def _mark(files: Iterable[Path]) -> Path:
     return cache_folder() / "checked" / hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
+MANIFEST_HINT = "make one in the checkpoint's folder: sha256sum * > SHA256SUMS"
+
+
 def verify_sha256(folder: str | Path, manifest: str | Path) -> list[Path]:
     """Compare files with a list in `sha256sum`'s format (names relative to `folder`); returns the files that were compared.
 
@@ -104,7 +107,7 @@ def verify_sha256(folder: str | Path, manifest: str | Path) -> list[Path]:
         text = manifest.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise CheckpointError(f"{manifest}: cannot be read ({reason})", code="bad_manifest") from None
+        raise CheckpointError(f"{manifest}: cannot be read ({reason})", hint=MANIFEST_HINT, code="bad_manifest") from None
     problems: list[str] = []
     compared: list[Path] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -113,7 +116,9 @@ def verify_sha256(folder: str | Path, manifest: str | Path) -> list[Path]:
         expected, _, name = line.partition(" ")
         name = name.lstrip(" *")
         if len(expected) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise CheckpointError(f"{manifest.name}, line {number}: expected a SHA-256 and a file name", code="bad_manifest")
+            raise CheckpointError(
+                f"{manifest.name}, line {number}: expected a SHA-256 and a file name", hint=MANIFEST_HINT, code="bad_manifest"
+            )
         path = folder / name
         compared.append(path)
         if not path.is_file():
@@ -124,6 +129,6 @@ def verify_sha256(folder: str | Path, manifest: str | Path) -> list[Path]:
         if found != expected.lower():
             problems.append(f"{name}: SHA-256 {found[:12]}..., expected {expected[:12].lower()}...")
     if not compared:
-        raise CheckpointError(f"{manifest.name} lists no file", code="bad_manifest")
+        raise CheckpointError(f"{manifest.name} lists no file", hint=MANIFEST_HINT, code="bad_manifest")
     refuse(folder, problems, summary="files differ from the manifest", hint="fetch them again", code="sha256_differs")
     return compared

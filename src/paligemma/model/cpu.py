@@ -11,6 +11,7 @@ import torch
 def has_bfloat16() -> bool:
     """Whether oneDNN has bfloat16 kernels for this CPU (AVX512 with BF16, AMX; not AVX2, so not most laptops).
 
-    Elsewhere torch multiplies bfloat16 matrices number by number, ten times more slowly than float32 ones; a single row is fine.
+    Elsewhere torch multiplies bfloat16 matrices number by number, many times more slowly than float32 ones (`python -m bench.kernels`);
+    a single row is fine.
     """
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -74,11 +74,11 @@ class Predictor:
 
     @property
     def calibration(self) -> Calibration:
-        """What makes frequencies of scores."""
+        """What is applied to every score."""
         return self._reader.calibration
 
     def with_calibration(self, calibration: Calibration) -> Predictor:
-        """The same model, with other frequencies."""
+        """The same model with another calibration."""
         return Predictor(self.model, self.tokenizer, self.codec, calibration=calibration, path=self.path)
 
     @property

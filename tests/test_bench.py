@@ -18,7 +18,7 @@ def test_a_ratio_is_the_median_of_pairs():
 
 @pytest.mark.slow
 def test_both_engines_are_timed_and_agree(tmp_path):
-    rows, facts = compare(write_random_checkpoint(SMALL, tmp_path), repeats=1, tokens=4, batches=[1, 2])
+    rows, facts = compare(write_random_checkpoint(SMALL, tmp_path), repeats=1, tokens=4, batches=[1, 2], warm_up=3)
     names = [row.name for row in rows]
     assert names[0] == "load"
     assert {"first token, batch 1", "decode, batch 2", "peak memory, loading and first answer"} <= set(names)

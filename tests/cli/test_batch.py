@@ -95,6 +95,20 @@ def test_options_reach_the_model(call, model, picture):
     }
 
 
+def test_the_environment_names_a_model_and_the_command_line_another(call, model, picture, monkeypatch):
+    monkeypatch.setenv("PALIGEMMA_MODEL", "mine")
+    assert call("caption", picture("a.png")).code == 0
+    assert model.loaded["model"] == "mine"
+    assert call("caption", picture("a.png"), "--model", "another").code == 0
+    assert model.loaded["model"] == "another"
+
+
+def test_no_model_is_named_by_an_empty_variable(call, model, picture, monkeypatch):
+    monkeypatch.setenv("PALIGEMMA_MODEL", "")
+    assert call("caption", picture("a.png")).code == 0
+    assert not model.loaded["model"]
+
+
 def test_options_of_places_reach_the_model(call, model, picture):
     call("detect", picture("a.png"), "cat", "--min-score", 0.5, "--max-objects", 3, "--unconstrained")
     _, _, _, options = model.asked[0]

@@ -16,6 +16,7 @@ import torch
 
 from paligemma.errors import PaliGemmaError
 from paligemma.nano.batches import LONG, SHORT, SHORTS_PER_PICTURE, Batch, BatchMaker, Making, bank_codes, pixels_of, stream
+from paligemma.nano.lessons import Mix
 from paligemma.nano.names import things
 from paligemma.nano.sprites import sprite_bank
 from paligemma.nano.train_codec import square_mask
@@ -37,7 +38,7 @@ def same(a: Batch, b: Batch) -> bool:
 def making(tokenizer_path, codes) -> Making:
     return Making(
         tokenizer_path=str(tokenizer_path), codes=codes[:, :1], size=4, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3,
-        grid=8,
+        mix=Mix(), grid=8,
     )  # fmt: skip
 
 
@@ -134,11 +135,13 @@ def test_a_child_that_fails_is_an_error_and_no_endless_wait(making, capfd):
 PARENT = """
 import multiprocessing, numpy as np, sys, time
 from paligemma.nano.batches import Making, stream
+from paligemma.nano.lessons import Mix
 
 if __name__ == "__main__":
     codes = np.zeros((49, 1, 16), int)
     making = Making(
-        tokenizer_path=sys.argv[1], codes=codes, size=64, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3, grid=8
+        tokenizer_path=sys.argv[1], codes=codes, size=64, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3,
+        mix=Mix(), grid=8,
     )
     batches = stream(making, 0)
     next(batches)

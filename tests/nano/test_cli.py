@@ -60,7 +60,7 @@ def test_training_goes_on_where_it_was_and_says_what_to_try(nano, finished_run):
     done = nano("train", "--recipe", "debug", "--no-compile", "--samples", 0, "--out", finished_run)
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        f"continuing after {RECIPES['debug'].stage0_steps} steps of stage 0 and {RECIPES['debug'].steps} of stage 1",
+        f"continuing after {RECIPES['debug'].phases[-1].steps} steps of phase {len(RECIPES['debug'].phases) - 1}",
         f"paligemma demo --model {finished_run / 'model'}",
     ]
     assert {"model.safetensors", "reference.json"} < {path.name for path in (finished_run / "model").iterdir()}

@@ -13,7 +13,7 @@ import pytest
 
 from paligemma.nano import lessons
 from paligemma.nano.batches import LONG, SHORT
-from paligemma.nano.lessons import Lesson, Teacher
+from paligemma.nano.lessons import Lesson, Mix, Teacher
 from paligemma.nano.names import LANGUAGES, plural, things
 from paligemma.nano.world import SIZE, Scene
 from paligemma.predictor import loading
@@ -290,6 +290,31 @@ def test_all_kinds_of_lessons_are_given(teacher, train_scenes):
     assert set(short) == {*(f"caption {lang}" for lang in LANGUAGES), "count", "presence", "relation", "colour", "describe_box", "word"}
     assert min(long.values()) > 30
     assert min(short.values()) > 10
+
+
+@pytest.mark.parametrize(
+    ("mix", "kinds"),
+    [
+        (Mix(caption=1.0), "caption"),
+        (Mix(caption=0.0, count=1.0), "count"),
+        (Mix(caption=0.0, count=0.0, presence=1.0), "presence"),
+        (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0), "describe_box"),
+        (Mix(caption=0.0, count=0.0, presence=0.0, relation=1.0), "relation presence"),  # where no two things can be compared
+        (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=1.0), "colour count"),  # where nothing has a colour
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mix_decides_what_is_asked(mix, kinds, pictured):
+    rng = np.random.default_rng(0)
+    asked = {Teacher(mix=mix).short(scene, rng).kind.split()[0] for scene in pictured}
+    assert asked == set(kinds.split())
+
+
+def test_a_mix_decides_what_is_asked_about_print(printed):
+    rng = np.random.default_rng(0)
+    for mix, kind in ((Mix(first_word=1.0), "word"), (Mix(first_word=0.0, word_count=1.0), "count")):
+        assert {Teacher(mix=mix).short(scene, rng).kind for scene in printed} == {kind}
+    assert {Teacher(mix=Mix(first_word=0.0, word_count=0.0)).short(scene, rng).kind for scene in printed} == {"presence"}
 
 
 def test_training_texts_are_what_the_tasks_write(teacher, train_scenes):

@@ -16,12 +16,12 @@ from paligemma.nano.evaluate import Examination
 from paligemma.nano.metrics import Score
 from paligemma.nano.names import LANGUAGES
 from paligemma.nano.publish import TARGETS, card, finish
-from paligemma.nano.recipes import RECIPES
+from paligemma.nano.recipes import RECIPES, Phase
 from paligemma.predictor import CutShort, load, verbs
 
-TRAINED = dataclasses.replace(RECIPES["nano-112"], stage0_steps=500, stage0_batch=128, steps=4000, batch=64, seed=3)
+TRAINED = dataclasses.replace(RECIPES["nano-112"], phases=(Phase(500, 128, vision_only=True), Phase(4000, 64)), seed=3)
 RECIPE = json.loads(json.dumps(dataclasses.asdict(TRAINED)))
-LAST = {"stage": 1, "step": 4000, "seconds": 8130.4}
+LAST = {"phase": 1, "step": 4000, "seconds": 8130.4}
 
 
 def some_scores(value: float) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def test_card_scores_and_calibration_are_of_one_measurement(finished):
     assert scores["calibration"] == json.loads((model / "calibration.json").read_text())
     read_back = {name: Score(**score) if isinstance(score, dict) and "baseline" in score else score for name, score in scores.items()}
     last = json.loads((finished / "log.jsonl").read_text().splitlines()[-1])
-    assert (last["stage"], last["step"]) == (1, RECIPES["debug"].steps)
+    assert (last["phase"], last["step"]) == (1, RECIPES["debug"].phases[1].steps)
     assert (model / "README.md").read_text(encoding="utf-8") == card(json.loads((finished / "recipe.json").read_text()), read_back, last)
 
 

@@ -43,4 +43,4 @@ def test_an_unknown_recipe_names_the_closest():
 
 def test_recipes_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        recipe("debug").steps = 5  # pyright: ignore[reportAttributeAccessIssue]
+        recipe("debug").phases = ()  # pyright: ignore[reportAttributeAccessIssue]

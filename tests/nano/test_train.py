@@ -23,13 +23,13 @@ from paligemma.nano import train
 from paligemma.nano.batches import Batch, BatchMaker, Making
 from paligemma.nano.dense import DenseHead
 from paligemma.nano.names import dictionary_words
-from paligemma.nano.recipes import RECIPES
+from paligemma.nano.recipes import RECIPES, Phase
 from paligemma.nano.train import Trainer, corpus, schedule, sine_positions
 from paligemma.nano.world import CHARACTERS
 from paligemma.tokenizer import Tokenizer
 
 DEBUG = RECIPES["debug"]
-STEPS = [(0, step) for step in range(1, DEBUG.stage0_steps + 1)] + [(1, step) for step in range(1, DEBUG.steps + 1)]
+STEPS = [(index, step) for index, phase in enumerate(DEBUG.phases) for step in range(1, phase.steps + 1)]
 
 
 def silent(line: str) -> None:
@@ -77,7 +77,7 @@ def trainer(debug_run, tmp_path_factory) -> Trainer:
 @pytest.fixture(
     scope="module",
     params=[(1, 2), (2, 2), (1, 5), (2, 6)],
-    ids=["stage 0", "stage 0 before a state was saved", "stage 1", "stage 1 some steps after the saved state"],
+    ids=["phase 0", "phase 0 before a state was saved", "phase 1", "phase 1 some steps after the saved state"],
 )
 def continued(request, debug_run, drawn_here, tmp_path_factory) -> Path:
     """A run that was stopped in the middle of a step, and then continued."""
@@ -114,7 +114,7 @@ def test_a_continued_run_ends_with_the_same_weights(continued, debug_run):
 
     found, expected = state_of(continued), state_of(debug_run)
     assert found["modules"].keys() == expected["modules"].keys()
-    assert (found["stage0_done"], found["step"]) == (DEBUG.stage0_steps, DEBUG.steps)
+    assert (found["phase"], found["step"]) == STEPS[-1]
     for key in ("modules", "optimizers"):
         pairs = list(zip(tensors(found[key]), tensors(expected[key]), strict=True))
         assert len(pairs) > 50
@@ -124,7 +124,7 @@ def test_a_continued_run_ends_with_the_same_weights(continued, debug_run):
 
 def test_a_continued_run_has_one_log_entry_a_step(continued, debug_run):
     found, expected = entries_of(continued), entries_of(debug_run)
-    assert [(entry["stage"], entry["step"]) for entry in found] == STEPS
+    assert [(entry["phase"], entry["step"]) for entry in found] == STEPS
     for a, b in zip(found, expected, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
@@ -149,8 +149,8 @@ def test_two_recipes_do_not_share_a_folder(tmp_path):
     train._claim(DEBUG, tmp_path)
     claimed = (tmp_path / "recipe.json").read_text()
     train._claim(DEBUG, tmp_path)
-    with pytest.raises(UsageError, match="holds a run of another recipe: batch is 4, not 8; seed is 0, not 1") as raised:
-        train._claim(dataclasses.replace(DEBUG, seed=1, batch=8), tmp_path)
+    with pytest.raises(UsageError, match="holds a run of another recipe: warmup is 1, not 8; seed is 0, not 1") as raised:
+        train._claim(dataclasses.replace(DEBUG, seed=1, warmup=8), tmp_path)
     assert "another run folder" in str(raised.value.hint)
     with pytest.raises(UsageError, match="vision is"):
         train._claim(dataclasses.replace(DEBUG, vision=RECIPES["nano-112"].vision), tmp_path)
@@ -158,10 +158,10 @@ def test_two_recipes_do_not_share_a_folder(tmp_path):
 
 
 def test_a_run_from_before_a_setting_was_invented_goes_on(tmp_path):
-    older = {name: value for name, value in dataclasses.asdict(DEBUG).items() if name != "decay_from"}
+    older = {name: value for name, value in dataclasses.asdict(DEBUG).items() if name != "warmup"}
     (tmp_path / "recipe.json").write_text(json.dumps(older))
     train._claim(DEBUG, tmp_path)
-    assert json.loads((tmp_path / "recipe.json").read_text())["decay_from"] == DEBUG.decay_from
+    assert json.loads((tmp_path / "recipe.json").read_text())["warmup"] == DEBUG.warmup
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_the_state_of_another_model_is_refused(trainer, debug_run):
         wider.resume()
 
 
-@pytest.mark.parametrize(("value", "stage0_done", "step"), [(math.nan, 1, 0), (math.inf, 2, 3)])
-def test_a_loss_that_is_no_number_stops_the_run(value, stage0_done, step, finished_run, drawn_here, monkeypatch):
-    torch.save({**state_of(finished_run), "stage0_done": stage0_done, "step": step}, finished_run / "state.pt")
+@pytest.mark.parametrize(("value", "phase", "step"), [(math.nan, 0, 1), (math.inf, 1, 3)])
+def test_a_loss_that_is_no_number_stops_the_run(value, phase, step, finished_run, drawn_here, monkeypatch):
+    torch.save({**state_of(finished_run), "phase": phase, "step": step}, finished_run / "state.pt")
     before = (finished_run / "state.pt").read_bytes()
     loss = DenseHead.loss
 
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_stops_the_run(value, stage0_done, step, finish
 
     monkeypatch.setattr(train, "stream", drawn_here)
     monkeypatch.setattr(DenseHead, "loss", broken)
-    with pytest.raises(PaliGemmaError, match=f"after {stage0_done} steps of stage 0 and {step} of stage 1") as raised:
+    with pytest.raises(PaliGemmaError, match=f"after {step} steps of phase {phase}") as raised:
         train.train(DEBUG, finished_run, compiled=False, log=silent)
     assert raised.value.code == "loss_not_finite"
     assert str(value) in raised.value.message
@@ -283,16 +283,25 @@ def test_the_export_answers(debug_run, test_scenes):
     ],
 )
 def test_the_schedule_warms_up_stays_and_falls_to_zero(step, factor):
-    recipe = dataclasses.replace(DEBUG, steps=100, warmup=10, decay_from=0.2)
-    assert schedule(step, recipe) == pytest.approx(factor)
+    for rate in (1.0, 0.5):
+        assert schedule(step, Phase(steps=100, batch=1, rate=rate, decay_from=0.2), warmup=10) == pytest.approx(rate * factor)
+
+
+def test_a_schedule_may_stay_or_fall_at_once():
+    assert schedule(99, Phase(steps=100, batch=1, decay_from=1.0), warmup=10) == 1.0
+    assert schedule(10, Phase(steps=100, batch=1), warmup=10) < 1.0
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(trainer, drawn_here, monkeypatch):
     monkeypatch.setattr(train, "stream", drawn_here)
-    with trainer._batches(1, DEBUG.batch, 0, 1) as batches:
+    vision_only, phase = DEBUG.phases
+    with trainer._batches(1, phase, 0) as batches:
         batch = next(batches)
+    loss, record = trainer.loss(batch, vision_only, 0.5)
+    assert loss.item() == pytest.approx(sum(record[name] for name in ("thing", "edges", "cells", "letters")), rel=1e-4)
+    assert "long" not in record
     for progress, weight in ((0.0, 1.0), (1.0, 0.3)):
-        loss, record = trainer.loss(batch, progress)
+        loss, record = trainer.loss(batch, phase, progress)
         dense = sum(record[name] for name in ("thing", "edges", "cells", "letters"))
         assert loss.item() == pytest.approx(record["long"] + 2 * record["short"] + weight * dense, rel=1e-4)
 

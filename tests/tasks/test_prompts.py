@@ -24,6 +24,7 @@ CODES = tuple(range(112, 128))
         ("answer", {"question": "wie viele?", "lang": "de"}, "answer de wie viele?"),
         ("answer", {"question": "What is the total?", "lang": None}, "What is the total?"),
         ("answer", {"question": "which?", "choices": ["a", "b c"]}, "answer en  which? choose from: a \t b c"),
+        ("answer", {"question": "which?", "choices": "a; b c"}, "answer en  which? choose from: a \t b c"),
         ("question", {"answer": "two", "lang": "fr"}, "question fr two"),
         ("ocr", {}, "ocr"),
         ("detect", {"classes": ["cat", "dog"]}, "detect cat ; dog"),

@@ -53,6 +53,8 @@ class ModelOptions:
 class TaskOptions(ModelOptions):
     """Everything a command that asks a picture takes."""
 
+    model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var="PALIGEMMA_MODEL")] = None
+    """A folder, an .npz file or a Hugging Face id that was pulled. The bundled small model by default."""
     max_tokens: Annotated[int | None, Parameter(group=ANSWERS)] = None
     """Longest answer. By default what suits the task."""
     temperature: Annotated[float, Parameter(group=ANSWERS)] = 0.0

@@ -28,10 +28,11 @@ def ask(
     /,
     *,
     lang: Language = "en",
+    choices: Annotated[str, Parameter(help="Answers to choose from, separated by `;`, for models trained on such questions.")] = "",
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Answer a question."""
-    return ask_all("ask", images, options, lambda model, inputs, **how: model.ask(inputs, question, lang=lang, **how))
+    return ask_all("ask", images, options, lambda model, inputs, **how: model.ask(inputs, question, lang=lang, choices=choices, **how))
 
 
 def detect(

@@ -1,0 +1,1 @@
+"""Choosing tokens: a model and prompts as ids -> answers as ids, with probabilities, limits and grammars."""

@@ -24,7 +24,7 @@ from ..model.mask_codec import MaskCodec
 from ..sequence import training_example
 from ..tokenizer import Tokenizer
 from .dense import DenseTargets, dense_targets
-from .lessons import Lesson, Teacher
+from .lessons import Lesson, Mix, Teacher
 from .sprites import sprite_bank
 from .train_codec import sprite_masks
 from .world import Scene, Split, World
@@ -66,6 +66,7 @@ class Making(TypedDict):
     backgrounds: int
     seed: int
     text_share: float
+    mix: Mix
     grid: int
     """Patches along a side of the picture."""
 
@@ -84,7 +85,7 @@ class BatchMaker:
             seed=making["seed"],
             text_share=making["text_share"],
         )
-        self.teacher = Teacher(making["codes"])
+        self.teacher = Teacher(making["codes"], making["mix"])
 
     def __call__(self, index: int) -> Batch:
         size = self.making["size"]

@@ -37,10 +37,27 @@ def shares(spot: Placed) -> tuple[float, float, float, float]:
     return spot.y0 / SIZE, spot.x0 / SIZE, spot.y1 / SIZE, spot.x1 / SIZE
 
 
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the kinds of short lessons. What is left asks for the name of a box's content, with print for a thing's presence.
+
+    A scene that cannot be asked something (a relation, with one thing in sight) is asked something simpler instead.
+    """
+
+    caption: float = 0.5
+    count: float = 0.18
+    presence: float = 0.08
+    relation: float = 0.1
+    colour: float = 0.07
+    first_word: float = 0.4
+    word_count: float = 0.4
+
+
 class Teacher:
     """Makes lessons from scenes. `codes` gives the 16 mask codes of a sprite view in the bank: (things, views, 16)."""
 
-    def __init__(self, codes: np.ndarray | None = None):
+    def __init__(self, codes: np.ndarray | None = None, mix: Mix | None = None):
+        self.mix = mix or Mix()
         self.codes: list[list[list[int]]] | None = None if codes is None else codes.tolist()
 
     def long(self, scene: Scene, rng: np.random.Generator) -> Lesson:
@@ -53,18 +70,20 @@ class Teacher:
         """A lesson with a short answer: a caption, a question, the name of what is in a box."""
         if scene.lines:
             return self.text_question(scene, rng)
-        kind = rng.random()
-        if kind < 0.5:
-            return self.caption(scene, LANGUAGES[int(rng.integers(len(LANGUAGES)))])
-        if kind < 0.68:
-            return self.count(scene, rng)
-        if kind < 0.76:
-            return self.presence(scene, rng)
-        if kind < 0.86:
-            return self.relation(scene, rng)
-        if kind < 0.93:
-            return self.colour(scene, rng)
-        return self.describe_box(scene, rng)
+        m = self.mix
+        match _pick(rng, m.caption, m.count, m.presence, m.relation, m.colour):
+            case 0:
+                return self.caption(scene, LANGUAGES[int(rng.integers(len(LANGUAGES)))])
+            case 1:
+                return self.count(scene, rng)
+            case 2:
+                return self.presence(scene, rng)
+            case 3:
+                return self.relation(scene, rng)
+            case 4:
+                return self.colour(scene, rng)
+            case _:
+                return self.describe_box(scene, rng)
 
     def caption(self, scene: Scene, lang: str) -> Lesson:
         names = [things()[spot.thing].names[lang] for spot in scene.objects]
@@ -122,12 +141,13 @@ class Teacher:
         return Lesson("describe_box", describe_box.prompt(shares(spot)), enumerate_names([label(spot)], "en"))
 
     def text_question(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        kind = rng.random()
-        if kind < 0.4:
-            return self._question("word", "what is the first word?", scene.lines[0].text)
-        if kind < 0.8:
-            return self._question("count", "how many words are there?", str(len(scene.lines)))
-        return self.presence(scene, rng)
+        match _pick(rng, self.mix.first_word, self.mix.word_count):
+            case 0:
+                return self._question("word", "what is the first word?", scene.lines[0].text)
+            case 1:
+                return self._question("count", "how many words are there?", str(len(scene.lines)))
+            case _:
+                return self.presence(scene, rng)
 
     def ocr(self, scene: Scene) -> Lesson:
         return Lesson("ocr", ocr.prompt(), "\n".join(line.text for line in scene.lines))
@@ -176,6 +196,11 @@ class Teacher:
     @staticmethod
     def _question(kind: str, question: str, reply: str) -> Lesson:
         return Lesson(kind, answer.prompt(question), reply)
+
+
+def _pick(rng: np.random.Generator, *shares: float) -> int:
+    """Which of the shares a random number falls into; their count where it falls behind all of them."""
+    return int(np.searchsorted(np.cumsum(shares), rng.random(), side="right"))
 
 
 def _absent(rng: np.random.Generator, present: list[str], everything: list[str]) -> str:

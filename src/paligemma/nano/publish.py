@@ -43,7 +43,7 @@ def card(recipe: dict[str, Any], scores: dict[str, Any], last: dict[str, Any]) -
     """The model card: what it is, what it is not, what it was trained on, what was measured."""
     rows = "\n".join(_row(name, score) for name, score in scores.items() if isinstance(score, Score))
     before, after = scores["box score ECE before fitting"], scores["box score ECE after fitting"]
-    images = recipe["stage0_steps"] * recipe["stage0_batch"] + recipe["steps"] * recipe["batch"]
+    images = sum(phase["steps"] * phase["batch"] for phase in recipe["phases"])
     vision = recipe["vision"]
     return f"""---
 license: apache-2.0

@@ -8,15 +8,34 @@ from dataclasses import dataclass
 
 from ..config import PaliGemmaConfig, TextConfig, VisionConfig
 from ..errors import UsageError
-from .world import BACKGROUNDS, SIZE
+from .lessons import Mix
+from .world import BACKGROUNDS, SIZE, TEXT_SHARE
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of a run: what learns, from what, how fast. Pairs are values at its start and at its end."""
+
+    steps: int
+    batch: int
+    vision_only: bool = False
+    """The image tower alone, on dense targets; else everything, nothing frozen."""
+    rate: float = 1.0
+    """Factor on the recipe's learning rates, after a warm-up."""
+    decay_from: float = 0.0
+    """The share of the phase after which the rates fall to zero, as a cosine; 1 for never."""
+    text_share: float = TEXT_SHARE
+    """Of the scenes, how many show printed words."""
+    dense_weight: tuple[float, float] = (1.0, 1.0)
+    """Weight of the dense targets beside the texts."""
+    sigma: tuple[float, float] = (1.5, 1.5)
+    """Width, in bins, of the soft targets of location tokens; it gets to its end value after four fifths of the phase."""
+    mix: Mix = Mix()  # noqa: RUF009 - frozen, so one for all is right
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stage 0 trains the image tower on dense targets alone, stage 1 everything jointly, nothing frozen.
-
-    Learning rates: `muon_lr` for the blocks' matrices, `adam_lr` for the rest; warm-up, constant, then cosine from `decay_from` to zero.
-    """
+    """Dimensions, data and phases. Learning rates: `muon_lr` for the blocks' matrices, `adam_lr` for the rest."""
 
     name: str
     vision: VisionConfig
@@ -30,20 +49,11 @@ class Recipe:
     """Views of each thing that training scenes are composed from."""
     backgrounds: int = BACKGROUNDS
     codec_steps: int = 2000
-    stage0_steps: int = 800
-    stage0_batch: int = 128
-    steps: int = 2700
-    batch: int = 64
+    phases: tuple[Phase, ...] = ()
     muon_lr: float = 0.015
     adam_lr: float = 2e-3
     warmup: int = 100
-    decay_from: float = 0.1
-    text_share: tuple[float, float] = (0.3, 0.35)
-    """Of the scenes of stage 0 and of stage 1, how many show printed words."""
-    dense_weight: tuple[float, float] = (1.0, 0.3)
-    """Weight of the dense targets at the start and the end of stage 1."""
-    sigma: tuple[float, float] = (24.0, 1.5)
-    """Width, in bins, of the soft targets of location tokens at the start and the end of stage 1."""
+    """Steps at the start of every phase in which the rates rise to their values."""
     seed: int = 0
 
     def config(self) -> PaliGemmaConfig:
@@ -58,14 +68,26 @@ NANO_112 = Recipe(
     name="nano-112",
     vision=VisionConfig(width=192, depth=5, mlp_dim=640, heads=6, image_size=SIZE),
     text_width=128, text_depth=3, text_mlp_dim=384, heads=4, head_dim=32,
+    phases=(
+        Phase(steps=800, batch=128, vision_only=True, decay_from=1.0),
+        Phase(steps=2700, batch=64, decay_from=0.1, text_share=0.35, dense_weight=(1.0, 0.3), sigma=(24.0, 1.5)),
+        Phase(steps=900, batch=128, vision_only=True, rate=0.6, decay_from=1.0, text_share=0.5),
+        Phase(
+            steps=3800, batch=64, rate=0.5, text_share=0.4, dense_weight=(3.0, 1.0), sigma=(6.0, 1.5),
+            mix=Mix(caption=0.4, count=0.18, presence=0.0, relation=0.28, colour=0.07, first_word=0.75, word_count=0.15),
+        ),
+    ),
 )  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {
     "nano-112": NANO_112,
     "debug": dataclasses.replace(
         NANO_112, name="debug", vision=VisionConfig(width=48, depth=2, mlp_dim=96, heads=4, image_size=SIZE), text_width=32, text_depth=2,
-        text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, stage0_steps=2, stage0_batch=4, steps=4,
-        batch=4, warmup=1,
+        text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, warmup=1,
+        phases=(
+            Phase(steps=2, batch=4, vision_only=True, decay_from=1.0),
+            Phase(steps=4, batch=4, decay_from=0.1, text_share=0.35, dense_weight=(1.0, 0.3), sigma=(24.0, 1.5)),
+        ),
     ),
 }  # fmt: skip
 

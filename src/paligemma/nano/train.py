@@ -33,7 +33,7 @@ from .dense import DenseHead
 from .lessons import Teacher
 from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
-from .recipes import Recipe
+from .recipes import Phase, Recipe
 from .sprites import sprite_bank
 from .train_codec import codec_iou, sprite_masks, train_codec
 from .world import CHARACTERS, Split, World
@@ -57,8 +57,7 @@ def train(recipe: Recipe, run: Path, *, compiled: bool = True, log: Callable[[st
     tokenizer = _tokenizer(recipe, run, log)
     trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)
     trainer.resume()
-    trainer.stage0()
-    trainer.stage1()
+    trainer.phases()
     return trainer.export()
 
 
@@ -132,7 +131,7 @@ class Trainer:
         parametrize.register_parametrization(self.model.text.embed, "weight", self.code)
         self.optimizers = self._optimizers()
         self.bfloat16 = cpu.has_bfloat16()
-        self.stage0_done = self.step = 0
+        self.phase = self.step = 0
         self.started = time.monotonic()
         self.elapsed_before = 0.0
         self.codes = bank_codes(codec, recipe.bank_size, recipe.seed)
@@ -162,39 +161,32 @@ class Trainer:
         with self.precision():
             return self.model.hidden_states(soft, ids[:, :-1], mask_ar[:, :-1])
 
-    def stage0(self) -> None:
-        """Image tower and dense head only."""
-        r = self.recipe
-        with self._batches(0, r.stage0_batch, self.stage0_done, r.stage0_steps) as batches:
-            for batch in batches:
-                self._set_rates(1.0 if self.stage0_done >= r.warmup else (self.stage0_done + 1) / r.warmup)
-                dense, _ = self.see(batch.pixels)
-                loss, record = self.head.loss(dense, batch.dense)
-                self._update(loss)
-                self.stage0_done += 1
-                self._after(0, self.stage0_done, r.stage0_steps, record)
+    def phases(self) -> None:
+        """All that is left of them, in turn."""
+        while True:
+            phase = self.recipe.phases[self.phase]
+            with self._batches(self.phase, phase, self.step) as batches:
+                for batch in batches:
+                    self._set_rates(schedule(self.step, phase, self.recipe.warmup))
+                    loss, record = self.loss(batch, phase, self.step / phase.steps)
+                    self._update(loss)
+                    self.step += 1
+                    self._after(phase, record)
+            if self.phase + 1 == len(self.recipe.phases):
+                return
+            self.phase, self.step = self.phase + 1, 0
 
-    def stage1(self) -> None:
-        """Everything, nothing frozen."""
-        r = self.recipe
-        with self._batches(1, r.batch, self.step, r.steps) as batches:
-            for batch in batches:
-                self._set_rates(schedule(self.step, r))
-                loss, record = self.loss(batch, self.step / r.steps)
-                self._update(loss)
-                self.step += 1
-                self._after(1, self.step, r.steps, record)
-
-    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch: texts, plus the dense targets with their current weight."""
-        r = self.recipe
+    def loss(self, batch: Batch, phase: Phase, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch: dense targets alone, or texts, and the dense targets with their current weight."""
         dense, soft = self.see(batch.pixels)
         dense_loss, record = self.head.loss(dense, batch.dense)
-        sigma = r.sigma[0] * (r.sigma[1] / r.sigma[0]) ** min(1.0, progress / 0.8)
+        if phase.vision_only:
+            return dense_loss, record
+        sigma = phase.sigma[0] * (phase.sigma[1] / phase.sigma[0]) ** min(1.0, progress / 0.8)
         with parametrize.cached():
             long, long_right = self._text_loss(soft, batch.long, sigma)
             short, short_right = self._text_loss(soft.repeat_interleave(SHORTS_PER_PICTURE, 0), batch.short, sigma)
-        weight = r.dense_weight[0] + (r.dense_weight[1] - r.dense_weight[0]) * progress
+        weight = phase.dense_weight[0] + (phase.dense_weight[1] - phase.dense_weight[0]) * progress
         record |= {"long": long.item(), "short": short.item(), "long_right": long_right, "short_right": short_right}
         return long + short * SHORTS_PER_PICTURE + weight * dense_loss, record
 
@@ -222,7 +214,7 @@ class Trainer:
         """Before a step that cannot be taken back."""
         if not torch.isfinite(value):
             raise PaliGemmaError(
-                f"the {name} is {value.item()} after {self.stage0_done} steps of stage 0 and {self.step} of stage 1",
+                f"the {name} is {value.item()} after {self.step} steps of phase {self.phase}",
                 hint="lower the learning rates of the recipe; the last saved state is from before",
                 code="loss_not_finite",
             )
@@ -233,27 +225,29 @@ class Trainer:
                 group["lr"] = rate * factor
 
     @contextlib.contextmanager
-    def _batches(self, stage: int, size: int, start: int, stop: int) -> Iterator[Iterator[Batch]]:
-        """Batches `start` to `stop` of a stage's own stream. The process that draws them ends with the block."""
-        if start >= stop:
+    def _batches(self, index: int, phase: Phase, start: int) -> Iterator[Iterator[Batch]]:
+        """What is left, from batch `start`, of the phase's own stream. The process that draws it ends with the block."""
+        if start >= phase.steps:
             yield iter(())
             return
         r = self.recipe
         making = Making(
-            tokenizer_path=str(self.run / "tokenizer.model"), codes=self.codes, size=size, bank_size=r.bank_size, bank_seed=r.seed,
-            backgrounds=r.backgrounds, seed=r.seed + 1 + stage, text_share=r.text_share[stage], grid=r.vision.grid,
+            tokenizer_path=str(self.run / "tokenizer.model"), codes=self.codes, size=phase.batch, bank_size=r.bank_size,
+            bank_seed=r.seed, backgrounds=r.backgrounds, seed=r.seed + 1 + index, text_share=phase.text_share, mix=phase.mix,
+            grid=r.vision.grid,
         )  # fmt: skip
         with contextlib.closing(stream(making, start)) as batches:
-            yield itertools.islice(batches, stop - start)
+            yield itertools.islice(batches, phase.steps - start)
 
-    def _after(self, stage: int, done: int, total: int, record: dict[str, float]) -> None:
-        if done % LOG_EVERY == 0 or done == total:
+    def _after(self, phase: Phase, record: dict[str, float]) -> None:
+        last = self.step == phase.steps
+        if self.step % LOG_EVERY == 0 or last:
             seconds = self.elapsed_before + time.monotonic() - self.started
-            entry = {"stage": stage, "step": done, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
+            entry = {"phase": self.phase, "step": self.step, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
             with (self.run / "log.jsonl").open("a") as file:
                 file.write(json.dumps(entry) + "\n")
             self.log(" ".join(f"{k}={v}" for k, v in entry.items()))
-        if done % SAVE_EVERY == 0 or done == total:
+        if self.step % SAVE_EVERY == 0 or last:
             self.save()
 
     def _modules(self) -> nn.ModuleDict:
@@ -263,7 +257,7 @@ class Trainer:
         """Write the whole state, then put it in place of the old one."""
         state = {
             "modules": self._modules().state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "stage0_done": self.stage0_done, "step": self.step, "seconds": self.elapsed_before + time.monotonic() - self.started,
+            "phase": self.phase, "step": self.step, "seconds": self.elapsed_before + time.monotonic() - self.started,
         }  # fmt: skip
         temporary = self.run / "state.pt.tmp"
         torch.save(state, temporary)
@@ -280,20 +274,20 @@ class Trainer:
             self._modules().load_state_dict(state["modules"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            self.stage0_done, self.step, self.elapsed_before = state["stage0_done"], state["step"], state["seconds"]
+            self.phase, self.step, self.elapsed_before = state["phase"], state["step"], state["seconds"]
         except Exception as error:  # a damaged file can raise anything on its way through the unpickler
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise CheckpointError(f"{path} is no state of this run: {reason}", hint="delete it to start again", code="bad_state") from error
         self._forget_later_entries()
-        self.log(f"continuing after {self.stage0_done} steps of stage 0 and {self.step} of stage 1")
+        self.log(f"continuing after {self.step} steps of phase {self.phase}")
 
     def _forget_later_entries(self) -> None:
         """Log lines of steps after the state, which are done again."""
         path = self.run / "log.jsonl"
         if path.exists():
-            done = (self.stage0_done, self.step)
+            done = (self.phase, self.step)
             entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [entry for entry in entries if entry["step"] <= done[entry["stage"]]]
+            kept = [entry for entry in entries if (entry["phase"], entry["step"]) <= done]
             _write(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
     def export(self) -> Path:
@@ -337,11 +331,11 @@ def sine_positions(grid: int, width: int) -> Tensor:
     return 0.5 * torch.cat(parts, dim=1)
 
 
-def schedule(step: int, recipe: Recipe) -> float:
-    """Factor on the learning rates at a step of stage 1: warm-up, constant, cosine to zero."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    progress = step / recipe.steps
-    if progress < recipe.decay_from:
-        return 1.0
-    return 0.5 + 0.5 * math.cos(math.pi * (progress - recipe.decay_from) / (1 - recipe.decay_from))
+def schedule(step: int, phase: Phase, warmup: int) -> float:
+    """Factor on the learning rates at a step of a phase: warm-up, constant, cosine to zero."""
+    if step < warmup:
+        return phase.rate * (step + 1) / warmup
+    progress = step / phase.steps
+    if progress < phase.decay_from:
+        return phase.rate
+    return phase.rate * (0.5 + 0.5 * math.cos(math.pi * (progress - phase.decay_from) / (1 - phase.decay_from)))

@@ -73,7 +73,7 @@ def load(
 
 def find(model: str | Path | None) -> Path:
     """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none."""
-    if model is None or str(model) == "bundled":
+    if model is None or str(model) in ("", "bundled"):
         model = DEFAULT
         if not (BUNDLED / model).is_dir():
             raise CheckpointError(

@@ -121,20 +121,32 @@ class Predictor:
         return self._words(caption.prompt(lang, length), Caption, caption.parse, image, stream, how)
 
     @overload
-    def ask(self, image: Pictures, question: str | Questions, lang: str | None = ..., **how: Unpack[How]) -> list[Answer]: ...
+    def ask(
+        self, image: Pictures, question: str | Questions, lang: str | None = ..., choices: Classes = ..., **how: Unpack[How]
+    ) -> list[Answer]: ...
     @overload
-    def ask(self, image: Picture, question: Questions, lang: str | None = ..., **how: Unpack[How]) -> list[Answer]: ...
+    def ask(
+        self, image: Picture, question: Questions, lang: str | None = ..., choices: Classes = ..., **how: Unpack[How]
+    ) -> list[Answer]: ...
     @overload
-    def ask(self, image: Picture, question: str, lang: str | None = ..., *, stream: Streams, **how: Unpack[How]) -> Stream[Answer]: ...
+    def ask(
+        self, image: Picture, question: str, lang: str | None = ..., choices: Classes = ..., *, stream: Streams, **how: Unpack[How]
+    ) -> Stream[Answer]: ...
     @overload
-    def ask(self, image: Picture, question: str, lang: str | None = ..., *, stream: Literal[False] = ..., **how: Unpack[How]) -> Answer: ...
-    def ask(self, image: Any, question: Any, lang: str | None = "en", *, stream: bool = False, **how: Unpack[How]) -> Any:
-        """The answer to a question. `lang`: of the answer; None for checkpoints trained on bare questions (DocVQA, ChartQA).
+    def ask(
+        self, image: Picture, question: str, lang: str | None = ..., choices: Classes = ..., *, stream: Literal[False] = ...,
+        **how: Unpack[How],
+    ) -> Answer: ...  # fmt: skip
+    def ask(
+        self, image: Any, question: Any, lang: str | None = "en", choices: Classes = (), *, stream: bool = False, **how: Unpack[How]
+    ) -> Any:
+        """The answer to a question. `lang`: of the answer; None for checkpoints trained on bare questions (DocVQA, ChartQA). `choices`:
+        answers to choose from, for checkpoints trained on them (AI2D, A-OKVQA): a list, or one string with ";" between them.
 
         >>> model.ask("photo.jpg", "how many dogs are there?").text
         '2'
         """
-        prompts = _each(question, lambda question: answering.prompt(question, lang))
+        prompts = _each(question, lambda question: answering.prompt(question, lang, choices))
         return self._words(prompts, Answer, answering.parse, image, stream, how)
 
     @overload

@@ -13,11 +13,11 @@ summary = "Answer a question about the picture."
 result = Answer
 
 
-def prompt(question: str, lang: str | None = "en", choices: Sequence[str] = ()) -> str:
+def prompt(question: str, lang: str | None = "en", choices: str | Sequence[str] = ()) -> str:
     """`lang`: of the answer; None for checkpoints trained on the question alone (DocVQA, ChartQA).
 
-    `choices`: what to choose from (AI2D, A-OKVQA). The two blanks before the question are then the reference's. Raises `UsageError`
-    for an empty question or an unknown language.
+    `choices`: what to choose from (AI2D, A-OKVQA), a list or one string with ";" in between. The two blanks before the question are
+    then the reference's. Raises `UsageError` for an empty question, an empty choice or an unknown language.
     """
     question = question.strip()
     if not question:
@@ -25,8 +25,10 @@ def prompt(question: str, lang: str | None = "en", choices: Sequence[str] = ()) 
     start = "" if lang is None else f"answer {check_language(lang)} "
     if not choices:
         return start + question
-    options = " \t ".join(choices)
-    return f"{start} {question} choose from: {options}"
+    options = [option.strip() for option in (choices.split(";") if isinstance(choices, str) else choices)]
+    if not all(options):
+        raise UsageError("one of the answers to choose from is empty")
+    return f"{start} {question} choose from: " + " \t ".join(options)
 
 
 def target(text: str) -> str:

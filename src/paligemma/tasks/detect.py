@@ -21,7 +21,9 @@ name = "detect"
 summary = "Find things and box them."
 result = Detections
 
-SEPARATOR = " ; "
+SEMICOLON = ";"
+"""What ends an object's label, wherever it stands."""
+SEPARATOR = f" {SEMICOLON} "
 MAX_OBJECTS = 256
 """No answer is taken for more objects than this."""
 CODES = 16
@@ -97,7 +99,7 @@ def prompt(classes: str | Sequence[str]) -> str:
 
 def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     """Names without surplus blanks and duplicates. Raises `UsageError` if there is none or one cannot be written."""
-    names = dict.fromkeys(filter(None, map(tidy, classes.split(";") if isinstance(classes, str) else classes)))
+    names = dict.fromkeys(filter(None, map(tidy, classes.split(SEMICOLON) if isinstance(classes, str) else classes)))
     if not names:
         raise UsageError("no name says what to look for", hint="for example: 'cat ; dog'")
     for label in names:
@@ -107,7 +109,7 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
 
 def check_label(label: str) -> str:
     """`label` itself; `UsageError` if it holds what separates objects."""
-    if ";" in label or _TOKEN.search(label):
+    if SEMICOLON in label or _TOKEN.search(label):
         raise UsageError(f"the name {label!r} holds a ';' or a location token, which separate objects", hint="give several names as a list")
     return label
 
@@ -198,8 +200,8 @@ def _text_units(text: str) -> Iterator[_Unit]:
 
 def _plain_units(text: str, offset: int) -> Iterator[_Unit]:
     """Text between separators. Surrounding blanks do not count as places of it."""
-    for match in re.finditer(r";|[^;]+", text):
-        kind = "separator" if match[0] == ";" else "text"
+    for match in re.finditer(f"{SEMICOLON}|[^{SEMICOLON}]+", text):
+        kind = "separator" if match[0] == SEMICOLON else "text"
         blank = len(match[0]) - len(match[0].lstrip())
         yield _Unit(kind, match[0], 0, offset + match.start() + blank, offset + match.start() + len(match[0].rstrip() or match[0]))
 
@@ -213,7 +215,7 @@ def _id_units(ids: Sequence[int], tokenizer: Vocabulary) -> Iterator[_Unit]:
             yield _Unit("loc", tokenizer.decode([id]), id - tokenizer.loc.start, place, place + 1)
         elif id in tokenizer.seg:
             yield _Unit("seg", tokenizer.decode([id]), id - tokenizer.seg.start, place, place + 1)
-        elif ";" in tokenizer.decode([id]):
+        elif SEMICOLON in tokenizer.decode([id]):
             # The piece may hold more than the separator.
             for unit in _plain_units(tokenizer.decode([id]), 0):
                 yield dataclasses.replace(unit, start=place, end=place + 1)
@@ -225,7 +227,7 @@ def _id_units(ids: Sequence[int], tokenizer: Vocabulary) -> Iterator[_Unit]:
 
 
 def _is_label(id: int, tokenizer: Vocabulary) -> bool:
-    return id not in tokenizer.loc and id not in tokenizer.seg and ";" not in tokenizer.decode([id])
+    return id not in tokenizer.loc and id not in tokenizer.seg and SEMICOLON not in tokenizer.decode([id])
 
 
 def _assemble(units: Iterator[_Unit]) -> Parsed:

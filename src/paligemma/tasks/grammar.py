@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import UsageError
-from .detect import CODES, SEPARATOR, class_names, loc_tokens
+from .detect import CODES, SEMICOLON, SEPARATOR, class_names, loc_tokens
 from .detect import MAX_OBJECTS as MOST_OBJECTS
 from .segment import code_tokens
 
@@ -237,7 +237,7 @@ class ObjectGrammar:
     def _after_free_label(self, state: State) -> list[Iterable[int]]:
         """Anything but control tokens up to the token that holds the separator's ";"; then the rest of the separator."""
         semicolon, tail = _separator(self.tokenizer, self.masks)
-        at = next((i for i, id in enumerate(state.label) if ";" in self.tokenizer.decode([id])), None)
+        at = next((i for i, id in enumerate(state.label) if SEMICOLON in self.tokenizer.decode([id])), None)
         if at is None:
             words = _words(self.tokenizer).ranges if len(state.label) < MAX_FREE_LABEL else (range(semicolon, semicolon + 1),)
             return [*words, self._eos] if state.label else [*words]
@@ -280,7 +280,7 @@ def _spellings(tokenizer: Vocabulary, label: str, masks: bool) -> tuple[Run, Run
 def _separator(tokenizer: Vocabulary, masks: bool) -> tuple[int, Run]:
     """The separator's token with the ";", and the ids from there to the next object. What stands before it counts as label."""
     more, _ = _spellings(tokenizer, "x", masks)
-    at = next(i for i, id in enumerate(more) if ";" in tokenizer.decode([id]))
+    at = next(i for i, id in enumerate(more) if SEMICOLON in tokenizer.decode([id]))
     return more[at], more[at + 1 :]
 
 

@@ -10,6 +10,7 @@ from paligemma.doctor import checks, pictures, reference
 from paligemma.errors import CheckpointError
 from paligemma.model.paligemma import PaliGemma
 from paligemma.predictor import Predictor, load
+from paligemma.tokenizer import Tokenizer
 from tests import tiny
 
 
@@ -80,6 +81,25 @@ def test_forgotten_padding_is_found(predictor, monkeypatch):
     assert set(failed(predictor)) == {"batch"}
 
 
+@pytest.mark.parametrize(
+    ("encode", "found"),
+    [
+        (lambda ids, t: [id for id in ids if id not in t.loc], "ids of locations: "),
+        (lambda ids, t: ids[:-1], "text encoded and decoded: "),
+        (lambda ids, t: [t.bos_id, *ids], "control tokens made of typed text: "),
+    ],
+)
+def test_a_tokenizer_that_damages_text_is_found(predictor, monkeypatch, encode, found):
+    right = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: encode(right(self, text), self))
+    assert found in failed(predictor)["tokenizer"].detail
+
+
+def test_a_tokenizer_of_another_size_is_found(predictor, monkeypatch):
+    monkeypatch.setattr(predictor.tokenizer, "vocab_size", predictor.tokenizer.vocab_size + 1)
+    assert "rows in the model" in failed(predictor)["tokenizer"].detail
+
+
 def test_numbers_that_are_not_finite_are_found(predictor):
     with torch.no_grad():
         predictor.model.text.norm.weight[3] = float("nan")
@@ -135,8 +155,11 @@ def test_another_picture_size_or_damaged_reference_is_a_finding(folder):
     stored["stages"]["projector"] = stored["stages"]["projector"][:5]
     path.write_text(json.dumps(stored))
     assert "projector" in failed(load(folder, device="cpu"))["stored outputs"].detail
-    path.write_text("{")
-    assert "could not be checked" in failed(load(folder, device="cpu"))["stored outputs"].detail
+    for damaged in ("{", "[]", "{}", '{"stages": {"pixels": "x"}}'):
+        path.write_text(damaged)
+        found = failed(load(folder, device="cpu"))["stored outputs"]
+        assert "reference.json is damaged" in found.detail
+        assert "delete it" in found.advice
 
 
 def test_a_model_without_a_folder_has_nowhere_to_keep_a_reference(predictor):

@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from paligemma import results
 from paligemma.errors import InputError, UsageError
-from paligemma.results import Answer, Box, Caption, Detections, Mask, Masks, Question, Reading, Text, printable
+from paligemma.results import Answer, Box, Caption, Detections, Mask, Masks, Question, Reading, Text
 
 WIDTH, HEIGHT = 40, 30
 
@@ -108,9 +108,8 @@ def test_broken_json_is_named(kind, data):
     ],
 )
 def test_nothing_steers_the_terminal(text, shown):
-    assert printable(text) == shown
     assert str(Caption(text)) == shown
-    assert shown in str(Box(text, 0, 0, 1, 1))
+    assert str(Box(text, 0, 0, 1, 1)).startswith(shown.replace("\n", "\\n").replace("\t", "\\t")), "one line a box"
 
 
 def test_printing():

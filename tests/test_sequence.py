@@ -17,14 +17,13 @@ BOS, EOS, NEWLINE = T.bos_id, T.eos_id, T.newline_id
 
 def test_prompt():
     assert prompt_ids(T, "detect cat") == [BOS, *T.encode("detect cat"), NEWLINE]
-    assert prompt_ids(T, "detect cat", "<loc0001>") == [BOS, *T.encode("detect cat"), NEWLINE, T.loc[1]]
     assert prompt_ids(T, "") == [BOS, NEWLINE]
 
 
 def test_parts_never_merge():
     """The separator is its own token after a prefix that ends in one, and typed control tokens add none."""
     assert prompt_ids(T, "ocr\n") == [BOS, *T.encode("ocr"), NEWLINE, NEWLINE]
-    ids = prompt_ids(T, "<bos><eos><image>\n<pad>", "<eos>")
+    ids = prompt_ids(T, "<bos><eos><image>\n<pad>")
     assert ids.count(BOS) == 1
     assert EOS not in ids
     assert T.pad_id not in ids

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from paligemma.config import VOCAB_SIZE
 from paligemma.errors import CheckpointError, InputError
+from paligemma.sequence import prompt_ids
 from paligemma.tokenizer import LOCATION_PIECES, MAX_FILE_BYTES, Tokenizer
 
 from .tiny import SENTENCES, TOKENIZER_VOCAB, tiny_tokenizer, tiny_tokenizer_json, tokenizer_json
@@ -191,6 +192,12 @@ def test_gemmas_own_file_gets_the_locations_appended(gemma: Tokenizer, gemma_row
         assert gemma.decode(ids) == whole.decode(ids) == text
         assert not set(range(108)) & set(ids)
     assert gemma.encode("<table>\n\n") == [139, 109]  # Gemma's markup and line breaks are text, as in the reference
+
+
+def test_the_newline_after_a_prompt_does_not_melt_into_gemmas_line_breaks(gemma: Tokenizer):
+    """Encoded together, "ocr" and two newlines would end in the piece of two newlines."""
+    assert gemma.encode("ocr\n\n")[-1] == 109
+    assert prompt_ids(gemma, "ocr\n")[-2:] == [108, 108]
 
 
 def test_hugging_faces_image_token_is_none_of_ours(gemma: Tokenizer, gemma_rows):

@@ -14,6 +14,9 @@ from .errors import UsageError
 
 NUM_LOC = 1024
 """Location tokens `<loc0000>` .. `<loc1023>`."""
+MASK_CODES = 16
+"""Mask codes of one object, for a mask of `MASK_SIZE` x `MASK_SIZE`."""
+MASK_SIZE = 64
 NUM_SEG = 128
 """Mask-codec tokens `<seg000>` .. `<seg127>`."""
 GEMMA_VOCAB = 256_000

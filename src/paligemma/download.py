@@ -20,7 +20,7 @@ import urllib.request
 from typing import Any
 
 from .errors import InputError
-from .image import printable
+from .printable import printable
 
 MAX_BYTES = 20 << 20
 SECONDS = 30.0

@@ -26,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .config import Resize
 from .errors import InputError
+from .printable import printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What is opened, the first frame of an animation. No other decoder is tried on unknown bytes. HEIC needs the package `pillow-heif`."""
@@ -75,11 +76,6 @@ def open_image(
     if len(data) > limits.max_bytes:
         raise InputError(f"{name}: more than the allowed {limits.max_bytes:,} bytes", code="image_too_large")
     return _read(io.BytesIO(data), limits, name)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, line breaks and undecodable bytes written as escapes: fit for one line of a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def to_pixels(image: Image.Image, size: int, resize: Resize = "bicubic") -> np.ndarray:
@@ -156,9 +152,12 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: more pixels than Pillow opens", code="image_too_many_pixels") from error
     except UnidentifiedImageError as error:
+        found = _looks_like(start)
         raise InputError(
-            f"{name}: expected a picture ({', '.join(formats)}), found {_looks_like(start)}",
-            hint="convert it to PNG or JPEG",
+            f"{name}: expected a picture ({', '.join(formats)}), found {found}",
+            hint="in Python: paligemma.Clip(paligemma.sample_frames(PATH)); commands know it by .mp4"
+            if found == "a video"
+            else "convert it to PNG or JPEG",
             code="image_unknown_format",
         ) from error
     except MemoryError:

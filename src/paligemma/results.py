@@ -11,7 +11,6 @@ import dataclasses
 import html
 import io
 import json
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -21,22 +20,13 @@ import numpy as np
 from . import drawing
 from .errors import InputError, UsageError
 from .mask_formats import Polygon, compress, decompress, from_run_lengths, polygons, run_lengths
+from .printable import printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
 NOTEBOOK_SIDE = 800
 """Longest side, in pixels, of a picture in a notebook."""
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal or reorder a line: control characters and direction overrides become escapes."""
-
-    def shown(c: str) -> str:
-        steers = unicodedata.category(c) in ("Cc", "Cs") or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"
-        return c.encode("unicode_escape").decode() if steers and c not in "\n\t" else c
-
-    return "".join(map(shown, text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +86,7 @@ class Text(Result):
     stop: str = "eos"
 
     def __str__(self) -> str:
-        return printable(self.text)
+        return printable(self.text, keep="\n\t")
 
     def to_dict(self) -> dict[str, Any]:
         return {"type": _type_name(self), "text": self.text, "score": self.score, "prompt": self.prompt, "stop": self.stop}

@@ -11,6 +11,7 @@ Source: big_vision `configs/proj/paligemma/transfers/common.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,12 +26,9 @@ class _Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-def prompt_ids(tokenizer: _Tokenizer, prefix: str, suffix_start: str = "", *, max_len: int | None = None) -> list[int]:
-    """What the model reads before it answers. `suffix_start` is the beginning of the answer, where that is forced.
-
-    Raises `InputError` when the prompt has more than `max_len` tokens.
-    """
-    ids = [tokenizer.bos_id, *tokenizer.encode(prefix), tokenizer.newline_id, *tokenizer.encode(suffix_start)]
+def prompt_ids(tokenizer: _Tokenizer, prefix: str, *, max_len: int | None = None) -> list[int]:
+    """What the model reads before it answers. Raises `InputError` when that is more than `max_len` tokens."""
+    ids = [tokenizer.bos_id, *tokenizer.encode(prefix), tokenizer.newline_id]
     if max_len is not None and len(ids) > max_len:
         raise InputError(
             f"the prompt has {len(ids)} tokens, at most {max_len} are allowed",
@@ -70,7 +68,7 @@ def training_example(tokenizer: _Tokenizer, prefix: str, suffix: str, max_len: i
     return Example(prompt + kept, mask, list(mask), truncated=len(answer) > room)
 
 
-def pad(rows: list[list[int]], pad_value: int) -> list[list[int]]:
-    """Rows made equally long by adding `pad_value` on the right. (Ids take the pad id, mask_ar takes 1, mask_loss takes 0.)"""
-    longest = max(map(len, rows), default=0)
-    return [row + [pad_value] * (longest - len(row)) for row in rows]
+def pad(rows: Sequence[Sequence[int]], pad_value: int, length: int = 0) -> list[list[int]]:
+    """Rows made equally long, and at least `length` long, on the right. (Ids take the pad id, mask_ar takes 1, mask_loss takes 0.)"""
+    longest = max(length, *map(len, rows), 0)
+    return [[*row, *[pad_value] * (longest - len(row))] for row in rows]

@@ -23,7 +23,8 @@ from PIL import Image
 
 from .download import fetch
 from .errors import InputError, UsageError
-from .image import Clip, open_image, printable
+from .image import Clip, open_image
+from .printable import printable
 from .video import DEFAULT_FRAMES, sample_frames
 from .video import EXTENSIONS as VIDEO_EXTENSIONS
 

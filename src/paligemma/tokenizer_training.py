@@ -22,12 +22,12 @@ _BYTES = 256
 _SMALLEST = 5 + _BYTES + 1 + len(LOCATION_PIECES)
 
 
-def train_tokenizer(sentences: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> bytes:
+def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> bytes:
     """Learn byte-pair pieces from `sentences`; returns the bytes of a `tokenizer.model`. The same sentences give the same bytes.
 
     `vocab_size` counts everything (control, newline, 256 bytes, learnt pieces, 1024 + 128 location and mask pieces): it is the number of
-    rows the embedding table needs. Words that are frequent in the sentences become one piece ("▁cat"). Characters outside
-    `character_coverage` (a share of all character occurrences) are spelled in bytes, so every text can be encoded.
+    rows the embedding table needs. Words that are frequent in the sentences become one piece ("▁cat"). Characters that no sentence
+    has are spelled in bytes, so every text can be encoded.
     Raises `UsageError` when `vocab_size` is too small or the sentences are too few for it.
     """
     if vocab_size < _SMALLEST:
@@ -48,7 +48,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, *, character_cove
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
             allow_whitespace_only_pieces=True,
-            character_coverage=character_coverage,
+            character_coverage=1.0,
             max_sentence_length=1 << 20,
             num_threads=1,
             minloglevel=2,

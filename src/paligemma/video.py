@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from .errors import InputError, UsageError
-from .image import printable
+from .printable import printable
 
 if TYPE_CHECKING:
     from av.container import InputContainer

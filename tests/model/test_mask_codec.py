@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paligemma.model.mask_codec import CODE_GRID, MASK_SIZE, NUM_CODES, MaskCodec
+from paligemma.config import MASK_CODES, MASK_SIZE
+from paligemma.model.mask_codec import CODE_GRID, MaskCodec
 from tests.parity.golden import codec_arrays
 from tests.tiny import random_codec
 
@@ -26,7 +27,7 @@ def test_names_and_shapes_are_those_of_the_published_file():
 def test_codes_go_row_by_row():
     """Changing one code changes the picture most around its cell."""
     codec = random_codec()
-    codes = torch.zeros(1, NUM_CODES, dtype=torch.long)
+    codes = torch.zeros(1, MASK_CODES, dtype=torch.long)
     before = codec.decode(codes)
     codes[0, 1 * CODE_GRID + 2] = 77
     moved = (codec.decode(codes) - before).abs()[0]
@@ -47,7 +48,7 @@ def test_features_are_in_the_same_order_as_codes():
 @torch.no_grad()
 def test_the_nearest_code_is_nearest_by_distance():
     codec = random_codec()
-    features = torch.randn(3, NUM_CODES, 24, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(3, MASK_CODES, 24, generator=torch.Generator().manual_seed(0))
     assert torch.equal(codec.nearest(features), torch.cdist(features, codec.codebook).argmin(-1))
     assert torch.equal(codec.nearest(codec.codebook[None, :16]), torch.arange(16)[None])
 
@@ -55,7 +56,7 @@ def test_the_nearest_code_is_nearest_by_distance():
 @torch.no_grad()
 def test_decoding_codes_is_decoding_their_vectors():
     codec = random_codec()
-    codes = torch.randint(0, 128, (2, NUM_CODES), generator=torch.Generator().manual_seed(0))
+    codes = torch.randint(0, 128, (2, MASK_CODES), generator=torch.Generator().manual_seed(0))
     decoded = codec.decode(codes)
     assert decoded.shape == (2, MASK_SIZE, MASK_SIZE)
     assert torch.equal(decoded, codec.decode_features(codec.codebook[codes]))
@@ -66,10 +67,10 @@ def test_masks_of_a_batch_do_not_meet():
     codec = random_codec()
     masks = (torch.rand(3, MASK_SIZE, MASK_SIZE, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     together = codec.encode(masks)
-    assert together.shape == (3, NUM_CODES)
+    assert together.shape == (3, MASK_CODES)
     assert torch.equal(together, torch.cat([codec.encode(mask[None]) for mask in masks]))
 
 
 def test_a_code_outside_the_book_is_an_error():
     with pytest.raises(IndexError):
-        random_codec().decode(torch.full((1, NUM_CODES), 128))
+        random_codec().decode(torch.full((1, MASK_CODES), 128))

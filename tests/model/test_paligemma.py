@@ -104,6 +104,19 @@ def test_decoding_with_a_cache_equals_recomputing(model):
     torch.testing.assert_close(cached(model, soft, prompt, answer), recomputed(model, soft, prompt, answer), **CLOSE)
 
 
+@torch.no_grad()
+def test_a_cache_keeps_what_lies_more_than_4096_tokens_back():
+    """Every slot counts, however far back: Gemma 2's window is not used, see `Gemma`."""
+    model = random_model(TINY_2)
+    soft, prompt, answer = model.encode_image(random_pixels(TINY_2, 1)), tokens(1, 4200), tokens(1, 3, seed=1)
+    other = prompt.clone()
+    other[:, :80] = tokens(1, 80, seed=2)
+    found = cached(model, soft, prompt, answer)
+    torch.testing.assert_close(found, recomputed(model, soft, prompt, answer), **CLOSE)
+    moved = (cached(model, soft, other, answer) - found).abs().amax(-1)
+    assert moved.min() > 1e-3
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
 def test_a_batch_of_unequal_prompts_equals_one_by_one(model, side):

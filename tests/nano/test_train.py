@@ -152,9 +152,38 @@ def test_two_recipes_do_not_share_a_folder(tmp_path):
     with pytest.raises(UsageError, match="holds a run of another recipe: warmup is 1, not 8; seed is 0, not 1") as raised:
         train._claim(dataclasses.replace(DEBUG, seed=1, warmup=8), tmp_path)
     assert "another run folder" in str(raised.value.hint)
-    with pytest.raises(UsageError, match="vision is"):
+    with pytest.raises(UsageError, match=r"vision\.width is 48, not 192"):
         train._claim(dataclasses.replace(DEBUG, vision=RECIPES["nano-112"].vision), tmp_path)
+    first, second = DEBUG.phases
+    with pytest.raises(UsageError, match=r"recipe: phases\[1\]\.rate is 1\.0, not 0\.5$"):
+        train._claim(dataclasses.replace(DEBUG, phases=(first, dataclasses.replace(second, rate=0.5))), tmp_path)
+    with pytest.raises(UsageError, match="it has 2 phases, not 1"):
+        train._claim(dataclasses.replace(DEBUG, phases=(first,)), tmp_path)
     assert (tmp_path / "recipe.json").read_text() == claimed
+
+
+def test_a_run_with_settings_that_are_gone_does_not_go_on(tmp_path):
+    """Such as one from before recipes had phases, whose state and log are of another kind."""
+    older = {"stage0_steps": 800} | {name: value for name, value in dataclasses.asdict(DEBUG).items() if name != "phases"}
+    (tmp_path / "recipe.json").write_text(json.dumps(older))
+    with pytest.raises(UsageError, match="stage0_steps is no setting of this version"):
+        train._claim(DEBUG, tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[1]", "null"])
+def test_a_damaged_recipe_is_refused(damaged, tmp_path):
+    (tmp_path / "recipe.json").write_text(damaged)
+    with pytest.raises(CheckpointError, match=r"recipe\.json is no recipe"):
+        train._claim(DEBUG, tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["what\n", '{"step": 1}\n', "[1]\n"])
+def test_a_damaged_log_is_refused(damaged, trainer, debug_run):
+    shutil.copy(debug_run / "state.pt", trainer.run)
+    (trainer.run / "log.jsonl").write_text(damaged)
+    with pytest.raises(CheckpointError, match=r"log\.jsonl is no log of this run"):
+        trainer.resume()
+    shutil.copy(debug_run / "log.jsonl", trainer.run)
 
 
 def test_a_run_from_before_a_setting_was_invented_goes_on(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from paligemma.model.mask_codec import MASK_SIZE
+from paligemma.config import MASK_SIZE
 from paligemma.nano.train_codec import CodebookAverage, codec_iou, sprite_masks, square_mask, train_codec
 from paligemma.results import Box
 from paligemma.tasks import segment

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from PIL import Image
 from paligemma.engine.scores import Calibration
 from paligemma.errors import InputError, UsageError
 from paligemma.image import Clip
-from paligemma.predictor import CutShort, EncodedImage, Predictor
+from paligemma.predictor import CutShort, EncodedImage, Predictor, asking
 from paligemma.results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
-from paligemma.tasks import detect
+from paligemma.tasks import TASKS, detect
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::paligemma.predictor.CutShort")
@@ -227,6 +228,8 @@ def test_locations_typed_by_a_user_are_locations(model, pictures):
         (lambda m, i: m.detect(i, []), "what to look for"),
         (lambda m, i: m.task("answr", i, "what?"), "answr"),
         (lambda m, i: m.task("describe_box", i, "1,2,3,4"), "what a box holds"),
+        (lambda m, i: m.task("ocr", i, "what?"), r"'ocr' is asked with \(\), found \('what\?',\)"),
+        (lambda m, i: m.task("detect", i), r"'detect' is asked with \(classes"),
         (lambda m, i: m.detect(i, "cat", min_score=2), "min_score"),
         (lambda m, i: m.detect(i, "cat", max_objects=0), "max_objects"),
         (lambda m, i: m.detect(i, "cat", max_object=1), "max_object"),
@@ -241,6 +244,49 @@ def test_locations_typed_by_a_user_are_locations(model, pictures):
 def test_calls_that_make_no_sense_are_refused(model, pictures, call, word):
     with pytest.raises(UsageError, match=word):
         call(model, pictures[0])
+
+
+ASKED = {"caption": ("de",), "ocr": (), "describe_box": None}
+"""What tasks are asked with, where it is not one text."""
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if ASKED.get(name, ()) is not None])
+def test_a_task_by_name_is_its_verb(model, pictures, name):
+    """The same answer, and the same length of one."""
+    asked = ASKED.get(name, ("cat",))
+    how: dict[str, Any] = {"min_score": 0.0, "max_tokens": 40} if TASKS[name].result in (Detections, Masks) else {"max_tokens": 5}
+    same(model.task(name, pictures[0], *asked, **how), getattr(model, VERB_OF.get(name, name))(pictures[0], *asked, **how))
+
+
+VERB_OF = {"answer": "ask"}
+
+
+def test_an_answer_may_be_as_long_by_name_as_by_verb(model, pictures, monkeypatch):
+    longest = []
+    monkeypatch.setattr(asking, "ask", lambda *arguments: longest.append(arguments[4].max_tokens) or [None])
+    for ask in (lambda m, i: m.ocr(i), lambda m, i: m.task("ocr", i), lambda m, i: m.run(i, "x"), lambda m, i: m.task("run", i, "x")):
+        ask(model, pictures[0])
+    assert longest == [512] * 4
+
+
+@pytest.mark.filterwarnings("default::paligemma.predictor.CutShort")
+def test_the_warning_of_a_cut_answer_points_at_the_call(model, pictures):
+    calls = (
+        lambda: model.run(pictures[0], "x", max_tokens=1),
+        lambda: model.task("run", pictures[0], "x", max_tokens=1),
+        lambda: model.task("detect", pictures[0], "cat", max_tokens=3),
+    )
+    for call in calls:
+        with pytest.warns(CutShort) as caught:
+            call()
+        assert caught[0].filename == __file__
+
+
+def test_a_model_in_training_stays_so():
+    network = tiny.tiny_model().train().requires_grad_(True)
+    Predictor(network, tiny.tiny_tokenizer())
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
 
 
 def test_a_misspelt_option_gets_a_suggestion(model, pictures):

@@ -85,15 +85,15 @@ class Weights:
         return whole if count is None else whole.view(-1)[start : start + count]
 
 
-def open_checkpoint(path: str | Path, *, mapped: bool = True, verify: bool = True) -> Opened:
-    """`mapped`: safetensors are mapped into memory rather than copied. `verify`: checksums of an `.npz` are compared while reading.
+def open_checkpoint(path: str | Path, *, mapped: bool = True) -> Opened:
+    """`mapped`: safetensors are mapped into memory rather than copied. An `.npz`'s checksums are compared while reading.
 
     Raises `CheckpointError` for what cannot be described at all; what can be but does not fit is in `problems`.
     """
     located = locate(path)
     if located.format == "huggingface":
         return _open_huggingface(located, mapped)
-    return _open_big_vision(located, verify)
+    return _open_big_vision(located)
 
 
 def _open_huggingface(located: Located, mapped: bool) -> Opened:
@@ -123,8 +123,8 @@ def _open_huggingface(located: Located, mapped: bool) -> Opened:
     )  # fmt: skip
 
 
-def _open_big_vision(located: Located, verify: bool) -> Opened:
-    raw = NpzFile(located.files[0], verify=verify)
+def _open_big_vision(located: Located) -> Opened:
+    raw = NpzFile(located.files[0])
     prefix = bv_prefix(raw.specs)
     comment = comment_json(raw.comment)
     where = located.files[0].name

@@ -63,7 +63,7 @@ def pickle_refused(path: Path) -> CheckpointError:
     )
 
 
-def beginning(path: Path, count: int = 520) -> bytes:
+def beginning(path: Path) -> bytes:
     """The first bytes of a file."""
     with path.open("rb") as file:
-        return file.read(count)
+        return file.read(520)

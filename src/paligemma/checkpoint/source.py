@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -65,11 +65,11 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype | str) -> str:
-    """A key of `ITEM_SIZE` for a torch type or one of its usual names; others raise `CheckpointError`."""
+    """A key of `ITEM_SIZE` for a torch type or one of its usual names; others raise `UsageError`."""
     name = str(dtype).removeprefix("torch.")
     name = {"bf16": "bfloat16", "f16": "float16", "fp16": "float16", "f32": "float32", "fp32": "float32"}.get(name, name)
     if name not in ITEM_SIZE:
-        raise CheckpointError(f"weights cannot be held as {name}", hint="use one of " + ", ".join(ITEM_SIZE))
+        raise UsageError(f"{name!r} is no number type of weights", hint="use one of " + ", ".join(ITEM_SIZE))
     return name
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..image import Clip
+from ..printable import printable
 from ..results import Result, Text
 from ..sources import Source, expand
-from .failures import STDIN, lines, visible
+from .failures import STDIN, lines
 from .options import ModelOptions, TaskOptions
 from .show import Drawings, as_json, as_text, error_dict
 
@@ -51,7 +52,6 @@ def load(options: ModelOptions) -> Predictor:
     """The predictor that the options ask for."""
     import paligemma
 
-    warnings.simplefilter("ignore", paligemma.CutShort)  # counted and said once, at the end
     if options.model is None and sys.stderr.isatty():
         print(BUNDLED_NOTE, file=sys.stderr)
     return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
@@ -59,6 +59,9 @@ def load(options: ModelOptions) -> Predictor:
 
 def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) -> int:
     """Put `call` to every input and show what comes back. Returns the exit code: 0, 6 if some inputs failed, 3 if all did."""
+    import paligemma
+
+    warnings.simplefilter("ignore", paligemma.CutShort)  # counted and said once, at the end
     sources = _find(images, options)
     several = len(sources) > 1
     drawings = Drawings(options.out, several) if options.out else None
@@ -147,9 +150,9 @@ def _watched(call: Call, model: Predictor, picture: Any, how: dict[str, Any], na
     """Print an answer piece by piece while it is written, then what was made of it, if that says more."""
     stream = call(model, picture, stream=True, **how)
     if name is not None:
-        print(f"{visible(name)}: ", end="")
+        print(f"{printable(name)}: ", end="")
     for piece in stream:
-        print("\n".join(map(visible, piece.split("\n"))), end="", flush=True)
+        print(printable(piece, keep="\n\t"), end="", flush=True)
     print()
     if not isinstance(stream.result, Text):
         print(as_text(stream.result), flush=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..config import PRESETS, PaliGemmaConfig
-from .failures import visible
+from ..printable import printable
 from .options import DType, Json, named
 from .show import as_json
 
@@ -20,7 +20,7 @@ GB = 1e9
 SHOWN = 8
 """Names in one line; the rest are counted."""
 BYTES_PER_WEIGHT = 2
-"""In bfloat16, as the published checkpoints are."""
+"""In bfloat16, as PaliGemma 2 is published. PaliGemma 1 is, under the revision `bfloat16`; its main one is float32, twice as large."""
 
 
 def models(*, json: Json = False) -> int:
@@ -38,7 +38,7 @@ def models(*, json: Json = False) -> int:
     print("Fetch one that is ready to use: paligemma pull google/paligemma2-3b-mix-224\n")
     print("On this machine:" if here else "None is on this machine.")
     for name, path in here:
-        print(visible(f"  {name:<36}  {path}"))
+        print(printable(f"  {name:<36}  {path}"))
     return 0
 
 
@@ -116,7 +116,7 @@ def info(
         for name, value in facts.items():
             values = value if isinstance(value, list) else [value]
             for position, one in enumerate(values):
-                print(visible(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}"))
+                print(printable(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}"))
     return CheckpointError.exit_code if found.problems else 0
 
 
@@ -136,8 +136,8 @@ def pull(
     from ..checkpoint import pull as fetch
 
     name = model if revision is None else f"{model}@{revision}"
-    print(visible(f"{name} is in {fetch(name)}"))
-    print(visible(f"use it: paligemma caption photo.jpg --model {name}"))
+    print(printable(f"{name} is in {fetch(name)}"))
+    print(printable(f"use it: paligemma caption photo.jpg --model {name}"))
     return 0
 
 
@@ -165,7 +165,7 @@ def convert(
 
     with _progress("writing") as progress:
         done = write(resolve(source), target, format, dtype, progress, overwrite=overwrite)
-    print(visible(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else "")))
+    print(printable(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else "")))
     if done.dropped_rows:
         print(f"not taken along: {done.dropped_rows} rows of the embedding table that stand for no token")
     if done.zeros:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .failures import visible
+from ..printable import printable
 from .options import Json, ModelOptions
 from .show import as_json
 
@@ -19,16 +19,16 @@ def doctor(*, json: Json = False, options: ModelOptions = DEFAULTS) -> int:
 
     model = load(options)
     if not json:
-        print(*map(visible, model.description.split("\n")), sep="\n", end="\n\n", flush=True)
+        print(*map(printable, model.description.split("\n")), sep="\n", end="\n\n", flush=True)
     failed = 0
     for check in examine(model):
         failed += not check.ok
         if json:
             print(as_json(dataclasses.asdict(check)), flush=True)
             continue
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<16}  {visible(check.detail)}", flush=True)
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<16}  {printable(check.detail)}", flush=True)
         if check.advice:
-            print(f"{'':<24}{visible(check.advice)}")
+            print(f"{'':<24}{printable(check.advice)}")
     if not json:
         print(f"\n{failed} of the checks failed" if failed else "\nall is well")
     return SOMETHING_IS_WRONG if failed else 0

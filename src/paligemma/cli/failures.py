@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 import traceback
 
 from ..errors import PaliGemmaError, ResourceError, UsageError
+from ..printable import printable
 
 STDIN = "/dev/stdin"
 """Stands for a lone `-` while the parser looks at the words: to the parser a `-` is an option without a name."""
@@ -33,21 +33,15 @@ def stop(signum: int, frame: object) -> None:
     raise Stopped
 
 
-def visible(text: str) -> str:
-    """A name that stays on its line and cannot steer a terminal: controls, line ends, direction marks, broken bytes become escapes."""
-    steering = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-    return re.sub(steering, lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
 def lines(error: PaliGemmaError) -> str:
     """`error[code]: what`, in several lines where it is a list, and, where there is one, `hint: what to do`."""
-    text = "\n".join(visible(line) for line in f"error[{error.code}]: {error.message}".split("\n"))
-    return f"{text}\nhint: {visible(error.hint)}" if error.hint else text
+    text = "\n".join(printable(line) for line in f"error[{error.code}]: {error.message}".split("\n"))
+    return f"{text}\nhint: {printable(error.hint)}" if error.hint else text
 
 
 def show_warning(message: Warning | str, *_: object) -> None:
     """In place of `warnings.showwarning`: one line, without the place in our code."""
-    print(f"warning: {visible(str(message))}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 def report(error: BaseException, *, debug: bool = False) -> int:
@@ -67,7 +61,8 @@ def report(error: BaseException, *, debug: bool = False) -> int:
     told = explain(error)
     if told is None:
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"error[bug]: {visible(message)}\nhint: this should not happen; please report it with the output of --debug", file=sys.stderr)
+        hint = "this should not happen; please report it with the output of --debug"
+        print(f"error[bug]: {printable(message)}\nhint: {hint}", file=sys.stderr)
         return 1
     print(lines(told), file=sys.stderr)
     return told.exit_code

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PaliGemmaError, UsageError
-from .failures import visible
+from ..printable import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,7 @@ def as_text(result: Result, name: str | None = None) -> str:
     text = str(result)
     if name is None:
         return text
-    return f"{visible(name)}:\n{textwrap.indent(text, '  ')}" if "\n" in text else f"{visible(name)}: {text}"
+    return f"{printable(name)}:\n{textwrap.indent(text, '  ')}" if "\n" in text else f"{printable(name)}: {text}"
 
 
 def as_json(value: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ def caption(images: Images, /, *, lang: Language = "en", length: Length = "norma
 
 def ask(
     images: Images,
-    question: Annotated[str, named("QUESTION", "In plain words, in the language of --lang.")],
+    question: Annotated[str, named("QUESTION", "In plain words. --lang is the language of the answer.")],
     /,
     *,
     lang: Language = "en",

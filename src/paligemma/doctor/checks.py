@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..config import GEMMA_VOCAB, NUM_LOC, NUM_SEG
+from ..errors import CheckpointError
 from ..predictor import Predictor
 from .patient import Patient, apart
 from .pictures import GOLDEN_PIXELS, resized
@@ -65,19 +66,15 @@ def demand(condition: bool, detail: str, advice: str = "") -> str:
 
 
 def tokenizer(patient: Patient) -> str:
+    """What it does with text. Its vocabulary was compared with PaliGemma's when it was loaded."""
     t = patient.tokenizer
     text = "a Cat, 2 dogs & größer 猫; <bos> <image>"
     corners = t.encode("<loc0000><loc1023><seg127>")
     facts: dict[str, tuple[Any, Any]] = {
-        "locations": (len(t.loc), NUM_LOC),
-        "mask codes": (len(t.seg), NUM_SEG),
         "ids of locations": (corners, [t.loc.start, t.loc.stop - 1, t.seg.stop - 1]),
         "text encoded and decoded": (t.decode(t.encode(text)), text),
         "control tokens made of typed text": (sorted({t.pad_id, t.eos_id, t.bos_id} & set(t.encode("<pad><eos><bos>"))), []),
     }
-    if t.vocab_size > GEMMA_VOCAB:
-        facts |= {"<pad>": (t.pad_id, 0), "<eos>": (t.eos_id, 1), "<bos>": (t.bos_id, 2), "newline": (t.newline_id, 108)}
-        facts |= {"<loc0000>": (t.loc.start, GEMMA_VOCAB), "<seg000>": (t.seg.start, GEMMA_VOCAB + NUM_LOC)}
     wrong = [f"{name}: {found}, expected {expected}" for name, (found, expected) in facts.items() if found != expected]
     demand(not wrong, "; ".join(wrong))
     rows = patient.model.config.text.vocab_size
@@ -108,6 +105,7 @@ def finite(patient: Patient) -> str:
     return demand(float(logits.float().std()) > 1e-4, f"{len(patient.stages)} stages; {span}")
 
 
+@torch.inference_mode()
 def embedding_scale(patient: Patient) -> str:
     """What enters the decoder, against the image tokens and the rows of the table it is made of."""
     entering, count = patient.stages["decoder input"], patient.soft.shape[1]
@@ -153,7 +151,10 @@ def batch(patient: Patient) -> str:
 
 
 def stored_outputs(patient: Patient) -> str | None:
-    comparison = compare(patient)
+    try:
+        comparison = compare(patient)
+    except CheckpointError as error:
+        raise Different(error.message, error.hint or "") from error
     if comparison is None:
         return None
     for name, distance in comparison.stages.items():

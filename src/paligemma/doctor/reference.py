@@ -48,13 +48,16 @@ class Comparison:
 
 
 def compare(patient: Patient) -> Comparison | None:
-    """None where nothing is stored."""
+    """None where nothing is stored. Raises `CheckpointError` for a damaged file."""
     path = None if patient.predictor.path is None else patient.predictor.path / FILE_NAME
     if path is None or not path.is_file():
         return None
-    stored = json.loads(path.read_text("utf-8"))
-    stages = {}
-    for name, value in patient.stages.items():
-        found, expected = value.flatten().cpu(), torch.tensor(stored["stages"].get(name, ()))
-        stages[name] = apart(found, expected) if found.shape == expected.shape else math.inf
-    return Comparison(stages, abs(patient.score(patient.prompts[0], stored["answer"]) - stored["logprob"]))
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        expected = {name: torch.tensor(stored["stages"].get(name, ()), dtype=torch.float32) for name in patient.stages}
+        answer, logprob = [int(id) for id in stored["answer"]], float(stored["logprob"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged", hint="fetch it again, or delete it: this check is then left out") from error
+    found = {name: value.flatten().cpu() for name, value in patient.stages.items()}
+    stages = {name: apart(found[name], e) if found[name].shape == e.shape else math.inf for name, e in expected.items()}
+    return Comparison(stages, abs(patient.score(patient.prompts[0], answer) - logprob))

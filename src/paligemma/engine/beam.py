@@ -1,5 +1,7 @@
 """Beam search with the reference's scoring: the answer whose summed log-probability, end token included, is highest. No length penalty.
 
+Under a grammar a token's probability is its share among the tokens that may come next (the reference knows no grammars).
+
 Each step, every live beam is offered to end now, and the best ended answer so far is kept; each is also continued by its best tokens, and
 the best `beams` continuations live on. The search is over when the best live beam scores below the best ended answer: log-probabilities
 only fall. Source: big_vision `trainers/proj/paligemma/predict_fns.py`.

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..model.kv_cache import KVCache
 from ..model.paligemma import PaliGemma
+from ..sequence import pad
 from . import beam
 from .candidates import candidates, refuse_nan
 from .options import LOC_WINDOW, Allowed, Constraint, Generation, Options, Stop, Token, next_allowed, only_end
@@ -95,7 +96,7 @@ def prefill(model: PaliGemma, soft: Tensor, prompts: Sequence[Sequence[int]], ma
     if soft.shape[0] not in (1, len(prompts)):
         raise ValueError(f"{soft.shape[0]} pictures for {len(prompts)} prompts: expected one for all, or one each")
     longest = max(lengths)
-    ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=model.device)
+    ids = torch.tensor(pad(prompts, 0), device=model.device)
     valid = None
     if min(lengths) < longest:
         valid = torch.arange(longest, device=ids.device) < torch.tensor(lengths, device=ids.device)[:, None]

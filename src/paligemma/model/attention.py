@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MASKED = -2.3819763e38
-"""What a hidden logit becomes: finite, so that a row which sees nothing (padding) stays finite too; as in the reference."""
+"""What a hidden logit becomes: finite, so that a row which sees nothing (padding) stays finite too; as in the reference. Where it is added
+to a score instead of put in its place, half of the number type's range will do."""
 
 MAX_SCORES = 2**24
 """Scores held at once where no fused kernel serves (64 MB): longer sequences go through in slices of their queries, unless gradients

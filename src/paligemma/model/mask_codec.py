@@ -7,14 +7,15 @@ Ning et al., "All in Tokens", arXiv 2301.02229.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-MASK_SIZE = 64
-"""Side of the square a mask is resized to."""
-CODE_GRID = 4
-NUM_CODES = CODE_GRID**2
-"""Codes per mask, row by row."""
+from ..config import MASK_CODES
+
+CODE_GRID = math.isqrt(MASK_CODES)
+"""The codes of a mask are a square, row by row."""
 
 
 class ResBlock(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import PaliGemmaError
 from ..model.mask_codec import MaskCodec
-from ..sequence import training_example
+from ..sequence import pad, training_example
 from ..tokenizer import Tokenizer
 from .dense import DenseTargets, dense_targets
 from .lessons import Lesson, Mix, Teacher
@@ -97,14 +97,11 @@ class BatchMaker:
 
     def _text(self, lessons: list[Lesson], length: int) -> TextBatch:
         examples = [training_example(self.tokenizer, lesson.prefix, lesson.suffix, length) for lesson in lessons]
-
-        def rows(values: list[list[int]], fill: int) -> Tensor:
-            return torch.tensor([row + [fill] * (length - len(row)) for row in values])
-
+        assert not any(example.truncated for example in examples), f"a lesson is longer than {length} tokens"
         return TextBatch(
-            rows([e.ids for e in examples], self.tokenizer.pad_id),
-            rows([e.mask_ar for e in examples], 1),
-            rows([e.mask_loss for e in examples], 0),
+            torch.tensor(pad([e.ids for e in examples], self.tokenizer.pad_id, length)),
+            torch.tensor(pad([e.mask_ar for e in examples], 1, length)),
+            torch.tensor(pad([e.mask_loss for e in examples], 0, length)),
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..config import MASK_CODES
 from ..tasks import answer, caption, describe_box, detect, ocr, segment
 from .names import LANGUAGES, enumerate_names, plural, things
 from .world import SIZE, Placed, Scene
@@ -190,7 +191,7 @@ class Teacher:
 
     def _codes(self, spot: Placed) -> list[int]:
         if self.codes is None or spot.view is None:
-            return [0] * 16  # evaluation compares masks, not codes
+            return [0] * MASK_CODES  # evaluation compares masks, not codes
         return self.codes[spot.thing][spot.view]
 
     @staticmethod

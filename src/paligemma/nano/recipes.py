@@ -30,7 +30,7 @@ class Phase:
     """Weight of the dense targets beside the texts."""
     sigma: tuple[float, float] = (1.5, 1.5)
     """Width, in bins, of the soft targets of location tokens; it gets to its end value after four fifths of the phase."""
-    mix: Mix = Mix()  # noqa: RUF009 - frozen, so one for all is right
+    mix: Mix = Mix()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ NANO_112 = Recipe(
     phases=(
         Phase(steps=800, batch=128, vision_only=True, decay_from=1.0),
         Phase(steps=2700, batch=64, decay_from=0.1, text_share=0.35, dense_weight=(1.0, 0.3), sigma=(24.0, 1.5)),
-        Phase(steps=900, batch=128, vision_only=True, rate=0.6, decay_from=1.0, text_share=0.5),
+        Phase(steps=1200, batch=128, vision_only=True, rate=0.6, decay_from=1.0, text_share=0.5),
         Phase(
-            steps=3800, batch=64, rate=0.5, text_share=0.4, dense_weight=(3.0, 1.0), sigma=(6.0, 1.5),
+            steps=2600, batch=64, rate=0.5, text_share=0.4, dense_weight=(3.0, 1.0), sigma=(6.0, 1.5),
             mix=Mix(caption=0.4, count=0.18, presence=0.0, relation=0.28, colour=0.07, first_word=0.75, word_count=0.15),
         ),
     ),

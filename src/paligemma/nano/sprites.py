@@ -54,8 +54,8 @@ def base_picture(character: str) -> Image.Image:
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
 
 
-def warp(thing: Thing, rng: np.random.Generator, pixel_scale: float = 1.0) -> Sprite:
-    """A random view: mirrored, sheared, rotated up to 25 degrees, squeezed, lighter or darker; `pixel_scale` = picture side / 112."""
+def warp(thing: Thing, rng: np.random.Generator) -> Sprite:
+    """A random view: mirrored, sheared, rotated up to 25 degrees, squeezed, lighter or darker."""
     picture = base_picture(thing.character)
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -70,7 +70,7 @@ def warp(thing: Thing, rng: np.random.Generator, pixel_scale: float = 1.0) -> Sp
     padded = padded.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
     opaque = Image.fromarray(np.asarray(padded.getchannel("A")) > 127)
     picture = padded.crop(opaque.getbbox())
-    side = math.exp(rng.uniform(math.log(MIN_SIDE), math.log(MAX_SIDE))) * pixel_scale
+    side = math.exp(rng.uniform(math.log(MIN_SIDE), math.log(MAX_SIDE)))
     scale = side / max(picture.size)
     size = (max(4, round(picture.width * scale)), max(4, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR)
@@ -83,7 +83,7 @@ def warp(thing: Thing, rng: np.random.Generator, pixel_scale: float = 1.0) -> Sp
     return Sprite(thing.index, pixels[..., :3][inner].copy(), alpha[inner].copy())
 
 
-def sprite_bank(seed: int, per_thing: int, pixel_scale: float = 1.0) -> list[list[Sprite]]:
+def sprite_bank(seed: int, per_thing: int) -> list[list[Sprite]]:
     """`per_thing` random views of every thing, from `seed` alone."""
     rng = np.random.default_rng([seed, 0x5B])
-    return [[warp(thing, rng, pixel_scale) for _ in range(per_thing)] for thing in things()]
+    return [[warp(thing, rng) for _ in range(per_thing)] for thing in things()]

@@ -1,4 +1,4 @@
-"""Train a bundled model from nothing: tokenizer, mask codec, image tower on dense targets, then everything jointly.
+"""Train a bundled model from nothing: mask codec, tokenizer, then the phases of its recipe.
 
 One seed and one recipe give one model. A run folder holds the tokenizer, the codec, the log (`log.jsonl`), the latest state and, at
 the end, the exported model; a run that was stopped continues from its latest state.
@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,11 +67,31 @@ def _claim(recipe: Recipe, run: Path) -> None:
     path = run / "recipe.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if path.exists():
-        found = json.loads(path.read_text())
-        different = [f"{name} is {found[name]}, not {wanted[name]}" for name in wanted if name in found and found[name] != wanted[name]]
-        if different:
+        try:
+            found = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is no recipe", hint="delete it if the run's recipe is still the same", code="bad_state"
+            ) from error
+        if different := list(_differences(found, wanted)):
             raise UsageError(f"{run} holds a run of another recipe: {'; '.join(different)}", hint="choose another run folder")
     _write(path, json.dumps(wanted, indent=2).encode())
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> Iterator[str]:
+    """What is another setting, or none any more. A setting that was invented later has its default, which changes nothing."""
+    for name, value in found.items():
+        if name not in wanted:
+            yield f"{where}{name} is no setting of this version"
+        elif isinstance(value, list) and isinstance(wanted[name], list) and any(isinstance(item, dict) for item in value):
+            if len(value) != len(wanted[name]):
+                yield f"it has {len(value)} {where}{name}, not {len(wanted[name])}"
+            for place, (a, b) in enumerate(zip(value, wanted[name], strict=False)):
+                yield from _differences(a, b, f"{where}{name}[{place}].")
+        elif isinstance(value, dict) and isinstance(wanted[name], dict):
+            yield from _differences(value, wanted[name], f"{where}{name}.")
+        elif value != wanted[name]:
+            yield f"{where}{name} is {value}, not {wanted[name]}"
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -285,9 +306,13 @@ class Trainer:
         """Log lines of steps after the state, which are done again."""
         path = self.run / "log.jsonl"
         if path.exists():
-            done = (self.phase, self.step)
-            entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [entry for entry in entries if (entry["phase"], entry["step"]) <= done]
+            try:
+                entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                kept = [entry for entry in entries if (entry["phase"], entry["step"]) <= (self.phase, self.step)]
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path} is no log of this run", hint="move it away: only the curve is lost", code="bad_state"
+                ) from error
             _write(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
     def export(self) -> Path:

@@ -224,7 +224,7 @@ def _random_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _contrasting(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """A colour for print: at least 90 grey levels from the background's mean and outside most of its range."""
+    """A colour for print: 60 grey levels above or below nine tenths of the background's, or else black or white."""
     grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     low, high = np.percentile(grey, (5, 95))
     for _ in range(20):

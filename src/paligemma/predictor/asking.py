@@ -131,7 +131,7 @@ def _generate(
 class Stream(Generic[R]):
     """The pieces of an answer as it is written: an iterator of text. Joined they are the raw answer; no piece ends inside a character.
 
-    `result` is the finished, typed answer; asking for it before the end reads on to the end.
+    `result` is the finished, typed answer; asking for it before the end reads on to the end. After an error there is none: `RuntimeError`.
     """
 
     def __init__(self, model: PaliGemma, tokenizer: Tokenizer, image: EncodedImage, query: Query[R], options: Options):
@@ -153,6 +153,8 @@ class Stream(Generic[R]):
     def result(self) -> R:
         for _ in self:
             pass
+        if not self._result:
+            raise RuntimeError("the answer was broken off by an error, which was raised while it was read")
         return self._result[0]
 
     def _run(self) -> Iterator[str]:

@@ -66,7 +66,7 @@ def load(
         codec = checkpoint.find_codec(folder)
     masks = codec if isinstance(codec, MaskCodec) or codec is None else checkpoint.load_codec(codec)
     calibration = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else Calibration()
-    network = checkpoint.load_model(path, device=where, dtype=numbers)
+    network = checkpoint.load_model(path, device=where, dtype=numbers).eval().requires_grad_(False)
     pack(network)
     return Predictor(network, words, masks, calibration=calibration, path=path)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,14 +16,12 @@ from ..engine.scores import Calibration, box_score, mask_score, text_score
 from ..errors import InputError, UsageError
 from ..model.mask_codec import MaskCodec
 from ..results import Box, Detections, Mask, Masks, Text
-from ..tasks import segment
-from ..tasks.detect import Found, Parsed
-from ..tasks.grammar import MAX_OBJECTS, ObjectGrammar
+from ..tasks import Task, segment
+from ..tasks.detect import MAX_OBJECTS, Found, Parsed
+from ..tasks.grammar import DEFAULT_OBJECTS, ObjectGrammar
 from ..tokenizer import Tokenizer
 from .asking import How, check_names
 from .pictures import EncodedImage
-
-T = TypeVar("T", bound=Text)
 
 MASK_CODEC_HINT = (
     "put the published vae-oid.npz (gs://big_vision/paligemma/vae-oid.npz) into the checkpoint's folder, "
@@ -50,15 +48,15 @@ class Search:
     """The options of `Finding` that are not of `How`, checked."""
 
     min_score: float = 0.0
-    max_objects: int = MAX_OBJECTS
+    max_objects: int = DEFAULT_OBJECTS
     constrained: bool = True
     free_labels: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_score <= 1:
             raise UsageError(f"min_score must be from 0 to 1, got {self.min_score}")
-        if self.max_objects < 1:
-            raise UsageError(f"max_objects must be at least 1, got {self.max_objects}")
+        if not 1 <= self.max_objects <= MAX_OBJECTS:
+            raise UsageError(f"max_objects must be from 1 to {MAX_OBJECTS}, got {self.max_objects}")
 
     @classmethod
     def split(cls, options: Finding) -> tuple[Search, How]:
@@ -93,9 +91,11 @@ class Reader:
     codec: MaskCodec | None
     calibration: Calibration
 
-    def text(self, kind: type[T], parse: Callable[[str], str], generation: Generation, prompt: str, seen: EncodedImage) -> T:
+    def text(self, task: Task, generation: Generation, prompt: str, seen: EncodedImage) -> Text:
+        """`task`: one that answers in words."""
         score = self.calibration("text", text_score(generation))
-        return kind(parse(self.tokenizer.decode(generation.ids)), score, prompt, generation.stop, picture=seen.picture)
+        kind = cast(type[Text], task.result)
+        return kind(task.parse(self.tokenizer.decode(generation.ids)), score, prompt, generation.stop, picture=seen.picture)
 
     def boxes(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: EncodedImage) -> Detections:
         boxes = tuple(self._box(found, generation, seen) for found in parsed.objects[: search.max_objects])

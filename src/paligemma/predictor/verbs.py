@@ -9,6 +9,7 @@ themselves, unless a list is longer than `KEEP_PICTURES`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from ..errors import UsageError
 from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
+from ..tasks import Task, caption, describe_box, detect, ocr, refer, run, segment, task_named
 from ..tasks import answer as answering
-from ..tasks import caption, describe_box, detect, ocr, refer, run, segment, task_named
 from ..tasks import question as questioning
 from ..tasks.detect import Parsed
 from ..tokenizer import Tokenizer
@@ -32,7 +33,6 @@ from .pictures import EncodedImage, Picture, encode
 from .reading import MASK_CODEC_HINT, Finding, Reader, Search, shares
 
 R = TypeVar("R")
-T = TypeVar("T", bound=Text)
 P = TypeVar("P", Detections, Masks)
 W = TypeVar("W")
 Pictures = list[Any] | tuple[Any, ...]
@@ -45,8 +45,6 @@ Edges = Sequence[float]
 """Left, top, right, bottom, in pixels of the original picture."""
 Streams = Literal[True]
 
-TEXT_TOKENS, PAGE_TOKENS, OBJECT_TOKENS = 128, 512, 1024
-"""Longest answers, unless `max_tokens` says otherwise: a few sentences, a page, about 100 boxes or 40 masks."""
 KEEP_PICTURES = 64
 """Results of longer lists do not hold on to their pictures, which would fill the memory; `draw(image)` still works."""
 
@@ -54,7 +52,8 @@ KEEP_PICTURES = 64
 class Predictor:
     """A model, its tokenizer, and where there is one its mask codec, ready to be asked. `paligemma.load` makes one.
 
-    The model's weights are not changed, and no state is kept between calls.
+    No call changes what a later one answers. Layers may rearrange their weights while they work (see `model.fast_linear`), so one thread at
+    a time.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Predictor:
         calibration: Calibration | None = None,
         path: Path | None = None,
     ):
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.tokenizer = tokenizer
         self.codec = codec
         self.path = path
@@ -118,7 +117,7 @@ class Predictor:
         >>> model.caption("photo.jpg", lang="de").text
         'eine Katze und zwei Hunde'
         """
-        return self._words(caption.prompt(lang, length), Caption, caption.parse, image, stream, how)
+        return self._words(caption, caption.prompt(lang, length), image, stream, how)
 
     @overload
     def ask(
@@ -147,7 +146,7 @@ class Predictor:
         '2'
         """
         prompts = _each(question, lambda question: answering.prompt(question, lang, choices))
-        return self._words(prompts, Answer, answering.parse, image, stream, how)
+        return self._words(answering, prompts, image, stream, how)
 
     @overload
     def question(self, image: Pictures, answer: str, lang: str = ..., **how: Unpack[How]) -> list[Question]: ...
@@ -157,7 +156,7 @@ class Predictor:
     def question(self, image: Picture, answer: str, lang: str = ..., *, stream: Literal[False] = ..., **how: Unpack[How]) -> Question: ...
     def question(self, image: Any, answer: str, lang: str = "en", *, stream: bool = False, **how: Unpack[How]) -> Any:
         """A question, in `lang`, that the picture answers with `answer`, which is English."""
-        return self._words(questioning.prompt(answer, lang), Question, questioning.parse, image, stream, how)
+        return self._words(questioning, questioning.prompt(answer, lang), image, stream, how)
 
     @overload
     def ocr(self, image: Pictures, **how: Unpack[How]) -> list[Reading]: ...
@@ -167,7 +166,7 @@ class Predictor:
     def ocr(self, image: Picture, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Reading: ...
     def ocr(self, image: Any, *, stream: bool = False, **how: Unpack[How]) -> Any:
         """The text in the picture, from top to bottom and left to right."""
-        return self._words(ocr.prompt(), Reading, ocr.parse, image, stream, how, PAGE_TOKENS)
+        return self._words(ocr, ocr.prompt(), image, stream, how)
 
     @overload
     def describe_box(self, image: Pictures, box: Box | Edges, **how: Unpack[How]) -> list[Caption]: ...
@@ -182,7 +181,7 @@ class Predictor:
         def prompt(seen: EncodedImage) -> str:
             return describe_box.prompt(shares(edges, seen))
 
-        return self._words(prompt, Caption, describe_box.parse, image, stream, how)
+        return self._words(describe_box, prompt, image, stream, how)
 
     @overload
     def run(self, image: Pictures, prompt: str | Questions, **how: Unpack[How]) -> list[Text]: ...
@@ -194,7 +193,7 @@ class Predictor:
     def run(self, image: Picture, prompt: str, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Text: ...
     def run(self, image: Any, prompt: Any, *, stream: bool = False, **how: Unpack[How]) -> Any:
         """Any prompt, exactly as the model was trained on it. The newline that ends every prompt is added here."""
-        return self._words(_each(prompt, run.prompt), Text, run.parse, image, stream, how, PAGE_TOKENS)
+        return self._words(run, _each(prompt, run.prompt), image, stream, how)
 
     def task(self, name: str, image: Any, *asked: Any, stream: bool = False, **how: Unpack[Finding]) -> Any:
         """Any task of `paligemma.tasks.TASKS` by its name; `asked` goes to the task's `prompt`. Raises `UsageError` for an unknown name.
@@ -203,11 +202,16 @@ class Predictor:
         'how many dogs are there?'
         """
         found = task_named(name)
-        if not issubclass(found.result, Text):
-            return getattr(self, found.name)(image, *asked, stream=stream, **how)
         if found is describe_box:
             raise UsageError("what a box holds depends on the size of the picture too", hint="use describe_box (paligemma describe-box)")
-        return self._words(found.prompt(*asked), found.result, found.parse, image, stream, how)  # pyright: ignore[reportArgumentType]
+        try:
+            inspect.signature(found.prompt).bind(*asked)
+        except TypeError as error:
+            expected = str(inspect.signature(found.prompt)).partition(" ->")[0]
+            raise UsageError(f"the task {found.name!r} is asked with {expected}, found {asked}", hint=str(error)) from None
+        if not issubclass(found.result, Text):
+            return getattr(self, found.name)(image, *asked, stream=stream, **how)
+        return self._words(found, found.prompt(*asked), image, stream, how)  # pyright: ignore[reportArgumentType]
 
     # Verbs that answer in places
 
@@ -256,6 +260,8 @@ class Predictor:
     def refer(self, image: Picture, sentence: str, *, stream: Literal[False] = ..., **how: Unpack[Finding]) -> Masks: ...
     def refer(self, image: Any, sentence: Any, *, stream: bool = False, **how: Unpack[Finding]) -> Any:
         """The mask of the one thing that `sentence` means, from a checkpoint trained on RefCOCO. Other checkpoints: `segment`."""
+        if "max_objects" in how:
+            raise UsageError("refer finds one thing: max_objects does not go with it", hint="use segment for several")
         how["max_objects"] = 1
 
         def wanted(sentence: str) -> _Wanted:
@@ -265,26 +271,17 @@ class Predictor:
 
     # How they do it
 
-    def _words(
-        self,
-        prompt: str | list[str] | Callable[[EncodedImage], str],
-        kind: type[T],
-        parse: Callable[[str], str],
-        image: Any,
-        stream: bool,
-        how: How,
-        max_tokens: int = TEXT_TOKENS,
-    ) -> Any:
+    def _words(self, task: Task, prompt: str | list[str] | Callable[[EncodedImage], str], image: Any, stream: bool, how: How) -> Any:
         """Ask one prompt about all pictures, or one each."""
         if isinstance(prompt, list) and not _is_many(image):
             image = [self.encode(image)] * len(prompt)
         _check_pairs(prompt, image, "prompts")
 
-        def query(place: int, seen: EncodedImage) -> Query[T]:
+        def query(place: int, seen: EncodedImage) -> Query[Text]:
             words = prompt(seen) if callable(prompt) else _at(prompt, place)
-            return Query(words, lambda generation: self._reader.text(kind, parse, generation, words, seen))
+            return Query(words, lambda generation: self._reader.text(task, generation, words, seen))
 
-        return self._ask(query, image, stream, how, max_tokens)
+        return self._ask(query, image, stream, how, task.max_tokens)
 
     def _places(
         self,
@@ -310,7 +307,7 @@ class Predictor:
 
             return Query(this.prompt, read, search.grammar(self.tokenizer, this.names, masks=masks))
 
-        return self._ask(query, image, stream, rest, OBJECT_TOKENS)
+        return self._ask(query, image, stream, rest, detect.max_tokens)
 
     def _ask(self, query: Callable[[int, EncodedImage], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
         """-> a result, a list of results, or a stream, depending on `image` and `stream`."""
@@ -331,8 +328,7 @@ class Predictor:
         cut = sum(getattr(result, "stop", "eos") == "length" for result in results)
         if cut:
             what = f"{cut} of {len(results)} answers were" if many else "the answer was"
-            # The frames above: a helper, the verb, and the verb's caller, at whom the warning points.
-            warnings.warn(f"{what} cut off after {options.max_tokens} tokens", CutShort, stacklevel=4)
+            warnings.warn(f"{what} cut off after {options.max_tokens} tokens", CutShort, stacklevel=_depth())
         return results if many else results[0]
 
 
@@ -343,6 +339,14 @@ class _Wanted:
     prompt: str
     names: tuple[str, ...]
     parse: Callable[[Sequence[int], Tokenizer, Any], Parsed]
+
+
+def _depth() -> int:
+    """How many frames below whoever called this file its caller is: warnings point at the user's line, whichever verb it calls."""
+    frame, depth = inspect.currentframe(), 0
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _is_many(image: Any) -> bool:

@@ -1,8 +1,8 @@
 """Tasks: what to ask a PaliGemma, and how to read its answer. Strings and values; no model, no torch.
 
 A task is one module: `prompt(...)` writes the question, `target(...)` the answer a model is trained on, `parse(text)` reads an answer,
-whatever it is, without an error. To add one, write the module and add it to the tuple below: `Predictor.task` and `paligemma run --task`
-know it then. A verb of its own is a matter of taste.
+whatever it is, without an error. To add one, write the module and add it to the tuple below. If it answers in words, `Predictor.task` and
+`paligemma run --task` know it then, and a verb of its own is a matter of taste; if it answers in places, it needs one, of its name.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def summary(self) -> str:
-        """One sentence, for help and tables."""
+    def result(self) -> type[Result]:
+        """What the predictor returns."""
         ...
 
     @property
-    def result(self) -> type[Result]:
-        """What the predictor returns."""
+    def max_tokens(self) -> int:
+        """Longest answer unless the user says otherwise: a few sentences 128, a page 512, about 100 boxes or 40 masks 1024."""
         ...
 
     def prompt(self, *args: Any, **kwargs: Any) -> str: ...

@@ -9,8 +9,8 @@ from ..results import Answer
 from .languages import check_language
 
 name = "answer"
-summary = "Answer a question about the picture."
 result = Answer
+max_tokens = 128
 
 
 def prompt(question: str, lang: str | None = "en", choices: str | Sequence[str] = ()) -> str:
@@ -25,10 +25,12 @@ def prompt(question: str, lang: str | None = "en", choices: str | Sequence[str] 
     start = "" if lang is None else f"answer {check_language(lang)} "
     if not choices:
         return start + question
+    if start:
+        start += " "
     options = [option.strip() for option in (choices.split(";") if isinstance(choices, str) else choices)]
     if not all(options):
         raise UsageError("one of the answers to choose from is empty")
-    return f"{start} {question} choose from: " + " \t ".join(options)
+    return f"{start}{question} choose from: " + " \t ".join(options)
 
 
 def target(text: str) -> str:

@@ -9,8 +9,8 @@ from ..results import Caption
 from .languages import check_language
 
 name = "caption"
-summary = "Say what is there, in a language of your choice."
 result = Caption
+max_tokens = 128
 
 LENGTHS = {"short": "cap", "normal": "caption", "long": "describe"}
 """Length -> the word the prompt starts with: like the text beside a picture on the web, one sentence, a description."""

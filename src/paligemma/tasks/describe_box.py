@@ -8,8 +8,8 @@ from ..results import Caption
 from .detect import box_tokens
 
 name = "describe_box"
-summary = "Say what a box holds."
 result = Caption
+max_tokens = 128
 
 
 def prompt(box: Sequence[float]) -> str:

@@ -13,21 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ..config import NUM_LOC, NUM_SEG
+from ..config import MASK_CODES, NUM_LOC, NUM_SEG
 from ..errors import UsageError
 from ..results import Box, Detections
 
 name = "detect"
-summary = "Find things and box them."
 result = Detections
+max_tokens = 1024
 
 SEMICOLON = ";"
 """What ends an object's label, wherever it stands."""
 SEPARATOR = f" {SEMICOLON} "
 MAX_OBJECTS = 256
 """No answer is taken for more objects than this."""
-CODES = 16
-"""Mask codes of one object."""
 
 Bins = tuple[int, int, int, int]
 """y0, x0, y1, x1, each 0 to 1023."""
@@ -259,12 +257,12 @@ def _assemble(units: Iterator[_Unit]) -> Parsed:
         words = take("text", len(rest))
         take("separator", 1)
         y0, x0, y1, x1 = (unit.value for unit in locs)
-        codes = tuple(unit.value for unit in segs[:CODES]) if len(segs) >= CODES else None
+        codes = tuple(unit.value for unit in segs[:MASK_CODES]) if len(segs) >= MASK_CODES else None
         if y1 <= y0 or x1 <= x0:
             invalid += 1
             leftover += [unit.raw for unit in (*locs, *segs, *words)]
             continue
-        leftover += [unit.raw for unit in (segs[CODES:] if codes else segs)]
+        leftover += [unit.raw for unit in (segs[MASK_CODES:] if codes else segs)]
         bare_end = (segs or locs)[-1].end
         label_start, end = (words[0].start, words[-1].end) if words else (bare_end, bare_end)
         label = tidy("".join(unit.raw for unit in words))

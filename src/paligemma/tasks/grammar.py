@@ -20,12 +20,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..config import MASK_CODES
 from ..errors import UsageError
-from .detect import CODES, SEMICOLON, SEPARATOR, class_names, loc_tokens
-from .detect import MAX_OBJECTS as MOST_OBJECTS
+from .detect import MAX_OBJECTS, SEMICOLON, SEPARATOR, class_names, loc_tokens
 from .segment import code_tokens
 
-MAX_OBJECTS = 64
+DEFAULT_OBJECTS = 64
 """Unless asked otherwise."""
 _REMEMBERED = 256
 """States kept for `ObjectGrammar.allowed`: one for each answer or beam of a batch will do."""
@@ -146,11 +146,11 @@ class ObjectGrammar:
         classes: str | Sequence[str] | None,
         *,
         masks: bool = False,
-        max_objects: int = MAX_OBJECTS,
+        max_objects: int = DEFAULT_OBJECTS,
         allow_none: bool = True,
     ):
-        if not 1 <= max_objects <= MOST_OBJECTS:
-            raise UsageError(f"max_objects must be 1 to {MOST_OBJECTS}, found {max_objects}")
+        if not 1 <= max_objects <= MAX_OBJECTS:
+            raise UsageError(f"max_objects must be 1 to {MAX_OBJECTS}, found {max_objects}")
         self.tokenizer, self.masks, self.max_objects, self.allow_none = tokenizer, masks, max_objects, allow_none
         self._tree: _Node | None = None
         if classes is not None:
@@ -200,7 +200,7 @@ class ObjectGrammar:
             ids = [self._locations(state.bins, state.found)]
             if state.count == 0 and not state.bins and self.allow_none:
                 ids.append(self._eos)
-        elif self.masks and state.codes < CODES:
+        elif self.masks and state.codes < MASK_CODES:
             ids = [self.tokenizer.seg]
         elif state.node is not None:
             ids = self._after_spelling(state, state.node)
@@ -268,10 +268,10 @@ def _completions(bins: Sequence[int], last: int) -> int:
 
 def _spellings(tokenizer: Vocabulary, label: str, masks: bool) -> tuple[Run, Run]:
     """The ids between two objects and after the last one, where both have this label: (label and separator, label)."""
-    head = loc_tokens((0, 0, 1, 1)) + (code_tokens((0,) * CODES) if masks else "")
+    head = loc_tokens((0, 0, 1, 1)) + (code_tokens((0,) * MASK_CODES) if masks else "")
     one = f"{head} {label}".rstrip()
     ids = tokenizer.encode(one + SEPARATOR + one)
-    size = 4 + CODES * masks
+    size = 4 + MASK_CODES * masks
     second = next(i for i in range(size, len(ids)) if ids[i] in tokenizer.loc)
     return tuple(ids[size:second]), tuple(ids[second + size :])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..results import Reading
 
 name = "ocr"
-summary = "Read the text."
 result = Reading
+max_tokens = 512
 
 
 def prompt() -> str:

@@ -7,8 +7,8 @@ from ..results import Question
 from .languages import check_language
 
 name = "question"
-summary = "Ask a question that has the given answer."
 result = Question
+max_tokens = 128
 
 
 def prompt(answer: str, lang: str = "en") -> str:

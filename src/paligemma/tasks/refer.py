@@ -11,8 +11,8 @@ from . import segment
 from .detect import Bins, Parsed, Vocabulary
 
 name = "refer"
-summary = "Outline what a sentence means, with a RefCOCO checkpoint."
 result = Masks
+max_tokens = 1024
 
 
 def prompt(sentence: str) -> str:
@@ -27,7 +27,10 @@ def target(bins: Bins, codes: Sequence[int]) -> str:
 
 
 def parse(text: str, sentence: str = "") -> Parsed:
-    """At most one object; `sentence` becomes its label. What follows the first 20 tokens is ignored, as the reference does."""
+    """At most one object, the first that is whole; `sentence` becomes its label.
+
+    The reference's evaluator is stricter: it looks at the first 20 tokens of an answer and counts anything else as no mask.
+    """
     return _label(segment.parse(text), sentence)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..results import Text
 
 name = "run"
-summary = "Any prompt, exactly as the model was trained on it."
 result = Text
+max_tokens = 512
 
 
 def prompt(text: str) -> str:

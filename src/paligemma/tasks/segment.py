@@ -11,17 +11,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from ..config import NUM_LOC, NUM_SEG
+from ..config import MASK_CODES, MASK_SIZE, NUM_SEG
 from ..results import Box, Masks
 from . import detect
-from .detect import CODES, SEPARATOR, Bins, Parsed, Vocabulary, check_label, class_names, loc_tokens, sort_by_class, tidy
+from .detect import SEPARATOR, Bins, Parsed, Vocabulary, check_label, class_names, from_bin, loc_tokens, sort_by_class, tidy
 
 name = "segment"
-summary = "Find things and outline them."
 result = Masks
-
-MASK_SIZE = 64
-"""Side of the mask that the codes stand for."""
+max_tokens = 1024
 
 
 def prompt(classes: str | Sequence[str]) -> str:
@@ -31,7 +28,7 @@ def prompt(classes: str | Sequence[str]) -> str:
 
 def code_tokens(codes: Sequence[int]) -> str:
     """16 codes, 0 to 127 -> `<seg...>` sixteen times."""
-    assert len(codes) == CODES, f"{len(codes)} mask codes, expected {CODES}"
+    assert len(codes) == MASK_CODES, f"{len(codes)} mask codes, expected {MASK_CODES}"
     assert all(0 <= code < NUM_SEG for code in codes), f"mask codes out of range: {codes}"
     return "".join(f"<seg{code:03d}>" for code in codes)
 
@@ -59,7 +56,7 @@ def paste(mask: np.ndarray, bins: Bins, width: int, height: int) -> np.ndarray:
     `crop`; the reference's evaluator rounds them down, which moves half of all masks by a pixel and costs small ones a tenth of their IoU.
     A box of less than a pixel covers nothing.
     """
-    y0, x0, y1, x1 = (round(bin / (NUM_LOC - 1) * size) for bin, size in zip(bins, (height, width, height, width), strict=True))
+    y0, x0, y1, x1 = (round(from_bin(bin) * size) for bin, size in zip(bins, (height, width, height, width), strict=True))
     whole = np.zeros((height, width), bool)
     if y1 > y0 and x1 > x0:
         soft = Image.fromarray(np.ascontiguousarray(mask, np.float32))

@@ -6,11 +6,10 @@ Facts: big_vision `models/vit.py`, `models/ppp/gemma.py`, `models/proj/paligemma
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import UsageError
+from .errors import UsageError, did_you_mean
 
 NUM_LOC = 1024
 """Location tokens `<loc0000>` .. `<loc1023>`."""
@@ -142,8 +141,4 @@ def preset(name: str) -> PaliGemmaConfig:
     """The preset of that name; an unknown name raises `UsageError` with the closest one."""
     if name in PRESETS:
         return PRESETS[name]
-    close = difflib.get_close_matches(name, PRESETS, n=1)
-    raise UsageError(
-        f"no preset is called {name!r}",
-        hint=f"did you mean {close[0]!r}?" if close else "known presets: " + ", ".join(PRESETS),
-    )
+    raise UsageError(f"no preset is called {name!r}", hint=did_you_mean(name, PRESETS, "known presets: " + ", ".join(PRESETS)))

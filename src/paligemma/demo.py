@@ -39,6 +39,7 @@ RIGHT_IOU = 0.5
 HONEST = (
     "The bundled model knows only its small drawn world: scenes of emoji and printed words, made by code.",
     "It was trained from scratch on nothing else, so it cannot say anything about photographs.",
+    "The pictures here are among those that it answers right; how often it errs on others is in its card, bundled/nano-112/README.md.",
 )
 REAL_CHECKPOINT = "For photographs: paligemma caption photo.jpg --model FOLDER, with any published PaliGemma (`paligemma models`)."
 
@@ -132,9 +133,14 @@ def pictures(folder: Path) -> list[Picture]:
         entries = json.loads(listing.read_text(encoding="utf-8"))
         if not isinstance(entries, list) or not entries:
             raise TypeError("expected a list with at least one entry")
-        return [Picture(entry["image"], open_image(folder / entry["image"]), tuple(map(_item, entry["items"]))) for entry in entries]
+        return [picture(entry["image"], open_image(folder / entry["image"]), entry["items"]) for entry in entries]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{listing} is not a list of pictures with items: {error!r}") from error
+
+
+def picture(name: str, image: Image, items: Sequence[Mapping[str, Any]]) -> Picture:
+    """`items` as in `demo.json`."""
+    return Picture(name, image, tuple(map(_item, items)))
 
 
 def _item(entry: Mapping[str, Any]) -> Item:

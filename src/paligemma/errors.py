@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PaliGemmaError(ValueError):
     """Base of every error meant for the user. `code` is a stable snake_case name, `exit_code` what the command line returns."""
@@ -42,3 +45,9 @@ class ResourceError(PaliGemmaError):
 
     exit_code = 5
     default_code = "resource"
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None, *, cutoff: float = 0.6) -> str | None:
+    """A hint for a name that is unknown: the closest of those that are known; `otherwise` where none is close."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f"did you mean {close[0]!r}?" if close else otherwise

@@ -43,8 +43,8 @@ def small_demo(tmp_path, monkeypatch):
 def test_the_first_lines_are_honest_and_the_last_says_where(small_demo, call):
     done = call("demo", "--out", small_demo)
     assert done.code == 0
-    assert tuple(done.lines[:2]) == HONEST
-    assert "--model" in done.lines[2]
+    assert tuple(done.lines[: len(HONEST)]) == HONEST
+    assert "--model" in done.lines[len(HONEST)]
     assert "  ok  how many?" in done.lines
     assert "  --  detect cat" in done.lines
     assert done.lines[-1] == f"1 of 2 as expected. Drawings are in {small_demo}, the page to look at is {small_demo / 'index.html'}"

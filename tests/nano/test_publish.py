@@ -15,13 +15,19 @@ from paligemma import doctor
 from paligemma.nano.evaluate import Examination
 from paligemma.nano.metrics import Score
 from paligemma.nano.names import LANGUAGES
-from paligemma.nano.publish import TARGETS, card, finish
+from paligemma.nano.publish import TARGETS, card, curve, finish
 from paligemma.nano.recipes import RECIPES, Phase
-from paligemma.predictor import CutShort, load, verbs
+from paligemma.predictor import CutShort, load
+from paligemma.tasks import detect, ocr
 
 TRAINED = dataclasses.replace(RECIPES["nano-112"], phases=(Phase(500, 128, vision_only=True), Phase(4000, 64)), seed=3)
 RECIPE = json.loads(json.dumps(dataclasses.asdict(TRAINED)))
-LAST = {"phase": 1, "step": 4000, "seconds": 8130.4}
+SEEN = {"thing_accuracy": 0.5, "letter_accuracy": 0.25, "edges": 0.125}
+LOG = [
+    *({"phase": 0, "step": step, "seconds": 10.0 * step, **SEEN} for step in range(20, 501, 20)),
+    {"phase": 1, "step": 20, "seconds": 5100.0, "edges": 0.1, "short_right": 0.9, "long_right": 0.6},  # no thing and no letter in sight
+    {"phase": 1, "step": 4000, "seconds": 8130.4, **SEEN, "short_right": 0.7, "long_right": 0.4},
+]
 
 
 def some_scores(value: float) -> dict[str, Any]:
@@ -37,7 +43,11 @@ def some_scores(value: float) -> dict[str, Any]:
 
 def rows_of(text: str) -> dict[str, list[str]]:
     """Task -> the other cells of its row."""
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    found = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.split("## How it learnt")[0].splitlines()
+        if line.startswith("|")
+    ]
     assert found[0] == ["task", "score", "interval", "samples", "baseline", "target"]
     assert set("".join(found[1])) == {"-"}
     return {name: cells for name, *cells in found[2:]}
@@ -45,7 +55,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 
 def test_the_card_shows_every_score():
     scores = some_scores(0.9)
-    rows = rows_of(card(RECIPE, scores, LAST))
+    rows = rows_of(card(RECIPE, scores, LOG))
     assert list(rows) == [name for name, score in scores.items() if isinstance(score, Score)]
     assert rows["detection AP50"][:4] == ["0.900", "0.888 to 0.909", "321", "0.136"]
     assert rows["presence questions"] == ["0.250", "0.125 to 0.375", "12", "0.500", ""], "no target was set"
@@ -53,13 +63,13 @@ def test_the_card_shows_every_score():
 
 def test_the_card_marks_what_was_missed():
     for value in (0.0, 0.85, 0.9, 1.0):
-        rows = rows_of(card(RECIPE, some_scores(value), LAST))
+        rows = rows_of(card(RECIPE, some_scores(value), LOG))
         for name, target in TARGETS.items():
             assert rows[name][-1] == (f"{target:.2f} (missed)" if value < target else f"{target:.2f}")
 
 
 def test_the_card_says_what_it_took():
-    text = card(RECIPE, some_scores(0.9), LAST)
+    text = card(RECIPE, some_scores(0.9), LOG)
     assert 500 * 128 + 4000 * 64 == 320_000
     assert "320,000 pictures, 136 minutes on 2 CPU cores" in " ".join(text.split())
     assert "# nano-112\n" in text
@@ -70,8 +80,21 @@ def test_the_card_says_what_it_took():
     assert "target 0.05" in text
 
 
+def test_the_card_shows_how_it_learnt():
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in curve(LOG).splitlines()]
+    assert rows[0] == ["phase", "steps", "minutes", "things", "letters", "edges, loss", "short texts", "long texts"]
+    assert [row[:3] for row in rows[2:]] == [
+        *(["0", str(step), minutes] for step, minutes in ((100, "17"), (200, "33"), (300, "50"), (400, "67"), (500, "83"))),
+        ["1", "20", "85"],
+        ["1", "4000", "136"],
+    ]
+    assert rows[2][3:] == ["0.500", "0.250", "0.125", "", ""]
+    assert rows[-2][3:] == ["", "", "0.100", "0.900", "0.600"]
+    assert curve(LOG) in card(RECIPE, some_scores(0.9), LOG)
+
+
 def test_the_card_warns_of_photographs_and_is_read_by_the_hub():
-    text = card(RECIPE, some_scores(0.9), LAST)
+    text = card(RECIPE, some_scores(0.9), LOG)
     assert text.startswith("---\nlicense: apache-2.0\n")
     assert text.index("It knows only its small drawn world") < text.index("## Measured")
     assert "{" not in text.replace("caption {" + "|".join(LANGUAGES) + "}", ""), "nothing is left to be filled in"
@@ -84,8 +107,8 @@ def test_the_card_warns_of_photographs_and_is_read_by_the_hub():
 def finished(debug_run, tmp_path_factory) -> Path:
     run = shutil.copytree(debug_run, tmp_path_factory.mktemp("published") / "debug")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(verbs, "PAGE_TOKENS", 8)  # the untrained model never ends
-        patch.setattr(verbs, "OBJECT_TOKENS", 40)
+        patch.setattr(ocr, "max_tokens", 8)  # the untrained model never ends
+        patch.setattr(detect, "max_tokens", 40)
         warnings.simplefilter("ignore", CutShort)
         finish(run / "model", run, samples=2)
     return run
@@ -120,7 +143,7 @@ def test_the_calibration_is_used_and_the_reference_holds(finished):
 @pytest.mark.filterwarnings("ignore::paligemma.predictor.CutShort")
 def test_a_model_that_is_measured_again_gets_the_same_calibration(finished, monkeypatch):
     """It is fitted on raw scores, not on those that the last calibration made."""
-    monkeypatch.setattr(verbs, "OBJECT_TOKENS", 40)
+    monkeypatch.setattr(detect, "max_tokens", 40)
     fitted = json.loads((finished / "model" / "calibration.json").read_text())
     again = Examination(load(finished / "model", device="cpu"), 2).detection()["calibration"]
     assert again["box"] == pytest.approx(fitted["box"])

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from paligemma import demo
-from paligemma.errors import UsageError
+from paligemma.errors import PaliGemmaError, UsageError
+from paligemma.nano import scenes as module
 from paligemma.nano.names import LANGUAGES, things
 from paligemma.nano.scenes import DEMO, write_demo, write_scenes
 from paligemma.nano.world import Scene, Split, World
+from paligemma.results import Caption
 
-from .answering import Blind, Knowing
+from .answering import Blind, Knowing, name_of
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -125,6 +127,29 @@ def test_who_knows_the_truth_has_every_answer_right(shown, scenes):
     for picture in shown:
         assert all(answered.right for answered in demo.answer(knowing, picture))  # pyright: ignore[reportArgumentType]
         assert not any(answered.right for answered in demo.answer(blind, picture))  # pyright: ignore[reportArgumentType]
+
+
+def test_scenes_that_a_model_errs_on_are_passed_over_and_counted(written, scenes, tmp_path):
+    class Weak(Knowing):
+        """Cannot tell what is in the first picture of the demo."""
+
+        def _caption(self, picture: str, lang: str) -> Caption:
+            return Caption("?") if picture == name_of(first) else super()._caption(picture, lang)
+
+    first = pixels_of(written.parent / "objects1.png")
+    chosen = write_demo(tmp_path / "weak", seed=7, model=Weak(scenes))  # pyright: ignore[reportArgumentType]
+    assert not any(np.array_equal(pixels_of(path), first) for path in chosen.parent.glob("*.png"))
+    assert np.array_equal(pixels_of(chosen.parent / "objects1.png"), pixels_of(written.parent / "objects2.png"))
+    told = (chosen.parent / "README.md").read_text()
+    assert "8 were taken and\n1 passed over" in told
+    everything = write_demo(tmp_path / "knowing", seed=7, model=Knowing(scenes))  # pyright: ignore[reportArgumentType]
+    assert everything.read_bytes() == written.read_bytes()
+
+
+def test_a_model_that_errs_everywhere_makes_no_demo(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_SCENES", 20)
+    with pytest.raises(PaliGemmaError, match="20 scenes do not make a demo"):
+        write_demo(tmp_path, seed=7, model=Blind("rubbish"))  # pyright: ignore[reportArgumentType]
 
 
 def test_the_demo_is_the_same_every_time(written, tmp_path):

@@ -15,14 +15,13 @@ held-out pictures: score -> sigmoid(a * logit(score) + b) (Platt scaling), with 
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, did_you_mean
 from ..tasks.detect import Found
 from .options import Generation
 
@@ -76,8 +75,7 @@ class Calibration:
             raise CheckpointError(f'{path}: expected {{"box": {{"a": number, "b": number}}, ...}}', hint=_RAW) from error
         for kind, (a, b) in parameters.items():
             if kind not in KINDS:
-                close = difflib.get_close_matches(kind, KINDS, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "known kinds: " + ", ".join(KINDS)
+                hint = did_you_mean(kind, KINDS, "known kinds: " + ", ".join(KINDS))
                 raise CheckpointError(f"{path}: no score is of the kind {kind[:60]!a}", hint=hint)
             if not (a > 0 and math.isfinite(a) and math.isfinite(b)):
                 raise CheckpointError(f"{path}: {kind!r} needs a finite a > 0 and a finite b, found a = {a}, b = {b}")

@@ -31,7 +31,7 @@ def scenes(out: Path, *, count: int = 12, seed: int = 1, split: str = "test") ->
 
 
 @app.command
-def demo(out: Path, *, seed: int = 7) -> None:
+def demo(out: Path, *, seed: int = 7, model: Path | None = None) -> None:
     """Draw the pictures of `paligemma demo` and write down what is asked about them, in `demo.json`.
 
     Parameters
@@ -40,10 +40,13 @@ def demo(out: Path, *, seed: int = 7) -> None:
         Folder to write to.
     seed
         Another seed gives other scenes.
+    model
+        Take only scenes that this model answers without a mistake, and say how many were passed over.
     """
+    from ..predictor import load
     from .scenes import write_demo
 
-    print(write_demo(out, seed=seed))
+    print(write_demo(out, seed=seed, model=None if model is None else load(model)))
 
 
 @app.command

@@ -31,16 +31,38 @@ def finish(model: Path, run: Path, *, samples: int) -> None:
         scores = Examination(load(model), samples).run()
         (model / "calibration.json").write_text(json.dumps(scores["calibration"], indent=2) + "\n")
         write_scores(scores, model / "scores.json")
-        (model / "README.md").write_text(card(recipe, scores, _last_entry(run)), encoding="utf-8")
+        (model / "README.md").write_text(card(recipe, scores, _log(run)), encoding="utf-8")
     doctor.write_reference(load(model))
 
 
-def _last_entry(run: Path) -> dict[str, Any]:
-    return json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+def _log(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def card(recipe: dict[str, Any], scores: dict[str, Any], last: dict[str, Any]) -> str:
-    """The model card: what it is, what it is not, what it was trained on, what was measured."""
+CURVE = {
+    "thing_accuracy": "things", "letter_accuracy": "letters", "edges": "edges, loss",
+    "short_right": "short texts", "long_right": "long texts",
+}  # fmt: skip
+"""What of a log entry the card shows, and how it calls it there."""
+ROWS_PER_PHASE = 5
+
+
+def curve(log: list[dict[str, Any]]) -> str:
+    """A table of means over equal parts of every phase, on the training batches, no two of which show the same picture."""
+    rows = [f"| phase | steps | minutes | {' | '.join(CURVE.values())} |", "|---" * (3 + len(CURVE)) + "|"]
+    for phase in sorted({entry["phase"] for entry in log}):
+        entries = [entry for entry in log if entry["phase"] == phase]
+        size = -(-len(entries) // ROWS_PER_PHASE)
+        for start in range(0, len(entries), size):
+            part = entries[start : start + size]
+            means = [[entry[name] for entry in part if name in entry] for name in CURVE]
+            cells = [f"{sum(values) / len(values):.3f}" if values else "" for values in means]
+            rows.append(f"| {phase} | {part[-1]['step']} | {part[-1]['seconds'] / 60:.0f} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def card(recipe: dict[str, Any], scores: dict[str, Any], log: list[dict[str, Any]]) -> str:
+    """The model card: what it is, what it is not, what it was trained on, how it learnt, what was measured."""
     rows = "\n".join(_row(name, score) for name, score in scores.items() if isinstance(score, Score))
     before, after = scores["box score ECE before fitting"], scores["box score ECE after fitting"]
     images = sum(phase["steps"] * phase["batch"] for phase in recipe["phases"])
@@ -64,7 +86,7 @@ For photographs use a published checkpoint.
 
 Scenes drawn by `paligemma.nano` (recipe `{recipe["name"]}`, seed {recipe["seed"]}): pictures composed from OpenMoji
 (CC BY-SA 4.0) and words set in Roboto, Caladea, Fredoka One, Source Sans Pro and Source Serif Pro;
-names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {last["seconds"] / 60:.0f} minutes on 2 CPU cores
+names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {log[-1]["seconds"] / 60:.0f} minutes on 2 CPU cores
 after a few for the mask codec.
 Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting, colour, relation, yes-no,
 first word), `detect`, `segment`, `ocr`, `caption <box>`.
@@ -82,6 +104,13 @@ class once; for masks, a square in the middle. Command: `paligemma nano evaluate
 
 Box scores, expected calibration error: {before:.3f} raw, {after:.3f} after fitting (measured on the
 half that was not fitted; target {MAX_CALIBRATION_ERROR}).
+
+## How it learnt
+
+On the training batches, no two of which show the same picture: shares of right patches (things, letters)
+and of right tokens (texts; locations count to the bin of 1024), and the loss of box edges. Phases: `nano/recipes.py`.
+
+{curve(log)}
 """
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 
 from ..config import PaliGemmaConfig, TextConfig, VisionConfig
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from .lessons import Mix
 from .world import BACKGROUNDS, SIZE, TEXT_SHARE
 
@@ -96,5 +95,4 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name; an unknown name raises `UsageError` with the closest one."""
     if name in RECIPES:
         return RECIPES[name]
-    close = difflib.get_close_matches(name, RECIPES, n=1)
-    raise UsageError(f"no recipe is called {name!r}", hint=f"did you mean {close[0]!r}?" if close else "recipes: " + ", ".join(RECIPES))
+    raise UsageError(f"no recipe is called {name!r}", hint=did_you_mean(name, RECIPES, "recipes: " + ", ".join(RECIPES)))

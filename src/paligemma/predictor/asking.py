@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
 
 from ..engine.generate import Constraint, Generation, Options, Token, generate, stream
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..model.paligemma import PaliGemma
 from ..sequence import prompt_ids
 from ..tokenizer import Tokenizer
@@ -46,8 +45,7 @@ def check_names(given: Mapping[str, Any], known: type) -> None:
     """`UsageError` for a name that is not one of the options `known`, a `TypedDict`."""
     for name in given:
         if name not in known.__annotations__:
-            close = difflib.get_close_matches(name, known.__annotations__, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "options: " + ", ".join(known.__annotations__)
+            hint = did_you_mean(name, known.__annotations__, "options: " + ", ".join(known.__annotations__))
             raise UsageError(f"there is no option {name!r}", hint=hint)
 
 

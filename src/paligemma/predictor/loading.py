@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from .. import checkpoint
 from ..checkpoint.locate import locate
 from ..engine.scores import Calibration
-from ..errors import CheckpointError, ResourceError, UsageError
+from ..errors import CheckpointError, ResourceError, UsageError, did_you_mean
 from ..model.fast_linear import pack
 from ..model.mask_codec import MaskCodec
 from ..tokenizer import FILE_NAMES, Tokenizer
@@ -96,10 +95,8 @@ def find(model: str | Path | None) -> Path:
             raise CheckpointError(what, hint=f"fetch it: paligemma pull {name}", code="not_cached")
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     bundled = [other.name for other in BUNDLED.iterdir() if other.is_dir()] if BUNDLED.is_dir() else []
-    close = difflib.get_close_matches(path.name, [*siblings, *bundled], n=1)
-    hint = (
-        f"did you mean {close[0]!r}?" if close else "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"
-    )
+    otherwise = "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"
+    hint = did_you_mean(path.name, [*siblings, *bundled], otherwise)
     raise CheckpointError(f"{name}: no such file or folder", hint=hint, code="not_found")
 
 

@@ -7,10 +7,9 @@ whatever it is, without an error. To add one, write the module and add it to the
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Protocol
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..results import Result
 from . import answer, caption, describe_box, detect, ocr, question, refer, run, segment
 
@@ -44,5 +43,4 @@ def task_named(name: str) -> Task:
     """The task of that name; an unknown name raises `UsageError` with the closest."""
     if name in TASKS:
         return TASKS[name]
-    close = difflib.get_close_matches(name, TASKS, n=1)
-    raise UsageError(f"no task is called {name!r}", hint=f"did you mean {close[0]!r}?" if close else "tasks: " + ", ".join(TASKS))
+    raise UsageError(f"no task is called {name!r}", hint=did_you_mean(name, TASKS, "tasks: " + ", ".join(TASKS)))

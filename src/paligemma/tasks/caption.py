@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..results import Caption
 from .languages import check_language
 
@@ -19,9 +17,7 @@ LENGTHS = {"short": "cap", "normal": "caption", "long": "describe"}
 def prompt(lang: str = "en", length: str = "normal") -> str:
     """Raises `UsageError` for an unknown language or length."""
     if length not in LENGTHS:
-        close = difflib.get_close_matches(str(length), LENGTHS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else None
-        raise UsageError(f"a caption can be {', '.join(LENGTHS)}; {length!r} is none of them", hint=hint)
+        raise UsageError(f"a caption can be {', '.join(LENGTHS)}; {length!r} is none of them", hint=did_you_mean(length, LENGTHS))
     return f"{LENGTHS[length]} {check_language(lang)}"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 
 LANGUAGES = (
     "ar", "bn", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fil", "fr", "he", "hi", "hr", "hu", "id", "it",
@@ -17,9 +15,6 @@ def check_language(code: str) -> str:
     """`code` itself; `UsageError` if no PaliGemma knows it."""
     if code in LANGUAGES:
         return code
-    close = difflib.get_close_matches(str(code).lower(), LANGUAGES, n=1, cutoff=0.4)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    raise UsageError(
-        f"{code!r} is not the code of a language PaliGemma was trained on",
-        hint=f"{guess}the codes are {' '.join(LANGUAGES)}; for a model trained on another one write the whole prompt with run",
-    )
+    guess = did_you_mean(str(code).lower(), LANGUAGES, cutoff=0.4)
+    known = f"the codes are {' '.join(LANGUAGES)}; for a model trained on another one write the whole prompt with run"
+    raise UsageError(f"{code!r} is not the code of a language PaliGemma was trained on", hint=f"{guess} {known}" if guess else known)

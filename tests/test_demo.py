@@ -13,15 +13,18 @@ from PIL import Image
 
 from paligemma.demo import HONEST, Album, Answered, Item, agrees, answer, pictures
 from paligemma.errors import InputError
+from paligemma.mask_formats import compress, run_lengths
 from paligemma.results import Box, Caption, Detections, Mask, Masks
 
 SIZE = (40, 30)
 BOX = [4, 5, 20, 25]
+WHOLE = np.zeros(SIZE[::-1], bool)
+WHOLE[5:25, 4:20] = True
 ITEMS = [
     {"task": "caption", "lang": "de", "expect": "eine Katze & ein <Hund>"},
     {"task": "ask", "question": 'how many "cats"?', "expect": "1"},
     {"task": "detect", "classes": ["cat", "dog"], "expect": {"cat": [BOX]}},
-    {"task": "segment", "classes": ["cat"], "expect": {"cat": [BOX]}},
+    {"task": "segment", "classes": ["cat"], "expect": {"cat": [{"box": BOX, "mask": compress(run_lengths(WHOLE))}]}},
     {"task": "describe_box", "box": BOX, "expect": "a cat"},
     {"task": "ocr", "expect": "HELLO\nYOU"},
 ]
@@ -45,13 +48,11 @@ class Knowing:
         def ask(image, **arguments):
             assert image == "encoded", "the picture is encoded once and then reused"
             found = Box("cat", *BOX, score=0.9)
-            mask = np.zeros(SIZE[::-1], bool)
-            mask[5:25, 4:20] = True
             match task:
                 case "detect":
                     return Detections((found,), *SIZE)
                 case "segment":
-                    return Masks((Mask("cat", found, mask),), *SIZE)
+                    return Masks((Mask("cat", found, WHOLE),), *SIZE)
                 case "ask":
                     return Caption("7")
             return Caption(next(item["expect"] for item in ITEMS if item["task"] == task))
@@ -196,6 +197,18 @@ def test_a_list_of_another_form_is_refused(text, folder):
     (folder / "demo.json").write_text(text)
     with pytest.raises(InputError, match=re.escape("demo.json")):
         pictures(folder)
+
+
+def test_masks_agree_where_their_shapes_do():
+    """A right box does not excuse a wrong mask."""
+    expect = {"cat": [{"box": BOX, "mask": compress(run_lengths(WHOLE))}]}
+    half, third = WHOLE.copy(), WHOLE.copy()
+    half[15:] = False
+    third[11:] = False
+    for mask, right in ((WHOLE, True), (half, True), (third, False), (~WHOLE, False), (np.zeros_like(WHOLE), False)):
+        assert agrees(Masks((Mask("cat", Box("cat", *BOX), mask),), *SIZE), expect) is right
+    assert not agrees(Detections((Box("cat", *BOX),), *SIZE), expect), "a box is no mask"
+    assert not agrees(Masks((Mask("dog", Box("dog", *BOX), WHOLE),), *SIZE), expect)
 
 
 def test_titles_are_for_people():

@@ -6,7 +6,7 @@ The pictures and questions are listed in `bundled/demo/demo.json`, which the tra
         {"task": "caption", "lang": "de", "expect": "eine Katze"},
         {"task": "ask", "question": "how many cats are there?", "expect": "1"},
         {"task": "detect", "classes": ["cat", "dog"], "expect": {"cat": [[12, 30, 80, 96]]}},        left, top, right, bottom in pixels
-        {"task": "segment", "classes": ["cat"], "expect": {"cat": [[12, 30, 80, 96]]}},
+        {"task": "segment", "classes": ["cat"], "expect": {"cat": [{"box": [12, 30, 80, 96], "mask": "COCO's run lengths"}]}},
         {"task": "describe_box", "box": [12, 30, 80, 96], "expect": "a cat"},
         {"task": "ocr", "expect": "HELLO"}]}, ...]
 """
@@ -26,15 +26,17 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError
 from .image import open_image
+from .mask_formats import decompress, from_run_lengths
 from .results import Box, Detections, Masks, Result
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
     from .predictor import Predictor
 
 RIGHT_IOU = 0.5
-"""A box is right when it overlaps the true one at least this much (intersection over union)."""
+"""A box or a mask is right when it overlaps the true one at least this much (intersection over union)."""
 
 HONEST = (
     "The bundled model knows only its small drawn world: scenes of emoji and printed words, made by code.",
@@ -103,7 +105,7 @@ class Answered:
         """What was expected, for people."""
         if not isinstance(self.item.expect, Mapping):
             return str(self.item.expect)
-        return "\n".join(str(box) for box in expected_boxes(self.item.expect)) or "nothing"
+        return "\n".join(str(box) for box, _ in expected_places(self.item.expect)) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -158,30 +160,41 @@ def answer(model: Predictor, picture: Picture) -> Iterator[Answered]:
 
 
 def agrees(result: Result, expect: Any) -> bool:
-    """Whether an answer is what was expected: the same text, or for each expected box one of the same label that overlaps it enough."""
+    """Whether an answer is what was expected: the same text, or for each expected box one of the same label that overlaps it enough, and
+    so does its mask where one is expected."""
     if not isinstance(expect, Mapping):
         return getattr(result, "text", None) == expect
-    found = list(_boxes(result))
-    wanted = list(expected_boxes(expect))
-    for box in wanted:
-        best = max((other for other in found if other.label == box.label), key=box.iou, default=None)
-        if best is None or box.iou(best) < RIGHT_IOU:
+    found = list(_places(result))
+    for box, runs in expected_places(expect):
+        same = [place for place, (other, _) in enumerate(found) if other.label == box.label]
+        best = max(same, key=lambda place: box.iou(found[place][0]), default=None)
+        if best is None:
             return False
-        found.remove(best)
+        other, mask = found.pop(best)
+        if box.iou(other) < RIGHT_IOU or (runs is not None and (mask is None or _overlap(mask, runs) < RIGHT_IOU)):
+            return False
     return not found
 
 
-def expected_boxes(expect: Mapping[str, Sequence[Sequence[float]]]) -> Iterator[Box]:
-    for label, boxes in expect.items():
-        for x0, y0, x1, y1 in boxes:
-            yield Box(label, x0, y0, x1, y1)
+def expected_places(expect: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Box, str | None]]:
+    """Boxes, and the run lengths of masks where masks are expected."""
+    for label, places in expect.items():
+        for place in places:
+            edges, runs = (place["box"], place["mask"]) if isinstance(place, Mapping) else (place, None)
+            yield Box(label, *edges), runs
 
 
-def _boxes(result: Result) -> Iterator[Box]:
+def _places(result: Result) -> Iterator[tuple[Box, np.ndarray | None]]:
     if isinstance(result, Detections):
-        yield from result.boxes
+        yield from ((box, None) for box in result.boxes)
     elif isinstance(result, Masks):
-        yield from (mask.box for mask in result.masks)
+        yield from ((mask.box, mask.mask) for mask in result.masks)
+
+
+def _overlap(mask: np.ndarray, runs: str) -> float:
+    """Intersection over union."""
+    true = from_run_lengths(decompress(runs), *mask.shape)
+    return float((mask & true).sum() / max(1, (mask | true).sum()))
 
 
 @dataclass(frozen=True)

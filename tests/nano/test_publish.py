@@ -18,7 +18,7 @@ from paligemma.nano.names import LANGUAGES
 from paligemma.nano.publish import TARGETS, card, curve, finish
 from paligemma.nano.recipes import RECIPES, Phase
 from paligemma.predictor import CutShort, load
-from paligemma.tasks import detect, ocr
+from paligemma.tasks import detect, ocr, segment
 
 TRAINED = dataclasses.replace(RECIPES["nano-112"], phases=(Phase(500, 128, vision_only=True), Phase(4000, 64)), seed=3)
 RECIPE = json.loads(json.dumps(dataclasses.asdict(TRAINED)))
@@ -109,6 +109,7 @@ def finished(debug_run, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(ocr, "max_tokens", 8)  # the untrained model never ends
         patch.setattr(detect, "max_tokens", 40)
+        patch.setattr(segment, "max_tokens", 40)
         warnings.simplefilter("ignore", CutShort)
         finish(run / "model", run, samples=2)
     return run
@@ -126,9 +127,9 @@ def test_card_scores_and_calibration_are_of_one_measurement(finished):
     assert TARGETS.keys() < scores.keys()
     assert scores["calibration"] == json.loads((model / "calibration.json").read_text())
     read_back = {name: Score(**score) if isinstance(score, dict) and "baseline" in score else score for name, score in scores.items()}
-    last = json.loads((finished / "log.jsonl").read_text().splitlines()[-1])
-    assert (last["phase"], last["step"]) == (1, RECIPES["debug"].phases[1].steps)
-    assert (model / "README.md").read_text(encoding="utf-8") == card(json.loads((finished / "recipe.json").read_text()), read_back, last)
+    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert (log[-1]["phase"], log[-1]["step"]) == (1, RECIPES["debug"].phases[1].steps)
+    assert (model / "README.md").read_text(encoding="utf-8") == card(json.loads((finished / "recipe.json").read_text()), read_back, log)
 
 
 def test_the_calibration_is_used_and_the_reference_holds(finished):

@@ -9,7 +9,7 @@ import pytest
 
 from paligemma.errors import UsageError
 from paligemma.nano.names import things
-from paligemma.nano.sprites import BASE_SIZE, MAX_SIDE, MIN_SIDE, base_picture, emoji_font_path, sprite_bank, warp
+from paligemma.nano.sprites import BASE_SIZE, MAX_SIDE, MIN_SIDE, base_picture, emoji_font_path, sprite_bank
 
 from .conftest import VIEWS
 
@@ -39,11 +39,6 @@ def test_a_bank_is_a_function_of_its_seed(train_world):
     for thing in range(len(things())):
         assert all(a.rgb.tobytes() == b.rgb.tobytes() for a, b in zip(again[thing], train_world.bank[thing], strict=True))
         assert other[thing][0].rgb.tobytes() not in {sprite.rgb.tobytes() for sprite in again[thing]}
-
-
-def test_larger_pictures_get_larger_sprites():
-    small, large = (warp(things()[3], np.random.default_rng(5), scale) for scale in (1.0, 2.0))
-    assert np.allclose(np.array(large.alpha.shape), 2 * np.array(small.alpha.shape), atol=4)
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from .. import demo
 from ..errors import PaliGemmaError, UsageError
+from ..mask_formats import compress, run_lengths
 from .lessons import Lesson, Teacher, label
 from .names import LANGUAGES, enumerate_names, things
 from .world import Placed, Scene, Split, World
@@ -116,7 +117,8 @@ def _items(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> list[dic
     if scene.lines:
         return [{"task": "ocr", "expect": teacher.ocr(scene).suffix}, _ask(teacher.text_question(scene, rng))]
     items: list[dict[str, Any]] = [{"task": "caption", "lang": lang, "expect": teacher.caption(scene, lang).suffix} for lang in LANGUAGES]
-    for ask in (teacher.count, teacher.relation, teacher.colour):
+    # Not relations: the bundled model guesses at them (its card), and a lucky guess shows nothing.
+    for ask in (teacher.count, teacher.presence, teacher.colour):
         item = _ask(ask(scene, rng))
         if item not in items:
             items.append(item)
@@ -126,7 +128,8 @@ def _items(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> list[dic
     items.append({"task": "detect", "classes": list(boxes), "expect": boxes})
     lessons = iter(lambda: teacher.segment(scene, rng), None)
     phrase, target = next((lesson.asked[0], lesson.targets[0]) for lesson in lessons if len(lesson.targets) == 1)
-    items.append({"task": "segment", "classes": [phrase], "expect": {phrase: [corners(scene.objects[target])]}})
+    shape = {"box": corners(scene.objects[target]), "mask": compress(run_lengths(scene.mask(target)))}
+    items.append({"task": "segment", "classes": [phrase], "expect": {phrase: [shape]}})
     spot = scene.objects[0]
     items.append({"task": "describe_box", "box": corners(spot), "expect": enumerate_names([label(spot)], "en")})
     return items

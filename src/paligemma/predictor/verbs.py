@@ -33,7 +33,6 @@ from .pictures import EncodedImage, Picture, encode
 from .reading import MASK_CODEC_HINT, Finding, Reader, Search, shares
 
 R = TypeVar("R")
-P = TypeVar("P", Detections, Masks)
 W = TypeVar("W")
 Pictures = list[Any] | tuple[Any, ...]
 """Several pictures."""
@@ -233,7 +232,7 @@ class Predictor:
         def wanted(classes: Classes) -> _Wanted:
             return _Wanted(detect.prompt(classes), detect.class_names(classes), detect.parse_ids)
 
-        return self._places(_each_list(classes, wanted), self._reader.boxes, image, stream, how)
+        return self._places(detect, _each_list(classes, wanted), image, stream, how)
 
     @overload
     def segment(self, image: Pictures, classes: Classes | Sequence[Classes], **how: Unpack[Finding]) -> list[Masks]: ...
@@ -250,7 +249,7 @@ class Predictor:
         def wanted(classes: Classes) -> _Wanted:
             return _Wanted(segment.prompt(classes), detect.class_names(classes), segment.parse_ids)
 
-        return self._places(_each_list(classes, wanted), self._reader.masks, image, stream, how)
+        return self._places(segment, _each_list(classes, wanted), image, stream, how)
 
     @overload
     def refer(self, image: Pictures, sentence: str | Questions, **how: Unpack[Finding]) -> list[Masks]: ...
@@ -267,7 +266,7 @@ class Predictor:
         def wanted(sentence: str) -> _Wanted:
             return _Wanted(refer.prompt(sentence), (), lambda ids, tokenizer, _: refer.parse_ids(ids, tokenizer, sentence))
 
-        return self._places(_each(sentence, wanted), self._reader.masks, image, stream, how)
+        return self._places(refer, _each(sentence, wanted), image, stream, how)
 
     # How they do it
 
@@ -283,31 +282,25 @@ class Predictor:
 
         return self._ask(query, image, stream, how, task.max_tokens)
 
-    def _places(
-        self,
-        wanted: _Wanted | list[_Wanted],
-        result: Callable[[Parsed, Generation, Search, str, EncodedImage], P],
-        image: Any,
-        stream: bool,
-        how: Finding,
-    ) -> Any:
-        """Ask where things are; `result` is one of the reader's `boxes` and `masks`."""
-        masks = result == self._reader.masks
+    def _places(self, task: Task, wanted: _Wanted | list[_Wanted], image: Any, stream: bool, how: Finding) -> Any:
+        """Ask where things are, once for all pictures, or one each."""
+        masks = task.result is Masks
+        result = self._reader.masks if masks else self._reader.boxes
         if masks and self.codec is None:
             raise UsageError("this model has no mask codec, and masks are written in its code", hint=MASK_CODEC_HINT, code="no_codec")
         search, rest = Search.split(how)
         _check_pairs(wanted, image, "lists of names")
 
-        def query(place: int, seen: EncodedImage) -> Query[P]:
+        def query(place: int, seen: EncodedImage) -> Query[Detections | Masks]:
             this = _at(wanted, place)
 
-            def read(generation: Generation) -> P:
+            def read(generation: Generation) -> Detections | Masks:
                 parsed = this.parse(generation.ids, self.tokenizer, search.labels(this.names))
                 return result(parsed, generation, search, this.prompt, seen)
 
             return Query(this.prompt, read, search.grammar(self.tokenizer, this.names, masks=masks))
 
-        return self._ask(query, image, stream, rest, detect.max_tokens)
+        return self._ask(query, image, stream, rest, task.max_tokens)
 
     def _ask(self, query: Callable[[int, EncodedImage], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
         """-> a result, a list of results, or a stream, depending on `image` and `stream`."""

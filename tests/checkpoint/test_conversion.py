@@ -86,7 +86,7 @@ def test_to_another_number_type(tmp_path):
     convert(tmp_path / "half", tmp_path / "wide.npz", dtype="float32")
     convert(tmp_path / "wide.npz", tmp_path / "again", dtype="bfloat16")
     assert same(weights(tmp_path / "again"), weights(tmp_path / "half")), "widening loses nothing"
-    with pytest.raises(CheckpointError, match="int8"):
+    with pytest.raises(UsageError, match="int8"):
         convert(tmp_path / "hf", tmp_path / "bad", dtype="int8")
 
 

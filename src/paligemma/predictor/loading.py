@@ -8,6 +8,7 @@ import torch
 
 from .. import checkpoint
 from ..checkpoint.locate import locate
+from ..checkpoint.source import dtype_name, torch_dtype
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, ResourceError, UsageError, did_you_mean
 from ..model.fast_linear import pack
@@ -19,8 +20,6 @@ BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DEFAULT = "nano-112"
 """The bundled model that is used when none is named."""
 CALIBRATION = "calibration.json"
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -117,11 +116,8 @@ def device_of(device: str | torch.device | None) -> torch.device:
 
 
 def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None or dtype in DTYPES.values():
-        return dtype  # pyright: ignore[reportReturnType]
-    if str(dtype) not in DTYPES:
-        raise UsageError(f"{str(dtype)!r} is not a number type a model can compute in", hint="use " + ", ".join(DTYPES))
-    return DTYPES[str(dtype)]
+    """Of a name such as "bfloat16" or "bf16"; None stays None. `UsageError` for what weights cannot be."""
+    return None if dtype is None else torch_dtype(dtype_name(dtype))
 
 
 def _tokenizer_path(tokenizer: str | Path | None, folder: Path, path: Path) -> str | Path:

@@ -45,6 +45,21 @@ def test_every_way_equals_the_definition(heads, kv_heads, seen, gradients, softc
     torch.testing.assert_close(found, by_definition(q, k, v, mask, 0.3, softcap), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["in float32", "in its own type"])
+@torch.no_grad()
+def test_bfloat16_with_a_soft_cap_is_multiplied_as_the_cpu_can(monkeypatch, native):
+    """Both give the definition, rounded once or twice; a CPU without bfloat16 products would take many times as long in its own type."""
+    monkeypatch.setattr(module.cpu, "has_bfloat16", lambda: native)
+    seen = []
+    matmul = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: seen.append(b.dtype) or matmul(a, b))
+    q, k, v, mask = example(4, 2, "rows", dtype=torch.bfloat16)
+    found = attention(q, k, v, mask, softcap=1.5)
+    assert found.dtype == torch.bfloat16
+    assert seen == [torch.float32, torch.bfloat16 if native else torch.float32], "scores, then values"
+    torch.testing.assert_close(found.double(), by_definition(q.double(), k.double(), v.double(), mask, 8**-0.5, 1.5), atol=2e-2, rtol=2e-2)
+
+
 def test_the_scale_defaults_to_that_of_the_head_size():
     q, k, v, _ = example(4, 2, "all")
     assert torch.equal(attention(q, k, v), attention(q, k, v, scale=8**-0.5))

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import cpu
+
 MASKED = -2.3819763e38
 """What a hidden logit becomes: finite, so that a row which sees nothing (padding) stays finite too; as in the reference. Where it is added
 to a score instead of put in its place, half of the number type's range will do."""
@@ -48,6 +50,7 @@ def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
     """q (B, K, G * T, H), mask (B, 1, G * T or 1, S) -> (B, K, G * T, H)."""
     keys = k.float().transpose(-1, -2)
+    values = v if cpu.multiplies(v) else v.float()
     step = q.shape[2] if torch.is_grad_enabled() else max(1, MAX_SCORES // (k.shape[0] * k.shape[1] * k.shape[2]))
     slices = []
     for start in range(0, q.shape[2], step):
@@ -57,5 +60,5 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, s
             scores = softcap * torch.tanh(scores / softcap)
         if mask is not None:
             scores = scores.masked_fill(~(mask[:, :, rows] if mask.shape[2] > 1 else mask), MASKED)
-        slices.append(scores.softmax(-1).to(v.dtype) @ v)
+        slices.append((scores.softmax(-1).to(values.dtype) @ values).to(v.dtype))
     return slices[0] if len(slices) == 1 else torch.cat(slices, dim=2)

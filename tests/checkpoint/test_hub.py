@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
@@ -158,3 +161,11 @@ def test_no_ids(name):
     for function in (pull, cached):
         with pytest.raises(UsageError):
             function(name)
+
+
+def test_a_fresh_process_can_pull():
+    """Parts of huggingface_hub that nobody imported are not there yet: a whole test run hides that."""
+    code = "from paligemma.checkpoint import pull; pull('google/paligemma2-3b-mix-224')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert "CheckpointError: google/paligemma2-3b-mix-224 is not in the local cache, and HF_HUB_OFFLINE forbids" in done.stderr

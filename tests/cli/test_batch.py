@@ -181,6 +181,19 @@ def test_out_is_a_folder_for_several_and_no_name_is_used_twice(call, model, pict
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a-2.png", "a.png", "b_c.png"]
 
 
+def test_no_drawing_replaces_an_input(call, model, picture, tmp_path, monkeypatch):
+    paths = [picture("album/a.png"), picture("album/b.png")]
+    before = [path.read_bytes() for path in paths]
+    done = call("detect", paths[0], "cat", "--out", paths[0])
+    assert (done.code, "would overwrite the input" in done.err) == (2, True)
+    assert model.loaded == {}, "before anything is computed"
+    assert call("detect", paths[0].parent, "cat", "--out", paths[0].parent).code == 0
+    monkeypatch.chdir(paths[0].parent)
+    assert call("detect", "a.png", "b.png", "cat", "--out", ".").code == 0
+    assert [path.read_bytes() for path in paths] == before
+    assert {path.name for path in paths[0].parent.iterdir()} == {"a.png", "b.png", "a-2.png", "b-2.png"}
+
+
 def test_pictures_are_drawn_also_where_results_do_not_hold_them(call, model, picture, tmp_path, monkeypatch):
     """A predictor's results let go of the pictures of a long list."""
     monkeypatch.setattr(model, "answer", lambda task, image: Detections((Box("cat", 1, 2, 3, 4),), image.width, image.height))

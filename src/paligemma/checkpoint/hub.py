@@ -41,10 +41,10 @@ def pull(hf_id: str) -> Path:
     Raises `CheckpointError` for an unknown or gated repository and without a network, `ResourceError` for a full disk.
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     name, revision = _parts(hf_id)
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         if (folder := cached(hf_id)) is not None:
             return folder
         raise CheckpointError(

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -64,7 +65,8 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
     warnings.simplefilter("ignore", paligemma.CutShort)  # counted and said once, at the end
     sources = _find(images, options)
     several = len(sources) > 1
-    drawings = Drawings(options.out, several) if options.out else None
+    files = [Path(part.name) for source in sources for part in (source.parts if isinstance(source, Together) else [source])]
+    drawings = Drawings(options.out, several, files) if options.out else None
     failed = cut = 0
     with _progress(task, len(sources)) as advance:
         for source, result, picture in _answers(sources, options, call):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +40,17 @@ def error_dict(error: PaliGemmaError) -> dict[str, Any]:
 
 
 class Drawings:
-    """Where drawn results go: one file for one input, a folder with a new name for each of several."""
+    """Where drawn results go: one file for one input, a folder with a new name for each of several. Never over one of the `inputs`."""
 
-    def __init__(self, out: Path, several: bool):
+    def __init__(self, out: Path, several: bool, inputs: Collection[Path] = ()):
         self._file = out if out.suffix and not out.is_dir() else None
         if blocked := next((path for path in (out, *out.parents) if path.exists() and not path.is_dir() and path != self._file), None):
             raise UsageError(f"--out {out}: {blocked} is a file, not a folder", hint="choose another place")
         self._folder = out
+        self._inputs = {path.resolve() for path in inputs}
         self._used: set[str] = set()
+        if self._file and out.resolve() in self._inputs:
+            raise UsageError(f"--out {out} would overwrite the input picture", hint="give another name or a folder: --out drawn")
         if self._file and several:
             raise UsageError(f"--out {out} names one picture, but there are several inputs", hint="give a folder: --out drawn")
         if self._file and out.suffix.lower() not in PICTURE_ENDINGS:
@@ -63,7 +67,9 @@ class Drawings:
 
     def _new_name(self, name: str) -> str:
         stem = re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("._") or "picture"
-        candidates = (f"{stem}-{number}.png" if number > 1 else f"{stem}.png" for number in range(1, len(self._used) + 2))
-        chosen = next(candidate for candidate in candidates if candidate not in self._used)
+        candidates = (
+            f"{stem}-{number}.png" if number > 1 else f"{stem}.png" for number in range(1, len(self._used) + len(self._inputs) + 2)
+        )
+        chosen = next(name for name in candidates if name not in self._used and (self._folder / name).resolve() not in self._inputs)
         self._used.add(chosen)
         return chosen

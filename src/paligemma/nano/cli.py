@@ -62,7 +62,7 @@ def train(
     Parameters
     ----------
     recipe
-        A recipe by name; `debug` takes a minute and learns nothing.
+        A recipe by name; `debug` takes a minute (with --samples 0) and learns nothing.
     out
         Run folder; `runs/RECIPE` by default.
     samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import textwrap
@@ -67,9 +68,7 @@ class Drawings:
 
     def _new_name(self, name: str) -> str:
         stem = re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("._") or "picture"
-        candidates = (
-            f"{stem}-{number}.png" if number > 1 else f"{stem}.png" for number in range(1, len(self._used) + len(self._inputs) + 2)
-        )
+        candidates = (f"{stem}-{number}.png" if number > 1 else f"{stem}.png" for number in itertools.count(1))
         chosen = next(name for name in candidates if name not in self._used and (self._folder / name).resolve() not in self._inputs)
         self._used.add(chosen)
         return chosen

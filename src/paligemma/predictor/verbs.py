@@ -205,9 +205,10 @@ class Predictor:
             raise UsageError("what a box holds depends on the size of the picture too", hint="use describe_box (paligemma describe-box)")
         try:
             inspect.signature(found.prompt).bind(*asked)
-        except TypeError as error:
-            expected = str(inspect.signature(found.prompt)).partition(" ->")[0]
-            raise UsageError(f"the task {found.name!r} is asked with {expected}, found {asked}", hint=str(error)) from None
+        except TypeError:
+            expected = ", ".join(map(str, inspect.signature(found.prompt).parameters.values())) or "the picture alone"
+            what = f"the task {found.name!r} is asked with {expected}, found {asked}"
+            raise UsageError(what, hint=f"its own command and method do that: paligemma {found.name}") from None
         if not issubclass(found.result, Text):
             return getattr(self, found.name)(image, *asked, stream=stream, **how)
         return self._words(found, found.prompt(*asked), image, stream, how)  # pyright: ignore[reportArgumentType]

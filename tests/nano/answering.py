@@ -38,8 +38,8 @@ def reply(scene: Scene, question: str) -> str:
     if match := re.fullmatch(r"how many (.+) are there\?", question):
         whole = {"objects": len(found), "words": len(scene.lines)}
         return str(whole.get(match[1], sum(plural(thing.noun) == match[1] for thing in found)))
-    if match := re.fullmatch(r"is there a (.+)\?", question):
-        return "yes" if match[1] in spots else "no"
+    if match := re.fullmatch(r"(?:is there an? |are there )(.+)\?", question):
+        return "yes" if match[1] in spots or match[1] in {thing.noun for thing in found} else "no"
     if match := re.fullmatch(r"what color is the (.+)\?", question):
         return next(str(thing.colour) for thing in found if thing.noun == match[1])
     match = re.fullmatch(r"is the (.+) (left of|right of|above|below) the (.+)\?", question)

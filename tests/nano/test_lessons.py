@@ -14,7 +14,7 @@ import pytest
 from paligemma.nano import lessons
 from paligemma.nano.batches import LONG, SHORT
 from paligemma.nano.lessons import Lesson, Mix, Teacher
-from paligemma.nano.names import LANGUAGES, plural, things
+from paligemma.nano.names import LANGUAGES, plural, things, with_article
 from paligemma.nano.world import SIZE, Scene
 from paligemma.predictor import loading
 from paligemma.sequence import training_example
@@ -103,6 +103,7 @@ def test_four_in_ten_detections_ask_for_something_absent(teacher, pictured):
     absent = [[name for name in lesson.asked if name not in {seen.label for seen in look(scene)}] for scene, lesson in asked]
     assert max(map(len, absent)) == 1
     assert 0.3 < np.mean([bool(names) for names in absent]) < 0.45
+    assert 0.05 < np.mean([not lesson.suffix for _, lesson in asked]) < 0.15, "now and then nothing of what is asked is there"
     assert all(len(set(lesson.asked)) == len(lesson.asked) <= 4 for _, lesson in asked)
     first = [lesson.asked.index(names[0]) for (_, lesson), names in zip(asked, absent, strict=True) if names and len(lesson.asked) > 1]
     assert len(set(first)) > 1, "the absent one has no place of its own"
@@ -113,12 +114,12 @@ def test_detections_sometimes_leave_out_what_is_there(teacher, pictured):
     assert 0.1 < np.mean(fewer) < 0.6
 
 
-def referred(scene: Scene, phrase: str) -> Seen:
-    """The one object a phrase means."""
+def referred(scene: Scene, phrase: str) -> list[Seen]:
+    """The objects a phrase means, from left to right."""
     label, _, side = phrase.partition(" on the ")
-    same = [seen for seen in look(scene) if seen.label == label]
-    assert len(same) > 1 if side else len(same) == 1, f"{phrase!r} is ambiguous, or says more than is needed"
-    return {"": same[0], "left": min(same, key=lambda s: s.centre), "right": max(same, key=lambda s: s.centre)}[side]
+    same = sorted((seen for seen in look(scene) if seen.label == label), key=lambda seen: seen.centre)
+    assert len(same) > 1 if side else len(same) in (1, 2), f"{phrase!r} means too many, or says more than is needed"
+    return {"": same, "left": same[:1], "right": same[-1:]}[side]
 
 
 def test_masks_read_back_are_those_of_the_picture(teacher, codes, pictured):
@@ -126,16 +127,17 @@ def test_masks_read_back_are_those_of_the_picture(teacher, codes, pictured):
     for scene, lesson in asked:
         parsed = segment.parse(lesson.suffix)
         assert (parsed.leftover, parsed.invalid) == ("", 0)
-        assert sorted(found.label for found in parsed.objects) == sorted(lesson.asked)
+        assert {found.label for found in parsed.objects} == set(lesson.asked)
+        assert {seen.index for phrase in lesson.asked for seen in referred(scene, phrase)} == set(lesson.targets), "all that are meant"
         for found, index in zip(parsed.objects, lesson.targets, strict=True):
-            seen = referred(scene, found.label)
-            assert seen.index == index
+            (seen,) = (seen for seen in referred(scene, found.label) if seen.index == index)
             assert np.abs(np.array(found.box(SIZE, SIZE).xyxy) - seen.box).max() <= HALF_A_BIN
             spot = scene.objects[index]
             assert found.codes == tuple(codes[spot.thing, spot.view])
         assert list(lesson.targets) == sorted(lesson.targets), "from left to right"
     assert 0.03 < np.mean([len(lesson.asked) == 2 for _, lesson in asked]) < 0.2
     assert {lesson.asked[0].split()[-1] for _, lesson in asked} >= {"left", "right"}
+    assert 0.02 < np.mean([len(lesson.targets) > len(lesson.asked) for _, lesson in asked]) < 0.2, "one name, two things"
 
 
 def test_without_codes_masks_are_written_with_the_first_code(test_scenes):
@@ -177,10 +179,12 @@ def test_counts_are_those_of_the_picture(teacher, pictured):
 
 def test_is_there_asks_equally_for_what_is_and_what_is_not(teacher, pictured):
     asked = taught(teacher.presence, pictured, "presence")
+    names = {"is there " * (with_article(n) != n) + "are there " * (with_article(n) == n) + with_article(n) + "?": n
+             for thing in things() for n in (thing.label, thing.noun)}  # fmt: skip
     for scene, lesson in asked:
-        (label,) = re.fullmatch(r"is there a (.+)\?", question(lesson)).groups()
-        assert label in {thing.label for thing in things()}
-        assert lesson.suffix == ("yes" if label in {seen.label for seen in look(scene)} else "no")
+        name = names[question(lesson)]
+        assert lesson.suffix == ("yes" if name in {n for seen in look(scene) for n in (seen.label, seen.noun)} else "no")
+    assert {"heart", "red heart", "owl", "scissors"} <= {names[question(lesson)] for _, lesson in asked}
     assert 0.4 < np.mean([lesson.suffix == "yes" for _, lesson in asked]) < 0.6
 
 
@@ -201,6 +205,55 @@ def test_relations_hold_in_the_picture(teacher, pictured):
         assert lesson.suffix == ("yes" if distance > 0 else "no")
     assert 0.4 < np.mean([lesson.suffix == "yes" for _, lesson in asked]) < 0.6
     assert min(Counter(re.search(" (left|right|above|below) ", lesson.prefix)[1] for _, lesson in asked).values()) > 10
+
+
+def test_the_side_of_one_thing_another_is_on(teacher, pictured):
+    asked = taught(teacher.side, pictured, "side")
+    for scene, lesson in asked:
+        pattern = r"is the (.+) (?:(left) or (right) of|(above) or (below)) the (.+)\?"
+        first, *words, second = re.fullmatch(pattern, question(lesson)).groups()
+        (a,) = (seen for seen in look(scene) if seen.label == first)
+        (b,) = (seen for seen in look(scene) if seen.label == second)
+        axis = int(words[0] is None)
+        assert abs(a.centre[axis] - b.centre[axis]) >= lessons.CLEAR
+        assert lesson.suffix == words[2 * axis + int(a.centre[axis] > b.centre[axis])]
+    assert min(Counter(lesson.suffix for _, lesson in asked).values()) > len(asked) / 8
+
+
+def test_where_a_thing_is(teacher, pictured):
+    asked = taught(teacher.place, pictured, "place")
+    for scene, lesson in asked:
+        (label,) = re.fullmatch(r"where is the (.+)\?", question(lesson)).groups()
+        (seen,) = (seen for seen in look(scene) if seen.label == label)
+        x, y = (coordinate / SIZE for coordinate in seen.centre)
+        for word, holds in (("left", x < 1 / 3), ("right", x >= 2 / 3), ("top", y < 1 / 3), ("bottom", y >= 2 / 3)):
+            assert (word in lesson.suffix.split()) == holds
+        assert (lesson.suffix == "middle") == (1 / 3 <= x < 2 / 3 and 1 / 3 <= y < 2 / 3)
+    assert len({lesson.suffix for _, lesson in asked}) == 9
+
+
+def test_names_in_prompts_are_mentioned_with_what_they_mean(teacher, pictured):
+    rng = np.random.default_rng(0)
+    met = Counter()
+    for scene in pictured:
+        seen = {s.index: s for s in look(scene)}
+        for ask in (teacher.detect, teacher.segment, teacher.relation, teacher.side, teacher.place, teacher.presence, teacher.colour):
+            lesson = ask(scene, rng)
+            for mention in lesson.mentions:
+                text = lesson.prefix[: mention.end]
+                meant = [s for s in seen.values() if text.endswith((f" {s.label}", f" {s.noun}", f" {plural(s.noun)}"))]
+                if " on the " in text.rsplit(";")[-1]:
+                    meant = referred(scene, text.rsplit(" ; ")[-1].removeprefix("segment "))
+                assert mention.present == bool(meant)
+                met[lesson.kind, mention.present, mention.box is None] += 1
+                if mention.box is not None:
+                    y0, x0, y1, x1 = (round(SIZE * v) for v in mention.box)
+                    assert any(s.box == (x0, y0, x1, y1) for s in meant)
+                    assert len([s for s in meant if text.endswith(s.label)]) <= 1 or lesson.kind in ("presence", "segment")
+    assert met["detect", False, True] > 10
+    assert met["detect", True, True] > 10, "several of a kind have no one box"
+    assert met["relation", True, False] > 10
+    assert met["segment", True, False] > 10
 
 
 COLOURS = {
@@ -301,6 +354,8 @@ def test_all_kinds_of_lessons_are_given(teacher, train_scenes):
         (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0), "describe_box"),
         (Mix(caption=0.0, count=0.0, presence=0.0, relation=1.0), "relation presence"),  # where no two things can be compared
         (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=1.0), "colour count"),  # where nothing has a colour
+        (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0, side=1.0), "side presence"),
+        (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0, place=1.0), "place presence"),  # where nothing is one of a kind
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -350,6 +405,8 @@ def test_not_even_the_longest_possible_lesson_is_cut_off():
     bins = (1000, 1001, 1002, 1003)
     for labels in itertools.permutations(spelt["en"], 2):
         assert fits(segment.prompt(labels), segment.target((label, bins, [127] * 16) for label in labels), LONG)
+        for asked in (f"is the {labels[0]} above or below the {labels[1]}?", f"is the {labels[0]} left or right of the {labels[1]}?"):
+            assert fits(TASKS["answer"].prompt(asked), "bottom right", SHORT)
     four = spelt["en"][:4]
     assert fits(detect.prompt(four), detect.target((label, bins) for label in four), LONG)
     assert fits(TASKS["ocr"].prompt(), "\n".join(["W" * 7] * 3), LONG)

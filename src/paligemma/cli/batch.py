@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from ..image import Clip
 from ..printable import printable
 from ..results import Result, Text
 from ..sources import Source, expand
 from .failures import STDIN, lines
-from .options import ModelOptions, TaskOptions
+from .options import MODEL_VARIABLE, ModelOptions, TaskOptions
 from .show import Drawings, as_json, as_text, error_dict
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ def load(options: ModelOptions) -> Predictor:
 
     if options.model is None and sys.stderr.isatty():
         print(BUNDLED_NOTE, file=sys.stderr)
-    return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
+    try:
+        return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
+    except CheckpointError as error:
+        if options.model is not None and options.model == os.environ.get(MODEL_VARIABLE):
+            error.message = f"{MODEL_VARIABLE}: {error.message}"
+        raise
 
 
 def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) -> int:

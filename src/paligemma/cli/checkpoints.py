@@ -35,6 +35,7 @@ def models(*, json: Json = False) -> int:
         picture, parameters = f"{row['resolution']} px", f"{row['parameters'] / 1e9:.2f} billion"
         print(f"{row['name']:<22}{picture:>10}{row['image_tokens']:>14}{parameters:>14}{row['bfloat16_bytes'] / GB:>15.1f} GB")
     print("\nEach comes as `pt` (to be fine-tuned), some as `mix` (ready for many tasks) and as single-task transfers.")
+    print("On Hugging Face the kind is part of the name: paligemma2-3b-224 comes as google/paligemma2-3b-pt-224 and ...-mix-224.")
     print("Fetch one that is ready to use: paligemma pull google/paligemma2-3b-mix-224\n")
     print("On this machine:" if here else "None is on this machine.")
     for name, path in here:

@@ -9,6 +9,7 @@ import traceback
 
 from ..errors import PaliGemmaError, ResourceError, UsageError
 from ..printable import printable
+from . import COMMANDS
 
 STDIN = "/dev/stdin"
 """Stands for a lone `-` while the parser looks at the words: to the parser a `-` is an option without a name."""
@@ -74,7 +75,9 @@ def explain(error: BaseException) -> PaliGemmaError | None:
         return error
     if type(error).__module__.startswith("cyclopts"):
         chain = getattr(error, "command_chain", None) or ()
-        return UsageError(one_line(error), hint=f"see {' '.join(('paligemma', *chain, '--help'))}")
+        example = next((entry[chain[0]][2] for entry in COMMANDS.values() if chain and chain[0] in entry), "")
+        see = f"see {' '.join(('paligemma', *chain, '--help'))}"
+        return UsageError(one_line(error), hint=f"for example: paligemma {chain[0]} {example} ({see})" if example else see)
     if isinstance(error, OSError) and error.errno in _LACK:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:

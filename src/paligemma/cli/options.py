@@ -16,6 +16,9 @@ ANSWERS = Group("Answers", sort_key=2)
 INPUT = Group("Input", sort_key=3)
 OUTPUT = Group("Output", sort_key=4)
 
+MODEL_VARIABLE = "PALIGEMMA_MODEL"
+"""Environment variable that names the model of the commands that ask a picture."""
+
 Json = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False, help="JSON instead of text.")]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -53,7 +56,7 @@ class ModelOptions:
 class TaskOptions(ModelOptions):
     """Everything a command that asks a picture takes."""
 
-    model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var="PALIGEMMA_MODEL")] = None
+    model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var=MODEL_VARIABLE)] = None
     """A folder, an .npz file or a Hugging Face id that was pulled. The bundled small model by default."""
     max_tokens: Annotated[int | None, Parameter(group=ANSWERS)] = None
     """Longest answer. By default what suits the task."""
@@ -87,6 +90,8 @@ class TaskOptions(ModelOptions):
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UsageError(f"--batch must be at least 1, got {self.batch}")
+        if self.frames < 1:
+            raise UsageError(f"--frames must be at least 1, got {self.frames}")
         if self.stream and self.json:
             raise UsageError("--stream shows an answer while it is written, --json only whole results", hint="leave one of them out")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from ..errors import UsageError
+from ..printable import printable
 from .batch import ask_all
 from .options import Images, PlaceOptions, TaskOptions, named
 
@@ -120,6 +122,8 @@ def names(text: str) -> list[str]:
     found = [name.strip() for name in text.split(";") if name.strip()]
     if not found:
         raise UsageError("nothing is named to look for", hint="names, separated by `;`: 'cat ; dog'")
+    if len(found) == 1 and "," in text:
+        print(f"note: {printable(text)!r} is looked for as one name; `;` separates several", file=sys.stderr)
     return found
 
 

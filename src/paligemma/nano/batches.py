@@ -25,6 +25,7 @@ from ..sequence import pad, training_example
 from ..tokenizer import Tokenizer
 from .dense import DenseTargets, dense_targets
 from .lessons import Lesson, Mix, Teacher
+from .pointing import Mention, PointTargets, point_targets
 from .sprites import sprite_bank
 from .train_codec import sprite_masks
 from .world import Scene, Split, World
@@ -36,11 +37,15 @@ SHORTS_PER_PICTURE = 2
 
 @dataclass(frozen=True)
 class TextBatch:
-    """`ids`, `mask_ar`, `mask_loss`: (N, length); targets of position t are ids[:, t + 1], counted where mask_loss[:, t + 1]."""
+    """`ids`, `mask_ar`, `mask_loss`: (N, length); targets of position t are ids[:, t + 1], counted where mask_loss[:, t + 1].
+
+    `points`: what the names in the prompts stand for.
+    """
 
     ids: Tensor
     mask_ar: Tensor
     mask_loss: Tensor
+    points: PointTargets
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,12 @@ class BatchMaker:
             torch.tensor(pad([e.ids for e in examples], self.tokenizer.pad_id, length)),
             torch.tensor(pad([e.mask_ar for e in examples], 1, length)),
             torch.tensor(pad([e.mask_loss for e in examples], 0, length)),
+            point_targets([self._places(lesson) for lesson in lessons], length),
         )
+
+    def _places(self, lesson: Lesson) -> list[tuple[int, Mention]]:
+        """Each mention and the position of its last token; the prompt's first is the start token."""
+        return [(len(self.tokenizer.encode(lesson.prefix[: mention.end])), mention) for mention in lesson.mentions]
 
 
 def pixels_of(scenes: list[Scene]) -> Tensor:

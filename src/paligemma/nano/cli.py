@@ -54,7 +54,7 @@ def train(
     *,
     recipe: str = "nano-112",
     out: Path | None = None,
-    samples: int = 500,
+    samples: int | None = None,
     compiled: Annotated[bool, Parameter(name="--compile", negative="--no-compile")] = True,
 ) -> None:
     """Train a model from nothing, measure it and write its card. A stopped run continues where it was.
@@ -62,11 +62,11 @@ def train(
     Parameters
     ----------
     recipe
-        A recipe by name; `debug` takes a minute (with --samples 0) and learns nothing.
+        A recipe by name; `debug` takes a minute and learns nothing.
     out
         Run folder; `runs/RECIPE` by default.
     samples
-        Fresh samples per task for the measurement; 0 skips it.
+        Fresh samples per task for the measurement, 500 by default (`debug`: none); 0 skips it.
     compiled
         Compile the training step (needs a C++ compiler; half again as fast).
     """
@@ -75,6 +75,8 @@ def train(
     from .recipes import recipe as named
     from .train import train as run_training
 
+    if samples is None:
+        samples = 0 if recipe == "debug" else 500
     if samples < 0:
         raise UsageError(f"--samples is how many a task, or 0 for no measurement; got {samples}")
     chosen = named(recipe)

@@ -111,16 +111,18 @@ class Examination:
         return {"counting exact": mean_score(self._ask(samples), _blind(samples))}
 
     def questions(self) -> dict[str, Score]:
-        """Colour, relation and yes-no questions. The blind baseline of all together knows the kind of question."""
-        kinds = {"colour": self.teacher.colour, "relation": self.teacher.relation, "presence": self.teacher.presence}
+        """Questions by kind; colour, relation and yes-no ones together too. The blind baseline of those knows the kind of question."""
+        t = self.teacher
+        kinds = {"colour": t.colour, "relation": t.relation, "presence": t.presence, "side": t.side, "place": t.place}
         scores, everything, blind = {}, [], []
-        for stream, (name, ask) in enumerate(kinds.items(), 3):
+        for stream, (name, ask) in zip((3, 4, 5, 8, 9), kinds.items(), strict=True):
             samples = self._different(ask, name, stream)[: self.count]
             if samples:
                 right = self._ask(samples)
                 scores[f"{name} questions"] = mean_score(right, _blind(samples))
-                everything += right
-                blind += [_blind(samples)] * len(samples)
+                if name in ("colour", "relation", "presence"):
+                    everything += right
+                    blind += [_blind(samples)] * len(samples)
         scores["colour, relation and yes-no questions"] = mean_score(everything, float(np.mean(blind)))
         return scores
 

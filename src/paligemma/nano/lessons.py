@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..config import MASK_CODES
 from ..tasks import answer, caption, describe_box, detect, ocr, segment
-from .names import LANGUAGES, enumerate_names, plural, things
+from .names import LANGUAGES, Thing, enumerate_names, plural, things, with_article
+from .pointing import Mention
 from .world import SIZE, Placed, Scene
 
 RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
@@ -27,6 +29,8 @@ class Lesson:
     asked: tuple[str, ...] = ()
     targets: tuple[int, ...] = ()
     """Indices into the scene's objects that detect and segment should return, in order."""
+    mentions: tuple[Mention, ...] = ()
+    """Names in the prefix, for the training aid of that name."""
 
 
 def label(spot: Placed) -> str:
@@ -50,6 +54,8 @@ class Mix:
     presence: float = 0.08
     relation: float = 0.1
     colour: float = 0.07
+    side: float = 0.0
+    place: float = 0.0
     first_word: float = 0.4
     word_count: float = 0.4
 
@@ -72,7 +78,7 @@ class Teacher:
         if scene.lines:
             return self.text_question(scene, rng)
         m = self.mix
-        match _pick(rng, m.caption, m.count, m.presence, m.relation, m.colour):
+        match _pick(rng, m.caption, m.count, m.presence, m.relation, m.colour, m.side, m.place):
             case 0:
                 return self.caption(scene, LANGUAGES[int(rng.integers(len(LANGUAGES)))])
             case 1:
@@ -83,6 +89,10 @@ class Teacher:
                 return self.relation(scene, rng)
             case 4:
                 return self.colour(scene, rng)
+            case 5:
+                return self.side(scene, rng)
+            case 6:
+                return self.place(scene, rng)
             case _:
                 return self.describe_box(scene, rng)
 
@@ -102,13 +112,18 @@ class Teacher:
             noun = max(nouns, key=nouns.count)
         else:
             noun = nouns[int(rng.integers(len(nouns)))]
-        return self._question("count", f"how many {plural(noun)} are there?", str(nouns.count(noun)))
+        spots = [spot for spot, found in zip(scene.objects, nouns, strict=True) if found == noun]
+        return self._question("count", f"how many {plural(noun)} are there?", str(len(spots)), (plural(noun), spots))
 
     def presence(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        labels = [label(spot) for spot in scene.objects]
-        if labels and rng.random() < 0.5:
-            return self._question("presence", f"is there a {labels[int(rng.integers(len(labels)))]}?", "yes")
-        return self._question("presence", f"is there a {_absent(rng, labels, [t.label for t in things()])}?", "no")
+        """Is something there, by its full name ("red heart") or by its noun? Yes and no are equally frequent."""
+        name_of: Callable[[Thing], str] = (lambda thing: thing.label) if rng.random() < 0.7 else (lambda thing: thing.noun)
+        here = [name_of(things()[spot.thing]) for spot in scene.objects]
+        truth = bool(here) and rng.random() < 0.5
+        name = here[int(rng.integers(len(here)))] if truth else _absent(rng, here, [name_of(thing) for thing in things()])
+        spots = [spot for spot, found in zip(scene.objects, here, strict=True) if found == name]
+        verb = "are" if with_article(name) == name else "is"
+        return self._question("presence", f"{verb} there {with_article(name)}?", "yes" if truth else "no", (name, spots))
 
     def relation(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """Is one thing left of, right of, above or below another? Yes and no are equally frequent."""
@@ -124,16 +139,43 @@ class Teacher:
         truth = bool(rng.random() < 0.5)
         if not truth:
             a, b = b, a
-        return self._question("relation", f"is the {label(a)} {phrase} the {label(b)}?", "yes" if truth else "no")
+        question = f"is the {label(a)} {phrase} the {label(b)}?"
+        return self._question("relation", question, "yes" if truth else "no", (label(a), [a]), (label(b), [b]))
+
+    def side(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """On which side of one thing is another? Easier to learn than `relation`, whose yes and no also depend on the phrase."""
+        labels = [label(spot) for spot in scene.objects]
+        axis = int(rng.integers(2))
+        unique = [spot for spot in scene.objects if labels.count(label(spot)) == 1]
+        pairs = [(a, b) for a in unique for b in unique if abs(b.centre[axis] - a.centre[axis]) >= CLEAR]
+        if not pairs:
+            return self.presence(scene, rng)
+        a, b = pairs[int(rng.integers(len(pairs)))]
+        first, second, rest = (("left", "right", " of"), ("above", "below", ""))[axis]
+        reply = first if a.centre[axis] < b.centre[axis] else second
+        question = f"is the {label(a)} {first} or {second}{rest} the {label(b)}?"
+        return self._question("side", question, reply, (label(a), [a]), (label(b), [b]))
+
+    def place(self, scene: Scene, rng: np.random.Generator) -> Lesson:
+        """Where one thing is: in which ninth of the picture its centre lies."""
+        labels = [label(spot) for spot in scene.objects]
+        unique = [spot for spot in scene.objects if labels.count(label(spot)) == 1]
+        if not unique:
+            return self.presence(scene, rng)
+        spot = unique[int(rng.integers(len(unique)))]
+        column, row = (min(2, int(3 * c / SIZE)) for c in spot.centre)
+        words = [("top", "", "bottom")[row], ("left", "", "right")[column]]
+        return self._question("place", f"where is the {label(spot)}?", " ".join(filter(None, words)) or "middle", (label(spot), [spot]))
 
     def colour(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         found = [things()[spot.thing] for spot in scene.objects]
         nouns = [thing.noun for thing in found]
-        options = [thing for thing in found if thing.colour and nouns.count(thing.noun) == 1]
+        options = [i for i, thing in enumerate(found) if thing.colour and nouns.count(thing.noun) == 1]
         if not options:
             return self.count(scene, rng)
-        thing = options[int(rng.integers(len(options)))]
-        return self._question("colour", f"what color is the {thing.noun}?", str(thing.colour))
+        index = options[int(rng.integers(len(options)))]
+        thing = found[index]
+        return self._question("colour", f"what color is the {thing.noun}?", str(thing.colour), (thing.noun, [scene.objects[index]]))
 
     def describe_box(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         if not scene.objects:
@@ -154,31 +196,45 @@ class Teacher:
         return Lesson("ocr", ocr.prompt(), "\n".join(line.text for line in scene.lines))
 
     def detect(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        """Some of the present classes and, in 4 of 10 prompts, an absent one; boxes from left to right."""
+        """Some of the present classes and, in 4 of 10 prompts, an absent one; boxes from left to right. In 1 of 10 nothing else is asked."""
         present = list(dict.fromkeys(label(spot) for spot in scene.objects))
         keep = int(rng.integers(1, len(present) + 1)) if present and rng.random() < 0.5 else len(present)
         asked = [present[i] for i in rng.permutation(len(present))[:keep]]
-        if not asked or (rng.random() < 0.4 and len(asked) < 4):
+        chance = rng.random()
+        if not asked or chance < 0.1:
+            asked = []
+        if not asked or (chance < 0.4 and len(asked) < 4):
             asked.insert(int(rng.integers(len(asked) + 1)), _absent(rng, present, [t.label for t in things()]))
         targets = tuple(i for i, spot in enumerate(scene.objects) if label(spot) in asked)
         suffix = detect.target((label(scene.objects[i]), detect.box_bins(*shares(scene.objects[i]))) for i in targets)
-        return Lesson("detect", detect.prompt(asked), suffix, tuple(asked), targets)
+        prefix = detect.prompt(asked)
+        named = [(name, [spot for spot in scene.objects if label(spot) == name]) for name in asked]
+        return Lesson("detect", prefix, suffix, tuple(asked), targets, mentions(prefix, *named))
 
     def segment(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        """One thing by name, or by side where there are several of it; in 3 of 20 prompts two things."""
+        """One thing by name, or by side where there are several of it; in 3 of 20 prompts two things, and now and then both of a kind."""
         labels = [label(spot) for spot in scene.objects]
         first = int(rng.integers(len(labels)))
+        twins = tuple(i for i, name in enumerate(labels) if name == labels[first])
+        if len(twins) == 2 and rng.random() < 0.3:
+            return self._segment(scene, [(labels[i], i) for i in twins])
         phrase, target = self._refer(scene, first, rng)
         picked = [(phrase, target)]
         others = [i for i, name in enumerate(labels) if labels.count(name) == 1 and i != target]
         if labels.count(labels[target]) == 1 and others and rng.random() < 0.15:
             second = others[int(rng.integers(len(others)))]
             picked.append((labels[second], second))
-        asked = tuple(name for name, _ in picked)
-        picked.sort(key=lambda item: item[1])
+        return self._segment(scene, picked)
+
+    def _segment(self, scene: Scene, picked: list[tuple[str, int]]) -> Lesson:
+        """Names and indices of objects, in the order of asking."""
+        asked = tuple(dict.fromkeys(name for name, _ in picked))
+        picked = sorted(picked, key=lambda item: item[1])
         spots = [(name, scene.objects[i]) for name, i in picked]
         suffix = segment.target((name, detect.box_bins(*shares(spot)), self._codes(spot)) for name, spot in spots)
-        return Lesson("segment", segment.prompt(asked), suffix, asked, tuple(i for _, i in picked))
+        prefix = segment.prompt(asked)
+        named = [(phrase, [spot for name, spot in spots if name == phrase]) for phrase in asked]
+        return Lesson("segment", prefix, suffix, asked, tuple(i for _, i in picked), mentions(prefix, *named))
 
     def _refer(self, scene: Scene, index: int, rng: np.random.Generator) -> tuple[str, int]:
         """A phrase that means exactly one object: its label, or its label and side."""
@@ -195,8 +251,18 @@ class Teacher:
         return self.codes[spot.thing][spot.view]
 
     @staticmethod
-    def _question(kind: str, question: str, reply: str) -> Lesson:
-        return Lesson(kind, answer.prompt(question), reply)
+    def _question(kind: str, question: str, reply: str, *named: tuple[str, list[Placed]]) -> Lesson:
+        prefix = answer.prompt(question)
+        return Lesson(kind, prefix, reply, mentions=mentions(prefix, *named))
+
+
+def mentions(prefix: str, *named: tuple[str, list[Placed]]) -> tuple[Mention, ...]:
+    """Where the names stand in `prefix`, one after the other, each with the things it means."""
+    found, end = [], 0
+    for name, spots in named:
+        end = prefix.index(f" {name}", end) + 1 + len(name)
+        found.append(Mention(end, bool(spots), shares(spots[0]) if len(spots) == 1 else None))
+    return tuple(found)
 
 
 def _pick(rng: np.random.Generator, *shares: float) -> int:

@@ -27,6 +27,8 @@ class Phase:
     """Of the scenes, how many show printed words."""
     dense_weight: tuple[float, float] = (1.0, 1.0)
     """Weight of the dense targets beside the texts."""
+    point_weight: float = 0.0
+    """Weight of what names in prompts stand for, beside the texts."""
     sigma: tuple[float, float] = (1.5, 1.5)
     """Width, in bins, of the soft targets of location tokens; it gets to its end value after four fifths of the phase."""
     mix: Mix = Mix()  # noqa: RUF009 - frozen
@@ -75,6 +77,12 @@ NANO_112 = Recipe(
             steps=2600, batch=64, rate=0.5, text_share=0.4, dense_weight=(3.0, 1.0), sigma=(6.0, 1.5),
             mix=Mix(caption=0.4, count=0.18, presence=0.0, relation=0.28, colour=0.07, first_word=0.75, word_count=0.15),
         ),
+        Phase(
+            steps=2800, batch=64, rate=0.5, decay_from=0.1, text_share=0.35, dense_weight=(2.0, 0.5), point_weight=1.0, sigma=(4.0, 1.5),
+            mix=Mix(
+                caption=0.25, count=0.12, presence=0.1, relation=0.2, colour=0.06, side=0.1, place=0.04, first_word=0.75, word_count=0.15
+            ),
+        ),
     ),
 )  # fmt: skip
 
@@ -85,7 +93,7 @@ RECIPES: dict[str, Recipe] = {
         text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, warmup=1,
         phases=(
             Phase(steps=2, batch=4, vision_only=True, decay_from=1.0),
-            Phase(steps=4, batch=4, decay_from=0.1, text_share=0.35, dense_weight=(1.0, 0.3), sigma=(24.0, 1.5)),
+            Phase(steps=4, batch=4, decay_from=0.1, text_share=0.35, dense_weight=(1.0, 0.3), point_weight=1.0, sigma=(24.0, 1.5)),
         ),
     ),
 }  # fmt: skip

@@ -34,6 +34,7 @@ from .dense import DenseHead
 from .lessons import Teacher
 from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
+from .pointing import PointHead, PointTargets
 from .recipes import Phase, Recipe
 from .sprites import sprite_bank
 from .train_codec import codec_iou, sprite_masks, train_codec
@@ -148,6 +149,7 @@ class Trainer:
         self.model = PaliGemma(recipe.config())
         initialise(self.model)
         self.head = DenseHead(recipe.vision.width)
+        self.pointer = PointHead(recipe.text_width)
         self.code = CoordinateCode(recipe.text_width, tokenizer.loc.start, codec.codebook)
         parametrize.register_parametrization(self.model.text.embed, "weight", self.code)
         self.optimizers = self._optimizers()
@@ -156,13 +158,15 @@ class Trainer:
         self.started = time.monotonic()
         self.elapsed_before = 0.0
         self.codes = bank_codes(codec, recipe.bank_size, recipe.seed)
+        self.before_last: list[Tensor] = [torch.empty(0)]
+        self.model.text.blocks[-1].register_forward_pre_hook(self._keep)
         self.see = torch.compile(self._see, dynamic=False) if compiled else self._see
         self.read = torch.compile(self._read, dynamic=False) if compiled else self._read
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices of all blocks, AdamW for everything else; both decay every weight they hold."""
         matrices, rest = [], []
-        for name, p in [*self.model.named_parameters(), *(("head." + n, p) for n, p in self.head.named_parameters())]:
+        for name, p in self._modules().named_parameters():
             (matrices if ".blocks." in name and p.dim() == 2 else rest).append(p)
         muon = Muon(matrices, lr=self.recipe.muon_lr, weight_decay=0.02)
         return [muon, torch.optim.AdamW(rest, lr=self.recipe.adam_lr, betas=(0.9, 0.98), weight_decay=1e-4)]
@@ -177,10 +181,14 @@ class Trainer:
             features = self.model.vision(pixels.float() / 127.5 - 1.0)
             return self.head(features), self.model.projector(features)
 
-    def _read(self, soft: Tensor, ids: Tensor, mask_ar: Tensor) -> Tensor:
-        """Soft tokens and text -> hidden states that predict ids[:, 1:]."""
+    def _read(self, soft: Tensor, ids: Tensor, mask_ar: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft tokens and text -> hidden states that predict ids[:, 1:], and those of the same places before the last block."""
         with self.precision():
-            return self.model.hidden_states(soft, ids[:, :-1], mask_ar[:, :-1])
+            hidden = self.model.hidden_states(soft, ids[:, :-1], mask_ar[:, :-1])
+        return hidden, self.before_last[0][:, -hidden.shape[1] :]
+
+    def _keep(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.before_last[0] = inputs[0]
 
     def phases(self) -> None:
         """All that is left of them, in turn."""
@@ -205,21 +213,24 @@ class Trainer:
             return dense_loss, record
         sigma = phase.sigma[0] * (phase.sigma[1] / phase.sigma[0]) ** min(1.0, progress / 0.8)
         with parametrize.cached():
-            long, long_right = self._text_loss(soft, batch.long, sigma)
-            short, short_right = self._text_loss(soft.repeat_interleave(SHORTS_PER_PICTURE, 0), batch.short, sigma)
+            long, long_points, long_right = self._text_loss(soft, batch.long, sigma)
+            short, short_points, short_right = self._text_loss(soft.repeat_interleave(SHORTS_PER_PICTURE, 0), batch.short, sigma)
         weight = phase.dense_weight[0] + (phase.dense_weight[1] - phase.dense_weight[0]) * progress
-        record |= {"long": long.item(), "short": short.item(), "long_right": long_right, "short_right": short_right}
-        return long + short * SHORTS_PER_PICTURE + weight * dense_loss, record
+        points = long_points + short_points * SHORTS_PER_PICTURE
+        record |= {"long": long.item(), "short": short.item(), "points": points.item(), "long_right": long_right, "short_right": short_right}
+        return long + short * SHORTS_PER_PICTURE + weight * dense_loss + phase.point_weight * points, record
 
-    def _text_loss(self, soft: Tensor, text: TextBatch, sigma: float) -> tuple[Tensor, float]:
-        hidden = self.read(soft, text.ids, text.mask_ar)
+    def _text_loss(self, soft: Tensor, text: TextBatch, sigma: float) -> tuple[Tensor, Tensor, float]:
+        """The loss of the answers, that of the names in the prompts, and the share of right tokens in the answers."""
+        hidden, before_last = self.read(soft, text.ids, text.mask_ar)
         weights = suffix_weights(text.mask_loss)[:, 1:]
         chosen = weights > 0
         with self.precision():
             loss, right = selected_loss(
                 self.model.text.embed.weight, hidden[chosen], text.ids[:, 1:][chosen], weights[chosen], self.tokenizer.loc, sigma
             )
-        return loss, right.float().mean().item()
+            points = self.pointer.loss(before_last, PointTargets(text.points.named[:, :-1], text.points.boxes[:, :-1]))
+        return loss, points, right.float().mean().item()
 
     def _update(self, loss: Tensor) -> None:
         self._demand_finite(loss, "loss")
@@ -272,7 +283,7 @@ class Trainer:
             self.save()
 
     def _modules(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"model": self.model, "head": self.head})
+        return nn.ModuleDict({"model": self.model, "head": self.head, "pointer": self.pointer})
 
     def save(self) -> None:
         """Write the whole state, then put it in place of the old one."""

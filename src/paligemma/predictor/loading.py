@@ -9,6 +9,7 @@ import torch
 from .. import checkpoint
 from ..checkpoint.locate import locate
 from ..checkpoint.source import dtype_name, torch_dtype
+from ..config import PRESETS
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, ResourceError, UsageError, did_you_mean
 from ..model.fast_linear import pack
@@ -92,6 +93,11 @@ def find(model: str | Path | None) -> Path:
         if not path.parent.is_dir():
             what = f"{name} is neither a folder here nor in the local Hugging Face cache"
             raise CheckpointError(what, hint=f"fetch it: paligemma pull {name}", code="not_cached")
+    if name in PRESETS:
+        size = name.rsplit("-", 1)
+        raise CheckpointError(
+            f"{name} is a size, not a checkpoint", hint=f"for example google/{size[0]}-pt-{size[1]}", code="not_found"
+        )
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     bundled = [other.name for other in BUNDLED.iterdir() if other.is_dir()] if BUNDLED.is_dir() else []
     otherwise = "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import UsageError
 from ..results import Answer
 from .languages import check_language
+from .wording import words
 
 name = "answer"
 result = Answer
@@ -19,17 +19,13 @@ def prompt(question: str, lang: str | None = "en", choices: str | Sequence[str] 
     `choices`: what to choose from (AI2D, A-OKVQA), a list or one string with ";" in between. The two blanks before the question are
     then the reference's. Raises `UsageError` for an empty question, an empty choice or an unknown language.
     """
-    question = question.strip()
-    if not question:
-        raise UsageError("the question is empty")
+    question = words(question, "the question")
     start = "" if lang is None else f"answer {check_language(lang)} "
     if not choices:
         return start + question
     if start:
         start += " "
-    options = [option.strip() for option in (choices.split(";") if isinstance(choices, str) else choices)]
-    if not all(options):
-        raise UsageError("one of the answers to choose from is empty")
+    options = [words(option, "one of the answers to choose from") for option in (choices.split(";") if isinstance(choices, str) else choices)]
     return f"{start}{question} choose from: " + " \t ".join(options)
 
 

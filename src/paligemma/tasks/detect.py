@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from ..config import MASK_CODES, NUM_LOC, NUM_SEG
 from ..errors import UsageError
 from ..results import Box, Detections
+from .wording import words
 
 name = "detect"
 result = Detections
@@ -97,7 +98,10 @@ def prompt(classes: str | Sequence[str]) -> str:
 
 def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     """Names without surplus blanks and duplicates. Raises `UsageError` if there is none or one cannot be written."""
-    names = dict.fromkeys(filter(None, map(tidy, classes.split(SEMICOLON) if isinstance(classes, str) else classes)))
+    if not isinstance(classes, Iterable):
+        raise UsageError(f"the names to look for must be text or a list of texts, found {type(classes).__name__}")
+    given = classes.split(SEMICOLON) if isinstance(classes, str) else (words(name, "a name to look for", empty=True) for name in classes)
+    names = dict.fromkeys(filter(None, map(tidy, given)))
     if not names:
         raise UsageError("no name says what to look for", hint="for example: 'cat ; dog'")
     for label in names:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import UsageError
 from ..results import Question
 from .languages import check_language
+from .wording import words
 
 name = "question"
 result = Question
@@ -13,9 +13,7 @@ max_tokens = 128
 
 def prompt(answer: str, lang: str = "en") -> str:
     """Raises `UsageError` for an empty answer or an unknown language."""
-    if not answer.strip():
-        raise UsageError("the answer to find a question for is empty")
-    return f"question {check_language(lang)} {answer.strip()}"
+    return f"question {check_language(lang)} {words(answer, 'the answer to find a question for')}"
 
 
 def target(text: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..errors import UsageError
 from ..results import Masks
 from . import segment
 from .detect import Bins, Parsed, Vocabulary
+from .wording import words
 
 name = "refer"
 result = Masks
@@ -17,9 +17,7 @@ max_tokens = 1024
 
 def prompt(sentence: str) -> str:
     """Raises `UsageError` if it is empty."""
-    if not sentence.strip():
-        raise UsageError("the sentence that says what to outline is empty")
-    return sentence.strip()
+    return words(sentence, "the sentence that says what to outline")
 
 
 def target(bins: Bins, codes: Sequence[int]) -> str:

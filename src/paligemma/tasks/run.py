@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..results import Text
+from .wording import words
 
 name = "run"
 result = Text
@@ -10,7 +11,8 @@ max_tokens = 512
 
 
 def prompt(text: str) -> str:
-    """The text itself, not even stripped. An empty prompt is one the reference allows."""
+    """The text itself, not even stripped. An empty prompt is one the reference allows. Raises `UsageError` for what is no text."""
+    words(text, "the prompt", empty=True)
     return text
 
 

@@ -78,7 +78,7 @@ NANO_112 = Recipe(
             mix=Mix(caption=0.4, count=0.18, presence=0.0, relation=0.28, colour=0.07, first_word=0.75, word_count=0.15),
         ),
         Phase(
-            steps=2800, batch=64, rate=0.5, decay_from=0.1, text_share=0.35, dense_weight=(2.0, 0.5), point_weight=1.0, sigma=(4.0, 1.5),
+            steps=1700, batch=64, rate=0.35, decay_from=0.1, text_share=0.35, dense_weight=(2.0, 0.5), point_weight=1.0, sigma=(4.0, 1.5),
             mix=Mix(
                 caption=0.25, count=0.12, presence=0.1, relation=0.2, colour=0.06, side=0.1, place=0.04, first_word=0.75, word_count=0.15
             ),

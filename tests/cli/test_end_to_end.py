@@ -73,6 +73,9 @@ def test_a_clip_of_two_pictures(tiny, call, picture):
         (["ask", " "], 2, "the question is empty"),
         (["describe-box", "100,100,200,200"], 3, "a.png: "),
         (["caption", "--tokenizer", "{tmp}/a.png"], 4, "error["),
+        (["caption", "--frames", "0"], 2, "--frames must be at least 1, got 0"),
+        (["caption", "--model", "paligemma2-3b-224"], 4, "for example google/paligemma2-3b-pt-224"),
+        (["ask"], 2, 'for example: paligemma ask photo.jpg "how many dogs are there?"'),
     ],
 )
 def test_wrong_input_at_every_door(arguments, code, says, tiny, call, picture, tmp_path):
@@ -83,6 +86,19 @@ def test_wrong_input_at_every_door(arguments, code, says, tiny, call, picture, t
     assert says in done.err
     assert len(done.err.splitlines()) <= 2
     assert done.out == ""
+
+
+def test_a_comma_in_a_name_is_pointed_out(tiny, call, picture):
+    done = call("detect", picture("a.png"), "owl, fish", "--model", tiny, "--max-objects", 1)
+    assert done.code == 0
+    assert done.err.startswith("note: 'owl, fish' is looked for as one name; `;` separates several")
+
+
+def test_a_model_named_in_the_environment_is_named_as_such(call, picture, monkeypatch, tmp_path):
+    monkeypatch.setenv("PALIGEMMA_MODEL", str(tmp_path / "nonsense"))
+    done = call("caption", picture("a.png"))
+    assert done.code == 4
+    assert "PALIGEMMA_MODEL: " in done.err
 
 
 def test_a_text_file_is_no_picture(tiny, call, tmp_path):

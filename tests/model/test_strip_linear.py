@@ -106,6 +106,20 @@ def test_a_layer_is_packed_after_so_many_rows_and_lets_the_plain_matrix_go(bias)
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_matrix_packed_in_pieces_is_the_one_packed_whole(monkeypatch, bias):
+    linear = bf16(nn.Linear(48, 80, bias=bias))
+    x = random_input(3, 48)
+    whole = StripLinear(copy.deepcopy(linear), AT_ONCE)
+    expected = whole(x)
+    monkeypatch.setattr(strip_linear, "PIECE", 48 * 32)
+    pieces = StripLinear(linear, AT_ONCE)
+    assert torch.equal(pieces(x), expected)
+    assert torch.equal(pieces.weight, whole.weight)
+    assert pieces.weight.shape == (80, 48)
+
+
+@torch.inference_mode()
 def test_a_matrix_beyond_half_precision_is_not_packed():
     linear = bf16(nn.Linear(48, 80))
     linear.weight[3, 4] = 1e5

@@ -42,6 +42,13 @@ def reply(scene: Scene, question: str) -> str:
         return "yes" if match[1] in spots or match[1] in {thing.noun for thing in found} else "no"
     if match := re.fullmatch(r"what color is the (.+)\?", question):
         return next(str(thing.colour) for thing in found if thing.noun == match[1])
+    if match := re.fullmatch(r"is the (.+) (left|above) or (right|below)(?: of)? the (.+)\?", question):
+        compare = COMPARE[{"left": "left of"}.get(match[2], match[2])]
+        return match[2] if compare(spots[match[1]], spots[match[4]]) else match[3]
+    if match := re.fullmatch(r"where is the (.+)\?", question):
+        x, y = (3 * coordinate / SIZE for coordinate in spots[match[1]].centre)
+        words = ("top" if y < 1 else "bottom" if y >= 2 else "", "left" if x < 1 else "right" if x >= 2 else "")
+        return " ".join(filter(None, words)) or "middle"
     match = re.fullmatch(r"is the (.+) (left of|right of|above|below) the (.+)\?", question)
     assert match, f"nobody asks {question!r}"
     return "yes" if COMPARE[match[2]](spots[match[1]], spots[match[3]]) else "no"

@@ -70,7 +70,7 @@ def test_training_goes_on_where_it_was_and_says_what_to_try(nano, finished_run):
     ("arguments", "recipe", "run", "compiled", "samples"),
     [
         ([], "nano-112", "runs/nano-112", True, 500),
-        (["--recipe", "debug", "--no-compile"], "debug", "runs/debug", False, 500),
+        (["--recipe", "debug", "--no-compile"], "debug", "runs/debug", False, 0),
         (["--out", "here", "--samples", "7", "--compile"], "nano-112", "here", True, 7),
     ],
 )

@@ -357,7 +357,10 @@ def test_all_kinds_of_lessons_are_given(teacher, train_scenes):
         (Mix(caption=0.0, count=0.0, presence=0.0, relation=1.0), "relation presence"),  # where no two things can be compared
         (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=1.0), "colour count"),  # where nothing has a colour
         (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0, side=1.0), "side presence"),
-        (Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0, place=1.0), "place presence"),  # where nothing is one of a kind
+        (
+            Mix(caption=0.0, count=0.0, presence=0.0, relation=0.0, colour=0.0, place=1.0),
+            "place presence",
+        ),  # where nothing is one of a kind
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -332,7 +332,9 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(trainer, drawn_here, monkeypa
     for progress, weight in ((0.0, 1.0), (1.0, 0.3)):
         loss, record = trainer.loss(batch, phase, progress)
         dense = sum(record[name] for name in ("thing", "edges", "cells", "letters"))
-        assert loss.item() == pytest.approx(record["long"] + 2 * record["short"] + weight * dense, rel=1e-4)
+        texts = record["long"] + 2 * record["short"]
+        assert record["points"] > 0
+        assert loss.item() == pytest.approx(texts + weight * dense + phase.point_weight * record["points"], rel=1e-4)
 
 
 def test_muon_has_the_matrices_of_blocks_and_adam_the_rest(trainer):

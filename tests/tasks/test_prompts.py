@@ -102,3 +102,17 @@ def test_the_dict_of_tasks():
     for key, task in TASKS.items():
         assert task.name == key
         assert issubclass(task.result, Result)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], b"text"])
+@pytest.mark.parametrize("task", ["answer", "question", "refer", "run"])
+def test_what_is_no_text_is_named(task, value):
+    with pytest.raises(UsageError, match=f"must be text, found {type(value).__name__}"):
+        TASKS[task].prompt(value)
+
+
+@pytest.mark.parametrize(("classes", "found"), [(None, "NoneType"), (3, "int"), (["cat", None], "NoneType")])
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_names_that_are_no_text_are_named(task, classes, found):
+    with pytest.raises(UsageError, match=f"found {found}"):
+        TASKS[task].prompt(classes)

@@ -25,6 +25,8 @@ MANY = 4
 PATIENCE = 256
 """Rows multiplied before a matrix is packed, those of one input counted up to `COUNTED`: packing gains more for few rows than for many."""
 COUNTED = 48
+PIECE = 2**23
+"""Numbers of a matrix that are packed at a time: FBGEMM wants them in float32 first, which is 32 MB more for a moment."""
 LARGEST = 65504.0
 """Of half precision. A matrix with larger numbers stays as it is."""
 
@@ -43,7 +45,7 @@ class StripLinear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         self.bias: Tensor | None
         self._matrix: Tensor | None = linear.weight.detach()
-        self._packed: Any = None
+        self._packed: list[Any] = []
         self._patience = patience
 
     @property
@@ -51,11 +53,11 @@ class StripLinear(nn.Module):
         """The row-major matrix (out, in), bfloat16; of a packed layer, a copy."""
         if self._matrix is not None:
             return self._matrix
-        return torch.ops.quantized.linear_unpack_fp16(self._packed)[0].to(torch.bfloat16)
+        return torch.cat([torch.ops.quantized.linear_unpack_fp16(piece)[0].to(torch.bfloat16) for piece in self._packed])
 
     @property
     def packed(self) -> bool:
-        return self._packed is not None
+        return bool(self._packed)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
@@ -79,7 +81,9 @@ class StripLinear(nn.Module):
             if self._patience < 0:
                 self._pack(self._matrix)
         if self._matrix is None:
-            out = torch.ops.quantized.linear_dynamic_fp16(rows.float(), self._packed)
+            whole = rows.float()
+            parts = [torch.ops.quantized.linear_dynamic_fp16(whole, piece) for piece in self._packed]
+            out = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         elif len(rows) < MANY:
             out = F.linear(rows, self._matrix, self.bias).float()
         else:
@@ -96,11 +100,17 @@ class StripLinear(nn.Module):
         return out if self.bias is None else out.add_(self.bias)
 
     def _pack(self, matrix: Tensor) -> None:
-        if not _can_pack() or float(matrix.abs().max()) > LARGEST:
+        if not _can_pack() or max(abs(float(end)) for end in matrix.aminmax()) > LARGEST:
             self._patience = 2**62
             return
-        bias = None if self.bias is None else self.bias.float()
-        self._packed = torch.ops.quantized.linear_prepack_fp16(matrix.float(), bias)
+        height = max(1, PIECE // self.in_features)
+        # One buffer for all pieces: as many that come and go would leave holes between the packed ones.
+        buffer = matrix.new_empty(max(PIECE, self.in_features), dtype=torch.float32)
+        for start in range(0, self.out_features, height):
+            part = matrix[start : start + height]
+            whole = buffer[: part.numel()].view(part.shape).copy_(part)
+            bias = None if self.bias is None else self.bias[start : start + height].float()
+            self._packed.append(torch.ops.quantized.linear_prepack_fp16(whole, bias))
         self._matrix = None
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):

@@ -196,7 +196,7 @@ class Teacher:
         return Lesson("ocr", ocr.prompt(), "\n".join(line.text for line in scene.lines))
 
     def detect(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        """Some of the present classes and, in 4 of 10 prompts, an absent one; boxes from left to right. In 1 of 10 nothing else is asked."""
+        """Some of the present classes and, in 4 of 10 prompts, an absent one, 1 of 10 nothing else; boxes from left to right."""
         present = list(dict.fromkeys(label(spot) for spot in scene.objects))
         keep = int(rng.integers(1, len(present) + 1)) if present and rng.random() < 0.5 else len(present)
         asked = [present[i] for i in rng.permutation(len(present))[:keep]]

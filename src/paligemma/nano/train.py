@@ -217,7 +217,13 @@ class Trainer:
             short, short_points, short_right = self._text_loss(soft.repeat_interleave(SHORTS_PER_PICTURE, 0), batch.short, sigma)
         weight = phase.dense_weight[0] + (phase.dense_weight[1] - phase.dense_weight[0]) * progress
         points = long_points + short_points * SHORTS_PER_PICTURE
-        record |= {"long": long.item(), "short": short.item(), "points": points.item(), "long_right": long_right, "short_right": short_right}
+        record |= {
+            "long": long.item(),
+            "short": short.item(),
+            "points": points.item(),
+            "long_right": long_right,
+            "short_right": short_right,
+        }
         return long + short * SHORTS_PER_PICTURE + weight * dense_loss + phase.point_weight * points, record
 
     def _text_loss(self, soft: Tensor, text: TextBatch, sigma: float) -> tuple[Tensor, Tensor, float]:

@@ -95,9 +95,7 @@ def find(model: str | Path | None) -> Path:
             raise CheckpointError(what, hint=f"fetch it: paligemma pull {name}", code="not_cached")
     if name in PRESETS:
         size = name.rsplit("-", 1)
-        raise CheckpointError(
-            f"{name} is a size, not a checkpoint", hint=f"for example google/{size[0]}-pt-{size[1]}", code="not_found"
-        )
+        raise CheckpointError(f"{name} is a size, not a checkpoint", hint=f"for example google/{size[0]}-pt-{size[1]}", code="not_found")
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     bundled = [other.name for other in BUNDLED.iterdir() if other.is_dir()] if BUNDLED.is_dir() else []
     otherwise = "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"

@@ -25,7 +25,9 @@ def prompt(question: str, lang: str | None = "en", choices: str | Sequence[str] 
         return start + question
     if start:
         start += " "
-    options = [words(option, "one of the answers to choose from") for option in (choices.split(";") if isinstance(choices, str) else choices)]
+    options = [
+        words(option, "one of the answers to choose from") for option in (choices.split(";") if isinstance(choices, str) else choices)
+    ]
     return f"{start}{question} choose from: " + " \t ".join(options)
 
 

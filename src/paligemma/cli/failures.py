@@ -74,7 +74,7 @@ def explain(error: BaseException) -> PaliGemmaError | None:
     if isinstance(error, PaliGemmaError):
         return error
     if type(error).__module__.startswith("cyclopts"):
-        chain = getattr(error, "command_chain", None) or ()
+        chain: tuple[str, ...] = tuple(getattr(error, "command_chain", None) or ())
         example = next((entry[chain[0]][2] for entry in COMMANDS.values() if chain and chain[0] in entry), "")
         see = f"see {' '.join(('paligemma', *chain, '--help'))}"
         return UsageError(one_line(error), hint=f"for example: paligemma {chain[0]} {example} ({see})" if example else see)

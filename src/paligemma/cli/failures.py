@@ -74,10 +74,11 @@ def explain(error: BaseException) -> PaliGemmaError | None:
     if isinstance(error, PaliGemmaError):
         return error
     if type(error).__module__.startswith("cyclopts"):
-        chain: tuple[str, ...] = tuple(getattr(error, "command_chain", None) or ())
-        example = next((entry[chain[0]][2] for entry in COMMANDS.values() if chain and chain[0] in entry), "")
-        see = f"see {' '.join(('paligemma', *chain, '--help'))}"
-        return UsageError(one_line(error), hint=f"for example: paligemma {chain[0]} {example} ({see})" if example else see)
+        chain: list[str] = list(getattr(error, "command_chain", None) or ())
+        command = " ".join(["paligemma", *chain])
+        example = next((commands[name][2] for commands in COMMANDS.values() for name in chain[:1] if name in commands), "")
+        see = f"see {command} --help"
+        return UsageError(one_line(error), hint=f"for example: {command} {example} ({see})" if example else see)
     if isinstance(error, OSError) and error.errno in _LACK:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:

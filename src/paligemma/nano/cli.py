@@ -66,7 +66,7 @@ def train(
     out
         Run folder; `runs/RECIPE` by default.
     samples
-        Fresh samples per task for the measurement, 500 by default (`debug`: none); 0 skips it.
+        Fresh samples per task for the measurement, by default as the recipe says; 0 skips it.
     compiled
         Compile the training step (needs a C++ compiler; half again as fast).
     """
@@ -75,11 +75,11 @@ def train(
     from .recipes import recipe as named
     from .train import train as run_training
 
+    chosen = named(recipe)
     if samples is None:
-        samples = 0 if recipe == "debug" else 500
+        samples = chosen.samples
     if samples < 0:
         raise UsageError(f"--samples is how many a task, or 0 for no measurement; got {samples}")
-    chosen = named(recipe)
     run = out or Path("runs") / chosen.name
     model = run_training(chosen, run, compiled=compiled)
     finish(model, run, samples=samples)

@@ -127,11 +127,10 @@ class Teacher:
 
     def relation(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """Is one thing left of, right of, above or below another? Yes and no are equally frequent."""
-        labels = [label(spot) for spot in scene.objects]
         phrases = list(RELATIONS)
         phrase = phrases[int(rng.integers(4))]
         axis, sign = RELATIONS[phrase]
-        unique = [spot for spot in scene.objects if labels.count(label(spot)) == 1]
+        unique = _one_of_a_kind(scene)
         pairs = [(a, b) for a in unique for b in unique if sign * (b.centre[axis] - a.centre[axis]) >= CLEAR]
         if not pairs:
             return self.presence(scene, rng)
@@ -144,9 +143,8 @@ class Teacher:
 
     def side(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """On which side of one thing is another? Easier to learn than `relation`, whose yes and no also depend on the phrase."""
-        labels = [label(spot) for spot in scene.objects]
         axis = int(rng.integers(2))
-        unique = [spot for spot in scene.objects if labels.count(label(spot)) == 1]
+        unique = _one_of_a_kind(scene)
         pairs = [(a, b) for a in unique for b in unique if abs(b.centre[axis] - a.centre[axis]) >= CLEAR]
         if not pairs:
             return self.presence(scene, rng)
@@ -158,8 +156,7 @@ class Teacher:
 
     def place(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """Where one thing is: in which ninth of the picture its centre lies."""
-        labels = [label(spot) for spot in scene.objects]
-        unique = [spot for spot in scene.objects if labels.count(label(spot)) == 1]
+        unique = _one_of_a_kind(scene)
         if not unique:
             return self.presence(scene, rng)
         spot = unique[int(rng.integers(len(unique)))]
@@ -263,6 +260,12 @@ def mentions(prefix: str, *named: tuple[str, list[Placed]]) -> tuple[Mention, ..
         end = prefix.index(f" {name}", end) + 1 + len(name)
         found.append(Mention(end, bool(spots), shares(spots[0]) if len(spots) == 1 else None))
     return tuple(found)
+
+
+def _one_of_a_kind(scene: Scene) -> list[Placed]:
+    """What can be meant by its name alone."""
+    labels = [label(spot) for spot in scene.objects]
+    return [spot for spot in scene.objects if labels.count(label(spot)) == 1]
 
 
 def _pick(rng: np.random.Generator, *shares: float) -> int:

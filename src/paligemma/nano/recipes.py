@@ -56,6 +56,8 @@ class Recipe:
     warmup: int = 100
     """Steps at the start of every phase in which the rates rise to their values."""
     seed: int = 0
+    samples: int = 500
+    """Fresh samples a task that the finished model is measured on, unless told otherwise."""
 
     def config(self) -> PaliGemmaConfig:
         """The model's configuration."""
@@ -90,7 +92,7 @@ RECIPES: dict[str, Recipe] = {
     "nano-112": NANO_112,
     "debug": dataclasses.replace(
         NANO_112, name="debug", vision=VisionConfig(width=48, depth=2, mlp_dim=96, heads=4, image_size=SIZE), text_width=32, text_depth=2,
-        text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, warmup=1,
+        text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, warmup=1, samples=0,
         phases=(
             Phase(steps=2, batch=4, vision_only=True, decay_from=1.0),
             Phase(steps=4, batch=4, decay_from=0.1, text_share=0.35, dense_weight=(1.0, 0.3), point_weight=1.0, sigma=(24.0, 1.5)),

@@ -188,6 +188,7 @@ class Trainer:
         return hidden, self.before_last[0][:, -hidden.shape[1] :]
 
     def _keep(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook, because the model has no business giving out its inner states for the sake of a training aid."""
         self.before_last[0] = inputs[0]
 
     def phases(self) -> None:

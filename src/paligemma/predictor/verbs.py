@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
@@ -348,12 +348,14 @@ def _is_many(image: Any) -> bool:
 
 
 def _each(asked: str | Questions, write: Callable[[str], W]) -> W | list[W]:
-    return write(asked) if isinstance(asked, str) else [write(one) for one in asked]
+    """What is neither text nor several texts goes to `write`, which says so."""
+    several = isinstance(asked, Iterable) and not isinstance(asked, str | bytes)
+    return [write(one) for one in asked] if several else write(cast(str, asked))
 
 
 def _each_list(classes: Classes | Sequence[Classes], write: Callable[[Any], W]) -> W | list[W]:
     """Names for all pictures, or a list of lists of names."""
-    several = not isinstance(classes, str) and len(classes) > 0 and not isinstance(classes[0], str)
+    several = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0 and not isinstance(classes[0], str)
     return [write(one) for one in classes] if several else write(classes)
 
 

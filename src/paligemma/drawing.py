@@ -23,7 +23,7 @@ MIN_SIDE = 512
 MAX_CODES = 4
 """More characters in a row that no font has are not written one by one."""
 
-FILL = 95
+FILL = 70
 """Opacity of masks, of 255."""
 
 COLOURS = (

@@ -74,7 +74,7 @@ def open_image(
         return _flatten(_from_array(source, limits, name))
     data = source if isinstance(source, bytes) else _all_bytes(source, limits, name)
     if len(data) > limits.max_bytes:
-        raise InputError(f"{name}: more than the allowed {limits.max_bytes:,} bytes", code="image_too_large")
+        raise InputError(f"{name}: more than the allowed {limits.max_bytes:,} bytes", hint=_LARGE_HINT, code="image_too_large")
     return _read(io.BytesIO(data), limits, name)
 
 
@@ -95,6 +95,10 @@ def to_pixels(image: Image.Image, size: int, resize: Resize = "bicubic") -> np.n
 # Reading
 
 
+_CUT_HINT = "the file is not whole: copy or download it again"
+_LARGE_HINT = "make it smaller; the model sees less than one megapixel"
+
+
 def _opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
     try:
         found = path.stat()
@@ -108,7 +112,7 @@ def _opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
         raise InputError(f"{name}: a folder, expected a picture")
     if not stat.S_ISREG(found.st_mode):  # opening a pipe or a device could block, or never end
         raise InputError(f"{name}: not a regular file")
-    raise InputError(f"{name}: {found.st_size:,} bytes, at most {limits.max_bytes:,} are allowed", code="image_too_large")
+    raise InputError(f"{name}: {found.st_size:,} bytes, at most {limits.max_bytes:,} are allowed", hint=_LARGE_HINT, code="image_too_large")
 
 
 def _all_bytes(source: object, limits: Limits, name: str) -> bytes:
@@ -117,7 +121,11 @@ def _all_bytes(source: object, limits: Limits, name: str) -> bytes:
     read = getattr(source, "read", None)
     data = read(limits.max_bytes + 1) if read else None
     if not isinstance(data, bytes):
-        raise InputError(f"{name}: expected a path, bytes, a binary file, a Pillow image or an array, found {type(source).__name__}")
+        kind = type(source).__name__
+        raise InputError(
+            f"{name}: expected a path, bytes, a binary file, a Pillow image or an array, found {kind}",
+            hint="tensor.permute(1, 2, 0).numpy() is such an array, if the tensor is (3, height, width)" if kind == "Tensor" else None,
+        )
     return data
 
 
@@ -126,7 +134,7 @@ def _read(file: IO[bytes], limits: Limits, name: str) -> Image.Image:
     _check_size(image.size, limits, name)
     result = _upright(image, name)
     if image.format == "PNG" and _may_lack_rows(image) and _png_is_short(file):
-        raise InputError(f"{name}: the PNG data is cut short", code="image_damaged")
+        raise InputError(f"{name}: the PNG data is cut short", hint=_CUT_HINT, code="image_damaged")
     return result
 
 
@@ -150,14 +158,12 @@ def _header(file: IO[bytes], name: str) -> Image.Image:
         with _quiet():
             return Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: more pixels than Pillow opens", code="image_too_many_pixels") from error
+        raise InputError(f"{name}: more pixels than Pillow opens", hint=_LARGE_HINT, code="image_too_many_pixels") from error
     except UnidentifiedImageError as error:
         found = _looks_like(start)
         raise InputError(
             f"{name}: expected a picture ({', '.join(formats)}), found {found}",
-            hint="in Python: paligemma.Clip(paligemma.sample_frames(PATH)); commands know it by .mp4"
-            if found == "a video"
-            else "convert it to PNG or JPEG",
+            hint=_OTHER_HINTS.get(found, "convert it to PNG or JPEG"),
             code="image_unknown_format",
         ) from error
     except MemoryError:
@@ -187,6 +193,12 @@ _OTHER_FILES = {
 }  # fmt: skip
 
 
+_OTHER_HINTS = {
+    "an empty file": "copy or download it again",
+    "a video": "in Python: paligemma.Clip(paligemma.sample_frames(PATH)); commands know it by .mp4",
+}
+
+
 def _looks_like(start: bytes) -> str:
     if not start:
         return "an empty file"
@@ -200,11 +212,13 @@ def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
     if width * height > limits.max_pixels:
         raise InputError(
             f"{name}: {width * height:,} pixels ({width} x {height}) exceed the limit of {limits.max_pixels:,}",
-            hint="make it smaller; the model sees less than one megapixel",
+            hint=_LARGE_HINT,
             code="image_too_many_pixels",
         )
     if max(size) > limits.max_side:
-        raise InputError(f"{name}: {width} x {height} pixels, a side may have {limits.max_side:,}", code="image_too_many_pixels")
+        raise InputError(
+            f"{name}: {width} x {height} pixels, a side may have {limits.max_side:,}", hint=_LARGE_HINT, code="image_too_many_pixels"
+        )
     if min(size) < 1:
         raise InputError(f"{name}: {width} x {height} pixels, there is nothing to see")
 
@@ -225,8 +239,9 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # as in `_header`
-        what = "cut short" if "truncated" in str(error) else "damaged"
-        raise InputError(f"{name}: the {image.format or 'picture'} data is {what}", code="image_damaged") from error
+        cut = "truncated" in str(error)
+        what, hint = ("cut short", _CUT_HINT) if cut else ("damaged", None)
+        raise InputError(f"{name}: the {image.format or 'picture'} data is {what}", hint=hint, code="image_damaged") from error
     turn = _turn(image)
     if turn is None:
         return flat
@@ -260,7 +275,8 @@ def _from_array(array: np.ndarray, limits: Limits, name: str) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise InputError(f"{name}: expected an array of shape (height, width, 3), found {array.shape}")
+        hint = "numpy.moveaxis(array, 0, 2) puts the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else None
+        raise InputError(f"{name}: expected an array of shape (height, width, 3), found {array.shape}", hint=hint)
     _check_size((array.shape[1], array.shape[0]), limits, name)
     if np.issubdtype(array.dtype, np.floating):
         low, high = array.min(), array.max()

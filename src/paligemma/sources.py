@@ -110,7 +110,11 @@ def _file(path: Path, frames: int) -> Source:
 
 def _picture(path: Path, name: str) -> Image.Image:
     if os.path.isdir(path):
-        raise InputError(f"{name}: there are no pictures or videos in this folder", code="not_found")
+        raise InputError(
+            f"{name}: there are no pictures or videos in this folder",
+            hint=f"picked up: *{' *'.join(sorted(IMAGE_EXTENSIONS | VIDEO_EXTENSIONS))}",
+            code="not_found",
+        )
     if glob.has_magic(str(path)) and not os.path.lexists(path):
         raise InputError(f"{name}: no file matches this pattern", code="not_found")
     return open_image(path, name=name)

@@ -156,6 +156,8 @@ class Tokenizer:
             pieces = kind(data)
         except Exception as error:  # sentencepiece raises RuntimeError, tokenizers bare Exception
             reason = " ".join(str(error).split())[:200]
+            if kind is SentencePieces:  # its words are about its own source files
+                reason = f"sentencepiece refuses it ({len(data):,} bytes)"
             pointer = data.startswith(b"version https://git-lfs")
             hint = "this is a Git LFS pointer, not the file: run `git lfs pull`" if pointer else _HINT
             raise CheckpointError(f"{name}: not a readable {kind.file_name}: {reason}", hint=hint) from error

@@ -84,6 +84,75 @@ def test_standard_input(call, model, picture, monkeypatch):
     assert call("caption", "-").lines == ["9 x 4"]
 
 
+@pytest.mark.parametrize("command", ["ask", "detect", "segment", "refer", "question", "describe-box", "run"])
+def test_a_picture_where_the_words_belong(command, call, model, picture):
+    """The question was forgotten, or came first."""
+    for words in (picture("b.png"), "what is it?"):
+        done = call(command, words, picture("a.png"))
+        assert done.code == 2
+        assert "a.png is a picture, where the words were expected" in done.err
+    assert not model.asked
+
+
+@pytest.mark.parametrize(("words", "quoted"), [(["what", "color", "is", "it?"], "what color is it?"), (["owl", "fish"], "owl fish")])
+def test_words_without_quotes(words, quoted, call, model, picture):
+    done = call("ask", picture("a.png"), *words)
+    assert (done.code, model.asked) == (2, [])
+    assert f"no file or folder '{words[0]}'" in done.err
+    assert f'quote them: "{quoted}"' in done.err
+
+
+def test_a_missing_picture_among_others_is_no_word(call, model, picture, tmp_path):
+    assert call("ask", picture("a.png"), tmp_path / "b.png", "c.png", "what?").code == 6
+
+
+@pytest.mark.parametrize(("command", "said"), [("ask", "what to ask: one of the two is missing"), ("caption", "needs pictures\n")])
+def test_what_is_missing(command, said, call, model):
+    done = call(command, *(["a.png"] if command == "ask" else []))
+    assert done.code == 2
+    assert said in done.err
+
+
+def test_a_dash_is_standard_input_only_among_the_pictures(call, model, picture):
+    call("ask", picture("a.png"), "-")
+    assert model.asked[0][2] == ("-",)
+
+
+def test_a_task_without_words(call, model, picture):
+    call("run", picture("a.png"), "", "--task", "ocr")
+    task, _, arguments, _ = model.asked[0]
+    assert (task, len(arguments)) == ("task", 1), "the pictures alone"
+
+
+def test_an_empty_model_is_no_choice_but_an_empty_variable_is(call, model, picture, monkeypatch):
+    done = call("caption", picture("a.png"), "--model", "")
+    assert (done.code, model.asked) == (2, [])
+    monkeypatch.setenv("PALIGEMMA_MODEL", "")
+    assert call("caption", picture("a.png")).code == 0
+
+
+def test_where_drawings_went_is_said(call, model, picture, tmp_path):
+    one, two = picture("a.png"), picture("b.png")
+    assert call("caption", one, "--out", tmp_path / "x.png").err == f"drawn: {tmp_path / 'x.png'}\n"
+    assert call("caption", one, two, "--out", tmp_path / "drawn").err == f"drawn: {tmp_path / 'drawn'} (2 pictures)\n"
+
+
+def test_describe_box_as_a_task_of_run_and_edges_outside(call, model, picture):
+    path = picture("a.png")
+    call("run", path, "1,2,3,4", "--task", "describe-box")
+    call("describe-box", path, "-1,2,3,4")
+    assert [(task, arguments) for task, _, arguments, _ in model.asked] == [
+        ("describe_box", ((1.0, 2.0, 3.0, 4.0),)),
+        ("describe_box", ((-1.0, 2.0, 3.0, 4.0),)),
+    ]
+
+
+def test_out_must_name_something(call, model, picture):
+    done = call("caption", picture("a.png"), "--out", "")
+    assert (done.code, model.asked) == (2, [])
+    assert "--out names no file or folder" in done.err
+
+
 def test_options_reach_the_model(call, model, picture):
     how = ["--temperature", 0.5, "--top-p", 0.9, "--best-of", 3, "--seed", 7, "--max-tokens", 20]
     call("caption", picture("a.png"), "--lang", "de", "--length", "long", "--model", "m", "--dtype", "bfloat16", "--codec", "c.npz", *how)

@@ -41,7 +41,9 @@ def test_every_task(command, kind, tiny, call, picture, tmp_path):
     done = call(name, *pictures, *rest, "--model", tiny, "--max-tokens", 24, "--json", "--batch", 2, "--out", tmp_path / "drawn")
     assert done.code == 0
     cut = sum(record["result"]["stop"] == "length" for record in done.records)
-    assert done.err == (f"warning: {cut} of 3 answers reached --max-tokens and {'was' if cut == 1 else 'were'} cut off\n" if cut else "")
+    drawn = f"drawn: {tmp_path / 'drawn'} (3 pictures)\n"
+    warning = f"warning: {cut} of 3 answers reached --max-tokens and {'was' if cut == 1 else 'were'} cut off\n" if cut else ""
+    assert done.err == drawn + warning
     assert [record["result"]["type"] for record in done.records] == [kind] * 3
     assert [Path(record["source"]).name for record in done.records] == ["a.png", "b.png", "c.png"]
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png", "b.png", "c.png"]

@@ -48,8 +48,8 @@ def test_version(call):
     [
         (["captoin", "a.jpg"], 'error[usage]: Unknown command "captoin". Did you mean "caption"?'),
         (["caption", "a.jpg", "--jsn"], "error[usage]: Unknown option: --jsn. Did you mean --json?"),
-        (["caption"], 'error[usage]: Command "caption" parameter IMAGE... requires an argument'),
-        (["ask", "a.jpg"], 'error[usage]: Command "ask" parameter'),
+        (["caption"], "error[usage]: paligemma caption needs pictures"),
+        (["ask", "a.jpg"], "error[usage]: paligemma ask needs pictures and then, in quotes, what to ask"),
         (["caption", "a.jpg", "--beams", "two"], 'error[usage]: Invalid value for --beams: unable to convert "two" into int'),
         (["caption", "a.jpg", "--dtype", "int3"], "error[usage]: Invalid value"),
         (["caption", "a.jpg", "--batch", "0"], "error[usage]: --batch must be at least 1, got 0"),

@@ -187,10 +187,20 @@ def test_a_damaged_log_is_refused(damaged, trainer, debug_run):
 
 
 def test_a_run_from_before_a_setting_was_invented_goes_on(tmp_path):
-    older = {name: value for name, value in dataclasses.asdict(DEBUG).items() if name != "warmup"}
+    older = dataclasses.asdict(DEBUG)
+    del older["seed"], older["phases"][0]["point_weight"], older["phases"][1]["mix"]["side"]  # all of them as they are by default
     (tmp_path / "recipe.json").write_text(json.dumps(older))
     train._claim(DEBUG, tmp_path)
-    assert json.loads((tmp_path / "recipe.json").read_text())["warmup"] == DEBUG.warmup
+    assert json.loads((tmp_path / "recipe.json").read_text())["seed"] == DEBUG.seed
+
+
+@pytest.mark.parametrize("forget", [lambda r: r.pop("warmup"), lambda r: r["phases"][1].pop("point_weight"), lambda r: r.pop("heads")])
+def test_a_run_from_before_a_setting_whose_default_is_not_the_recipes_is_refused(forget, tmp_path):
+    older = json.loads(json.dumps(dataclasses.asdict(DEBUG)))
+    forget(older)
+    (tmp_path / "recipe.json").write_text(json.dumps(older))
+    with pytest.raises(UsageError, match="run of another recipe"):
+        train._claim(DEBUG, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -367,8 +377,17 @@ def test_the_corpus_has_no_location_tokens(sentences):
     assert not [sentence for sentence in sentences if "<" in sentence or ">" in sentence or re.search(r"loc\d|seg\d", sentence)]
 
 
-def test_the_corpus_has_every_prompt_and_no_printed_word(sentences):
-    starts = ("caption zh", "answer en how many", "answer en is the", "answer en what color", "detect", "segment", "ocr")
+def test_the_corpus_has_every_kind_of_prompt_and_no_printed_word(sentences):
+    starts = (
+        "caption zh",
+        "answer en how many",
+        "answer en is there",
+        "answer en is the",
+        "answer en what color",
+        "detect",
+        "segment",
+        "ocr",
+    )
     assert all(any(sentence.startswith(start) for sentence in sentences) for start in starts)
     assert not {piece for sentence in sentences for piece in sentence.split()} & set(dictionary_words()), "those are spelled"
     assert sentences[-len(CHARACTERS) :] == list(CHARACTERS), "letter by letter"

@@ -61,10 +61,12 @@ def test_what_cannot_be_asked(task, arguments, said):
         TASKS[task].prompt(**arguments)
 
 
-def test_a_close_language_is_suggested():
+@pytest.mark.parametrize(("lang", "guess"), [("eng", "en"), ("de-AT", "de"), ("ZH_cn", "zh"), ("german", None), ("swedish", None)])
+def test_a_close_language_is_suggested_and_no_other(lang, guess):
     with pytest.raises(UsageError) as error:
-        TASKS["caption"].prompt(lang="eng")
-    assert "did you mean 'en'?" in str(error.value.hint)
+        TASKS["caption"].prompt(lang=lang)
+    hint = str(error.value.hint)
+    assert f"did you mean {guess!r}?" in hint if guess else "did you mean" not in hint
     assert len(LANGUAGES) == 36
 
 

@@ -45,6 +45,10 @@ def load_codec(path: str | Path) -> MaskCodec:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file", hint="expected " + " or ".join(CODEC_FILES), code="no_codec")
     refuse_by_name(path)
+    if path.suffix not in (".npz", ".safetensors"):
+        raise CheckpointError(
+            f"{path}: neither .safetensors nor .npz", hint="the published mask codec is vae-oid.npz", code="unknown_format"
+        )
     source = NpzFile(path) if path.suffix == ".npz" else SafetensorsFiles([path], mapped=False)
     found = {name: spec.shape for name, spec in source.specs.items()}
     codebook, first = found.get(_CODEBOOK, ()), found.get(_FIRST, ())

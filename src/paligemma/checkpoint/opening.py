@@ -102,7 +102,7 @@ def _open_huggingface(located: Located, mapped: bool) -> Opened:
         if (error := why_not_weights(file, beginning(file))) is not None:
             raise error
     if not config_file.exists():
-        raise CheckpointError(f"{located.folder}: no {CONFIG} beside the weights", hint="fetch config.json too", code="no_config")
+        raise CheckpointError(f"{located.files[0]}: no {CONFIG} beside it", hint="fetch config.json too", code="no_config")
     described = parse_config(read_config_file(config_file))
     raw = SafetensorsFiles(list(located.files), mapped=mapped)
     config = described.config

@@ -28,21 +28,29 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Models": {
         "models": ("checkpoints:models", "List the published models, and those on this machine.", ""),
-        "info": ("checkpoints:info", "Say what a checkpoint is.", "pt_224.npz"),
-        "pull": ("checkpoints:pull", "Fetch a checkpoint from Hugging Face.", "google/paligemma2-3b-mix-224"),
+        "info": ("checkpoints:info", "Say what a checkpoint is.\n\nExit code 4 if it would not load.", "pt_224.npz"),
+        "pull": (
+            "checkpoints:pull",
+            "Fetch a checkpoint from Hugging Face.\n\nGated models need an account that has accepted Google's licence.",
+            "google/paligemma2-3b-mix-224",
+        ),
         "convert": (
             "checkpoints:convert",
-            "Write a checkpoint in another format.",
+            "Write a checkpoint in another format.\n\nWithout --dtype no weight changes its value. Needs little memory.",
             "pt_224.npz my-model --format huggingface",
         ),
-        "doctor": ("doctor:doctor", "Check that a model computes what it should on this machine.", "--model my-model"),
+        "doctor": (
+            "doctor:doctor",
+            "Check that a model computes what it should on this machine.\n\nExit code 1 if a check fails.",
+            "--model my-model",
+        ),
     },
     "Look around": {
         "demo": ("demo:demo", "Every task on bundled pictures: answers, drawings and one page to look at.", ""),
         "nano": ("paligemma.nano.cli:app", "The small bundled model: draw its world, train it, measure it.", ""),
     },
 }
-"""Group -> command -> (where its function is, one line of help, an example of its arguments)."""
+"""Group -> command -> (where its function is, its help: a line and perhaps a paragraph, an example of its arguments)."""
 
 
 def build_app() -> App:

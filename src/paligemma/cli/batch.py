@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, UsageError
 from ..image import Clip
 from ..printable import printable
 from ..results import Result, Text
@@ -54,7 +54,9 @@ def load(options: ModelOptions) -> Predictor:
     """The predictor that the options ask for."""
     import paligemma
 
-    if options.model is None and sys.stderr.isatty():
+    if options.model == "" and os.environ.get(MODEL_VARIABLE) != "":
+        raise UsageError("--model names nothing", hint="leave it out for the small bundled model")
+    if not options.model and sys.stderr.isatty():
         print(BUNDLED_NOTE, file=sys.stderr)
     try:
         return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
@@ -72,7 +74,7 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
     sources = _find(images, options)
     several = len(sources) > 1
     files = [Path(part.name) for source in sources for part in (source.parts if isinstance(source, Together) else [source])]
-    drawings = Drawings(options.out, several, files) if options.out else None
+    drawings = None if options.out is None else Drawings(Path(options.out), several, files)
     failed = cut = 0
     with _progress(task, len(sources)) as advance:
         for source, result, picture in _answers(sources, options, call):
@@ -90,6 +92,9 @@ def ask_all(task: str, images: Sequence[str], options: TaskOptions, call: Call) 
                 if drawings:
                     drawings.save(result, source.name, picture)
             advance()
+    if drawings and drawings.saved:
+        where = drawings.saved[0] if len(drawings.saved) == 1 else f"{drawings.saved[0].parent} ({len(drawings.saved)} pictures)"
+        print(printable(f"drawn: {where}"), file=sys.stderr)
     if cut:
         print(f"warning: {cut} of {len(sources)} answers reached --max-tokens and {'was' if cut == 1 else 'were'} cut off", file=sys.stderr)
     if failed and several:

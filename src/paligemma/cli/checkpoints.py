@@ -48,9 +48,9 @@ def local_models() -> list[tuple[str, Path]]:
     from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     from ..checkpoint import cached, is_hub_id
+    from ..predictor.loading import BUNDLED, bundled_models
 
-    bundled = Path(__file__).resolve().parent.parent / "bundled"
-    found = [(path.parent.name, path.parent) for path in sorted(bundled.glob("*/config.json"))]
+    found = [(name, BUNDLED / name) for name in bundled_models()]
     with contextlib.suppress(CacheNotFound):
         for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repo: repo.repo_id):
             if repo.repo_type == "model" and "paligemma" in repo.repo_id.lower():
@@ -78,7 +78,7 @@ def info(
     verify_sha256: Annotated[Path | None, Parameter(name="--verify-sha256")] = None,
     json: Json = False,
 ) -> int:
-    """Say what a checkpoint is. Exit code 4 if it would not load.
+    """Say what a checkpoint is.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def pull(
     *,
     revision: str | None = None,
 ) -> int:
-    """Fetch a checkpoint from Hugging Face into its cache. Gated models need an account that has accepted Google's licence.
+    """Fetch a checkpoint from Hugging Face into its cache.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def convert(
     dtype: DType | None = None,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Write a checkpoint in another format. Without --dtype no weight changes its value. Needs little memory, whatever the model's size.
+    """Write a checkpoint in another format.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def convert(
 def resolve(model: str) -> Path:
     """The file or folder meant by a path, a bundled model's name or an id in the Hugging Face cache. Raises `CheckpointError`."""
     path = Path(model).expanduser()
-    if path.exists():  # no need to wait for torch
+    if model != "bundled" and path.exists():  # no need to wait for torch
         return path
     from ..predictor.loading import find
 

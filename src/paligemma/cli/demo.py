@@ -37,7 +37,9 @@ def demo(
         if not json:
             print(line, flush=True)
 
-    bundled = options.model in (None, "bundled")
+    from ..predictor.loading import DEFAULT
+
+    bundled = options.model in (None, "", "bundled", DEFAULT)
     for line in (*demonstration.HONEST, demonstration.REAL_CHECKPOINT, "") if bundled else ():
         say(line)
     pictures = demonstration.bundled_pictures()

@@ -13,7 +13,7 @@ SOMETHING_IS_WRONG = 1
 
 
 def doctor(*, json: Json = False, options: ModelOptions = DEFAULTS) -> int:
-    """Check that a model computes what it should on this machine. Exit code 1 if a check fails."""
+    """Check that a model computes what it should on this machine."""
     from ..doctor import examine
     from .batch import load
 

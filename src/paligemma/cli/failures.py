@@ -78,7 +78,10 @@ def explain(error: BaseException) -> PaliGemmaError | None:
         command = " ".join(["paligemma", *chain])
         example = next((commands[name][2] for commands in COMMANDS.values() for name in chain[:1] if name in commands), "")
         see = f"see {command} --help"
-        return UsageError(one_line(error), hint=f"for example: {command} {example} ({see})" if example else see)
+        text = one_line(error)
+        if text.endswith("parameter IMAGE... requires an argument"):  # the one word that is given was taken for what stands last
+            text = f"{command} needs pictures" + (" and then, in quotes, what to ask: one of the two is missing" if '"' in example else "")
+        return UsageError(text, hint=f"for example: {command} {example} ({see})" if example else see)
     if isinstance(error, OSError) and error.errno in _LACK:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
@@ -94,4 +97,5 @@ def explain(error: BaseException) -> PaliGemmaError | None:
 
 def one_line(error: BaseException) -> str:
     """The message of a foreign error: its first line, without a full stop."""
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    line = (str(error).strip().splitlines() or [""])[0]
+    return line if line.endswith("...") else line.removesuffix(".")

@@ -23,9 +23,9 @@ Json = Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False, 
 DType = Literal["float32", "bfloat16", "float16"]
 
 
-def named(name: str, text: str) -> Parameter:
+def named(name: str, text: str, **more: Any) -> Parameter:
     """How a positional argument is called in the help, and what it is."""
-    return Parameter(name=name, help=text)
+    return Parameter(name=name, help=text, **more)
 
 
 Images = Annotated[
@@ -80,7 +80,7 @@ class TaskOptions(ModelOptions):
     allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False
     """Fetch https addresses."""
 
-    out: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None
+    out: Annotated[str | None, Parameter(alias="-o", group=OUTPUT)] = None
     """Draw the result: a file for one input, a folder for several."""
     json: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
     """One JSON object a line."""
@@ -92,6 +92,8 @@ class TaskOptions(ModelOptions):
             raise UsageError(f"--batch must be at least 1, got {self.batch}")
         if self.frames < 1:
             raise UsageError(f"--frames must be at least 1, got {self.frames}")
+        if self.out == "":
+            raise UsageError("--out names no file or folder", hint="for example --out drawn.png, or --out . for this folder")
         if self.stream and self.json:
             raise UsageError("--stream shows an answer while it is written, --json only whole results", hint="leave one of them out")
 
@@ -110,7 +112,7 @@ class PlaceOptions:
     min_score: Annotated[float, Parameter(group=ANSWERS)] = 0.0
     """Leave out what the model is less sure of."""
     max_objects: Annotated[int | None, Parameter(group=ANSWERS)] = None
-    """Stop after this many."""
+    """Stop after this many; by default 64."""
     free_labels: Annotated[bool, Parameter(group=ANSWERS, negative="", show_default=False)] = False
     """The model may use other names than those asked for."""
     unconstrained: Annotated[bool, Parameter(group=ANSWERS, negative="", show_default=False)] = False

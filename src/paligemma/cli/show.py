@@ -50,6 +50,7 @@ class Drawings:
         self._folder = out
         self._inputs = {path.resolve() for path in inputs}
         self._used: set[str] = set()
+        self.saved: list[Path] = []
         if self._file and out.resolve() in self._inputs:
             raise UsageError(f"--out {out} would overwrite the input picture", hint="give another name or a folder: --out drawn")
         if self._file and several:
@@ -64,6 +65,7 @@ class Drawings:
         path = self._file or self._folder / self._new_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         result.draw(picture).save(path)
+        self.saved.append(path)
         return path
 
     def _new_name(self, name: str) -> str:

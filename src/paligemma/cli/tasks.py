@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from ..errors import UsageError
 from ..printable import printable
+from ..sources import IMAGE_EXTENSIONS
+from ..tasks.detect import SEMICOLON
 from .batch import ask_all
+from .failures import STDIN
 from .options import Images, PlaceOptions, TaskOptions, named
 
 DEFAULTS = TaskOptions()
@@ -34,6 +40,7 @@ def ask(
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Answer a question."""
+    question = told(images, question)
     return ask_all("ask", images, options, lambda model, inputs, **how: model.ask(inputs, question, lang=lang, choices=choices, **how))
 
 
@@ -46,7 +53,7 @@ def detect(
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Find things and box them."""
-    classes = names(what)
+    classes = names(told(images, what))
     return ask_all("detect", images, options, lambda model, inputs, **how: model.detect(inputs, classes, **places.how, **how))
 
 
@@ -59,7 +66,7 @@ def segment(
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Find things and outline them."""
-    classes = names(what)
+    classes = names(told(images, what))
     return ask_all("segment", images, options, lambda model, inputs, **how: model.segment(inputs, classes, **places.how, **how))
 
 
@@ -71,6 +78,7 @@ def refer(
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Outline what a sentence means, with a checkpoint trained on RefCOCO. Other checkpoints: segment."""
+    sentence = told(images, sentence)
     return ask_all("refer", images, options, lambda model, inputs, **how: model.refer(inputs, sentence, **how))
 
 
@@ -88,38 +96,56 @@ def question(
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Ask a question that has this answer."""
+    answer = told(images, answer)
     return ask_all("question", images, options, lambda model, inputs, **how: model.question(inputs, answer, lang=lang, **how))
 
 
 def describe_box(
     images: Images,
-    box: Annotated[str, named("BOX", "Left, top, right, bottom in pixels: 10,20,110,220.")],
+    box: Annotated[str, named("BOX", "Left, top, right, bottom in pixels: 10,20,110,220.", allow_leading_hyphen=True)],
     /,
     *,
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Say what a box holds."""
-    corners = edges(box)
+    corners = edges(told(images, box))
     return ask_all("describe-box", images, options, lambda model, inputs, **how: model.describe_box(inputs, corners, **how))
 
 
 def run(
     images: Images,
-    prompt: Annotated[str, named("PROMPT", "Used as it is; with --task, what that task asks about.")],
+    prompt: Annotated[str, named("PROMPT", 'Used as it is; with --task, what that task asks about, "" for nothing.')],
     /,
     *,
     task: Annotated[str | None, Parameter(help="A task by name, which writes the prompt and reads the answer.")] = None,
     options: TaskOptions = DEFAULTS,
 ) -> int:
     """Any prompt, exactly as the model was trained on it."""
+    prompt = told(images, prompt)
     if task is None:
         return ask_all("run", images, options, lambda model, inputs, **how: model.run(inputs, prompt, **how))
-    return ask_all(task, images, options, lambda model, inputs, **how: model.task(task, inputs, prompt, **how))
+    if task.replace("-", "_") == "describe_box":  # needs the picture's size
+        return describe_box(images, prompt, options=options)
+    asked = [prompt] if prompt else []
+    return ask_all(task, images, options, lambda model, inputs, **how: model.task(task, inputs, *asked, **how))
+
+
+def told(images: list[str], words: str) -> str:
+    """The words that stand behind the pictures. Raises `UsageError` where they were forgotten, put first, or not quoted."""
+    if words == STDIN:
+        return "-"
+    if Path(words).suffix.lower() in IMAGE_EXTENSIONS and os.path.isfile(words):
+        raise UsageError(f"{printable(words)} is a picture, where the words were expected", hint="pictures first, then the words in quotes")
+    strays = [image for image in images if re.fullmatch(r"[^\W_][^./\\:*?\[]*", image) and not os.path.lexists(image)]
+    if strays:
+        said = printable(" ".join([*strays, words]))
+        raise UsageError(f"there is no file or folder {printable(strays[0])!r}", hint=f'if it is one of the words, quote them: "{said}"')
+    return words
 
 
 def names(text: str) -> list[str]:
     """'cat ; dog' -> ['cat', 'dog']"""
-    found = [name.strip() for name in text.split(";") if name.strip()]
+    found = [name.strip() for name in text.split(SEMICOLON) if name.strip()]
     if not found:
         raise UsageError("nothing is named to look for", hint="names, separated by `;`: 'cat ; dog'")
     if len(found) == 1 and "," in text:

@@ -49,7 +49,9 @@ class Options:
         if self.temperature == 0:
             for name in ("top_p", "best_of"):
                 if getattr(self, name) != 1:
-                    raise UsageError(f"{name} chooses among random answers, but temperature is 0 (greedy)", hint="add temperature=1.0")
+                    raise UsageError(
+                        f"{name} chooses among random answers, but temperature is 0 (greedy)", hint="set a temperature, for example 1.0"
+                    )
         if self.beams > 1 and (self.temperature > 0 or self.best_of > 1):
             raise UsageError("beam search draws no random numbers: it cannot be combined with temperature or best_of")
 

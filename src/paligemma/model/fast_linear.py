@@ -24,6 +24,8 @@ FEW = 64
 """Inputs of fewer rows are decoding: their time goes into reading the matrix, not into arithmetic."""
 PATIENCE = 16
 """Products with few rows before the first block is packed; the next block waits for one more, and so on (see `_fast`)."""
+SMALL = 2**26
+"""Models of fewer parameters are packed when they are made: it takes no time, and no answer differs from a later one by rounding."""
 FULL = {"plain": 2, "packed": 4}
 """Inputs of fewer rows are filled up: oneDNN's kernels for a single row, or for three in a packed matrix, read memory more slowly."""
 
@@ -40,23 +42,27 @@ def can_pack(linear: nn.Linear) -> bool:
 
 
 def pack(model: PaliGemma) -> int:
-    """Swap both towers' layers in place for fast ones wherever `can_pack`; return how many. Takes no time and no memory by itself.
+    """Swap both towers' layers in place for fast ones wherever `can_pack`; return how many. Takes no time and no memory by itself, for
+    layers are packed while they work; until they all are, a repeated question may get another answer within bfloat16 rounding. Models
+    smaller than `SMALL` are packed at once.
 
     The projector and the tied embedding table stay: one is small, the other is also read row by row. On a CPU that cannot multiply
     bfloat16 all layers become `StripLinear`, the projector too.
     """
     count = 0
+    at_once = model.config.num_parameters < SMALL
     if strip_linear.gains(model.projector):
         model.vision.patch_embed = strip_linear.FloatConv(model.vision.patch_embed)  # pyright: ignore[reportAttributeAccessIssue]
-        model.projector = StripLinear(model.projector)  # pyright: ignore[reportAttributeAccessIssue]
+        projector = StripLinear(model.projector, 0 if at_once else strip_linear.PATIENCE)
+        model.projector = projector  # pyright: ignore[reportAttributeAccessIssue]
         count = 1
     for tower in (model.vision, model.text):
-        count += sum(_swap(block, number) for number, block in enumerate(tower.blocks))
+        count += sum(_swap(block, None if at_once else number) for number, block in enumerate(tower.blocks))
     return count
 
 
-def _swap(module: nn.Module, number: int) -> int:
-    """Swap the layers in block `number`."""
+def _swap(module: nn.Module, number: int | None) -> int:
+    """Swap the layers in block `number`; None: of a model that is packed at once."""
     count = 0
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Linear) and (fast := _fast(child, number)) is not None:
@@ -72,15 +78,20 @@ def _swap(module: nn.Module, number: int) -> int:
     return count
 
 
-def _fast(linear: nn.Linear, number: int) -> FastLinear | StripLinear | None:
+def _fast(linear: nn.Linear, number: int | None) -> FastLinear | StripLinear | None:
     """Blocks do not all lose their patience at once, so that no token waits for the whole model."""
     if can_pack(linear):
-        return FastLinear(linear, PATIENCE + number)
-    return StripLinear(linear, strip_linear.PATIENCE + 8 * number) if strip_linear.gains(linear) else None
+        return FastLinear(linear, 0 if number is None else PATIENCE + number)
+    if strip_linear.gains(linear):
+        return StripLinear(linear, 0 if number is None else strip_linear.PATIENCE + 8 * number)
+    return None
 
 
 class FastLinear(nn.Module):
-    """`nn.Linear` for inference. `state_dict()` holds what the plain layer's does, rearranged back on the way out where needed."""
+    """`nn.Linear` for inference. `state_dict()` holds what the plain layer's does, rearranged back on the way out where needed.
+
+    `patience`: products with few rows before the matrix is packed; 0: now.
+    """
 
     def __init__(self, linear: nn.Linear, patience: int = PATIENCE):
         super().__init__()
@@ -88,6 +99,8 @@ class FastLinear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         self._matrix: tuple[Tensor, bool] = (linear.weight.detach(), False)  # and whether it is packed
         self._patience = patience
+        if patience == 0:
+            self._pack()
 
     @property
     def weight(self) -> Tensor:
@@ -130,12 +143,14 @@ class FastLinear(nn.Module):
         return out[:count].view(*x.shape[:-1], self.out_features)
 
     def _for(self, rows: int) -> tuple[Tensor, bool]:
-        matrix, packed = self._matrix
-        if not packed and rows < FEW:
+        if not self.packed and rows < FEW:
             self._patience -= 1
             if self._patience < 0:
-                self._matrix = torch.ops.mkldnn._reorder_linear_weight(matrix, FULL["packed"]), True
+                self._pack()
         return self._matrix
+
+    def _pack(self) -> None:
+        self._matrix = torch.ops.mkldnn._reorder_linear_weight(self._matrix[0], FULL["packed"]), True
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..config import MASK_CODES
+from ..config import MASK_CODES, NUM_SEG
 
 CODE_GRID = math.isqrt(MASK_CODES)
 """The codes of a mask are a square, row by row."""
@@ -41,9 +41,9 @@ class Codebook(nn.Module):
 
 
 class MaskCodec(nn.Module):
-    """`width` is the channels of the narrowest-grid layers (128 as published), `codebook_dim` 512, `codebook_size` 128."""
+    """`width` is the channels of the narrowest-grid layers (128 as published), `codebook_dim` 512."""
 
-    def __init__(self, width: int = 128, codebook_dim: int = 512, codebook_size: int = 128):
+    def __init__(self, width: int = 128, codebook_dim: int = 512, codebook_size: int = NUM_SEG):
         super().__init__()
         half, quarter, eighth = width // 2, width // 4, width // 8
 

@@ -37,7 +37,10 @@ def gains(linear: nn.Linear) -> bool:
 
 
 class StripLinear(nn.Module):
-    """`nn.Linear` for inference: bfloat16 in and out, float32 in between. `state_dict()` holds what the plain layer's does."""
+    """`nn.Linear` for inference: bfloat16 in and out, float32 in between. `state_dict()` holds what the plain layer's does.
+
+    `patience`: rows before the matrix is packed; 0: now.
+    """
 
     def __init__(self, linear: nn.Linear, patience: int = PATIENCE):
         super().__init__()
@@ -47,6 +50,8 @@ class StripLinear(nn.Module):
         self._matrix: Tensor | None = linear.weight.detach()
         self._packed: list[Any] = []
         self._patience = patience
+        if patience == 0:
+            self._pack(self._matrix)
 
     @property
     def weight(self) -> Tensor:

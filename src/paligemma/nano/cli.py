@@ -25,8 +25,11 @@ def scenes(out: Path, *, count: int = 12, seed: int = 1, split: str = "test") ->
     split
         "test" for scenes that training never drew, or "train".
     """
+    from ..errors import UsageError
     from .scenes import write_scenes
 
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
     print(write_scenes(out, count=count, seed=seed, split=split))
 
 
@@ -62,7 +65,7 @@ def train(
     Parameters
     ----------
     recipe
-        A recipe by name; `debug` takes a minute and learns nothing.
+        A recipe by name; `debug` is done in a minute, most of it compiling, and learns nothing.
     out
         Run folder; `runs/RECIPE` by default.
     samples
@@ -87,7 +90,7 @@ def train(
 
 
 @app.command
-def evaluate(*, model: Path | None = None, samples: int = 500, seed: int = 1, out: Path | None = None) -> None:
+def evaluate(*, model: Path | None = None, samples: int | None = None, seed: int = 1, out: Path | None = None) -> None:
     """Measure a model on fresh scenes: every task, with intervals and blind baselines.
 
     Parameters
@@ -95,7 +98,7 @@ def evaluate(*, model: Path | None = None, samples: int = 500, seed: int = 1, ou
     model
         A model folder; the bundled model by default.
     samples
-        Samples per task.
+        Samples per task, by default as many as the bundled model's card is about.
     seed
         Another seed gives other scenes.
     out
@@ -103,7 +106,9 @@ def evaluate(*, model: Path | None = None, samples: int = 500, seed: int = 1, ou
     """
     from ..predictor import load
     from .evaluate import Examination, write_scores
+    from .recipes import NANO_112
 
-    scores = Examination(load(model), samples, seed).run()
+    count = NANO_112.samples if samples is None else samples
+    scores = Examination(load(model), count, seed).run()
     if out is not None:
         write_scores(scores, out)

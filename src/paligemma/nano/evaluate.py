@@ -20,8 +20,7 @@ from ..errors import UsageError
 from ..predictor import Predictor
 from ..results import Box
 from ..tasks import segment as segment_task
-from ..tasks.detect import box_bins
-from .lessons import Lesson, Teacher, label, shares
+from .lessons import Lesson, Teacher, bins, label
 from .metrics import (
     Score,
     average_precision_score,
@@ -50,7 +49,7 @@ class Examination:
     Raises `UsageError` if `count` is less than 1.
     """
 
-    def __init__(self, predictor: Predictor, count: int = 500, seed: int = 1, log: Callable[[str], None] = print):
+    def __init__(self, predictor: Predictor, count: int, seed: int = 1, log: Callable[[str], None] = print):
         if count < 1:
             raise UsageError(f"a measurement needs at least one sample a task, got {count}")
         # Box scores are measured raw: a fit on top of another would mean nothing.
@@ -198,7 +197,7 @@ class Examination:
         assert codec is not None, "segment answers with a codec only"
         mask = torch.from_numpy(square_mask(spot.sprite.mask))[None]
         soft = codec.decode(codec.encode(mask))[0].numpy()
-        return segment_task.paste(soft, bins_of(spot), SIZE, SIZE)
+        return segment_task.paste(soft, bins(spot), SIZE, SIZE)
 
     def _rng(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
@@ -216,10 +215,6 @@ def picture(scene: Scene) -> Image.Image:
 
 def box_of(spot: Placed) -> Box:
     return Box(label(spot), spot.x0, spot.y0, spot.x1, spot.y1, None)
-
-
-def bins_of(spot: Placed) -> tuple[int, int, int, int]:
-    return box_bins(*shares(spot))
 
 
 def _middle() -> np.ndarray:

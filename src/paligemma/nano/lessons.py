@@ -37,6 +37,11 @@ def label(spot: Placed) -> str:
     return things()[spot.thing].label
 
 
+def bins(spot: Placed) -> detect.Bins:
+    """Its box as location bins: y0, x0, y1, x1."""
+    return detect.box_bins(*shares(spot))
+
+
 def shares(spot: Placed) -> tuple[float, float, float, float]:
     """y0, x0, y1, x1 as shares of the picture's sides."""
     return spot.y0 / SIZE, spot.x0 / SIZE, spot.y1 / SIZE, spot.x1 / SIZE
@@ -203,13 +208,13 @@ class Teacher:
         if not asked or (chance < 0.4 and len(asked) < 4):
             asked.insert(int(rng.integers(len(asked) + 1)), _absent(rng, present, [t.label for t in things()]))
         targets = tuple(i for i, spot in enumerate(scene.objects) if label(spot) in asked)
-        suffix = detect.target((label(scene.objects[i]), detect.box_bins(*shares(scene.objects[i]))) for i in targets)
+        suffix = detect.target((label(scene.objects[i]), bins(scene.objects[i])) for i in targets)
         prefix = detect.prompt(asked)
         named = [(name, [spot for spot in scene.objects if label(spot) == name]) for name in asked]
         return Lesson("detect", prefix, suffix, tuple(asked), targets, mentions(prefix, *named))
 
     def segment(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        """One thing by name, or by side where there are several of it; in 3 of 20 prompts two things, and now and then both of a kind."""
+        """One thing by name, or by side where there are several of it; now and then two things, or both of a kind."""
         labels = [label(spot) for spot in scene.objects]
         first = int(rng.integers(len(labels)))
         twins = tuple(i for i, name in enumerate(labels) if name == labels[first])
@@ -228,7 +233,7 @@ class Teacher:
         asked = tuple(dict.fromkeys(name for name, _ in picked))
         picked = sorted(picked, key=lambda item: item[1])
         spots = [(name, scene.objects[i]) for name, i in picked]
-        suffix = segment.target((name, detect.box_bins(*shares(spot)), self._codes(spot)) for name, spot in spots)
+        suffix = segment.target((name, bins(spot), self._codes(spot)) for name, spot in spots)
         prefix = segment.prompt(asked)
         named = [(phrase, [spot for name, spot in spots if name == phrase]) for phrase in asked]
         return Lesson("segment", prefix, suffix, asked, tuple(i for _, i in picked), mentions(prefix, *named))

@@ -25,7 +25,8 @@ MAX_CALIBRATION_ERROR = 0.05
 
 
 def finish(model: Path, run: Path, *, samples: int) -> None:
-    """Measure the exported model, fit its calibration, write `scores.json`, `calibration.json`, the card and the reference outputs."""
+    """Write the reference outputs of the exported model and, if there are `samples`, measure it first: `scores.json`, `calibration.json`
+    (fitted on half of them) and the card."""
     recipe = json.loads((run / "recipe.json").read_text())
     if samples:
         scores = Examination(load(model), samples).run()
@@ -88,8 +89,8 @@ Scenes drawn by `paligemma.nano` (recipe `{recipe["name"]}`, seed {recipe["seed"
 (CC BY-SA 4.0) and words set in Roboto, Caladea, Fredoka One, Source Sans Pro and Source Serif Pro;
 names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {log[-1]["seconds"] / 60:.0f} minutes on 2 CPU cores
 after a few for the mask codec.
-Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting, colour, relation, yes-no,
-first word), `detect`, `segment`, `ocr`, `caption <box>`.
+Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting things and words, colour,
+relation, side, place, yes-no, first word), `detect`, `segment`, `ocr`, `caption <box>`.
 
 ## Measured
 

@@ -1,4 +1,4 @@
-"""Recipes for the bundled models: dimensions, data and schedule as frozen values. One of them, `debug`, runs in seconds."""
+"""Recipes for the bundled models: dimensions, data and schedule as frozen values. One of them, `debug`, learns nothing, quickly."""
 
 from __future__ import annotations
 
@@ -83,6 +83,18 @@ NANO_112 = Recipe(
             steps=1700, batch=64, rate=0.35, decay_from=0.1, text_share=0.35, dense_weight=(2.0, 0.5), point_weight=1.0, sigma=(4.0, 1.5),
             mix=Mix(
                 caption=0.25, count=0.12, presence=0.1, relation=0.2, colour=0.06, side=0.1, place=0.04, first_word=0.75, word_count=0.15
+            ),
+        ),
+        Phase(
+            steps=600, batch=64, rate=0.3, decay_from=1.0, text_share=0.3, dense_weight=(2.0, 2.0), point_weight=1.0,
+            mix=Mix(
+                caption=0.1, count=0.05, presence=0.04, relation=0.6, colour=0.03, side=0.15, place=0.02, first_word=0.75, word_count=0.15
+            ),
+        ),
+        Phase(
+            steps=1900, batch=64, rate=0.3, text_share=0.4, dense_weight=(3.0, 1.0), point_weight=1.0, sigma=(4.0, 1.5),
+            mix=Mix(
+                caption=0.28, count=0.11, presence=0.09, relation=0.27, colour=0.05, side=0.1, place=0.04, first_word=0.75, word_count=0.15
             ),
         ),
     ),

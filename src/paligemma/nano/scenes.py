@@ -117,8 +117,7 @@ def _items(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> list[dic
     if scene.lines:
         return [{"task": "ocr", "expect": teacher.ocr(scene).suffix}, _ask(teacher.text_question(scene, rng))]
     items: list[dict[str, Any]] = [{"task": "caption", "lang": lang, "expect": teacher.caption(scene, lang).suffix} for lang in LANGUAGES]
-    # Sides, not relations: the bundled model guesses at those (its card), and a lucky guess shows nothing.
-    for ask in (teacher.count, teacher.presence, teacher.colour, teacher.side):
+    for ask in (teacher.count, teacher.presence, teacher.colour, teacher.side, teacher.relation):
         item = _ask(ask(scene, rng))
         if item not in items:
             items.append(item)

@@ -31,7 +31,7 @@ from ..tokenizer import Tokenizer
 from ..tokenizer_training import train_tokenizer
 from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
 from .dense import DenseHead
-from .lessons import Teacher
+from .lessons import Mix, Teacher
 from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
 from .pointing import PointHead, PointTargets
@@ -74,13 +74,26 @@ def _claim(recipe: Recipe, run: Path) -> None:
             raise CheckpointError(
                 f"{path} is no recipe", hint="delete it if the run's recipe is still the same", code="bad_state"
             ) from error
-        if different := list(_differences(found, wanted)):
+        if different := list(_differences(_filled(Recipe, found), wanted)):
             raise UsageError(f"{run} holds a run of another recipe: {'; '.join(different)}", hint="choose another run folder")
     _write(path, json.dumps(wanted, indent=2).encode())
 
 
+def _filled(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    """A dataclass read from JSON, with the defaults of settings that were invented after it was written."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    filled = json.loads(json.dumps({name: dataclasses.asdict(v) if isinstance(v, Mix) else v for name, v in defaults.items()})) | found
+    if isinstance(filled.get("phases"), list):
+        filled["phases"] = [_filled(Phase, phase) for phase in filled["phases"]]
+    if isinstance(filled.get("mix"), dict):
+        filled["mix"] = _filled(Mix, filled["mix"])
+    return filled
+
+
 def _differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> Iterator[str]:
-    """What is another setting, or none any more. A setting that was invented later has its default, which changes nothing."""
+    """What is another setting, or none any more, or was not there."""
+    for name in wanted.keys() - found.keys():
+        yield f"it has no {where}{name}"
     for name, value in found.items():
         if name not in wanted:
             yield f"{where}{name} is no setting of this version"
@@ -120,7 +133,10 @@ def _tokenizer(recipe: Recipe, run: Path, log: Callable[[str], None]) -> Tokeniz
 
 
 def corpus(recipe: Recipe) -> list[str]:
-    """Sentences the tokenizer learns its pieces from: every lesson's prompt, and answers except printed words, which it should spell."""
+    """Sentences the tokenizer learns its pieces from: prompts, and answers except printed words, which it should spell.
+
+    The lessons are those of a plain `Mix`, without places and sides: the words of these prompts are spelled with the other prompts' pieces.
+    """
     world = World(Split.TRAIN, bank_size=1, seed=recipe.seed, backgrounds=recipe.backgrounds)
     teacher = Teacher()
     rng = np.random.default_rng([recipe.seed, 0xC0])

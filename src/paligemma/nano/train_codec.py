@@ -20,7 +20,7 @@ DECAY = 0.99
 
 
 def square_mask(mask: np.ndarray) -> np.ndarray:
-    """A mask that fills its box (h, w) bool -> (64, 64) float32 in [0, 1], as the predictor crops one."""
+    """A mask that fills its box (h, w) bool -> (64, 64) float32 in [0, 1], as `segment.crop` does."""
     height, width = mask.shape
     return crop(mask, Box("", 0, 0, width, height)).clip(0, 1)
 
@@ -62,7 +62,7 @@ def train_codec(
     codec.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     with torch.no_grad():
         first = codec.features(masks[:: max(1, len(masks) // 64)]).flatten(0, 1)
-        codec.codebook.copy_(first[torch.randint(len(first), (128,), generator=generator)])
+        codec.codebook.copy_(first[torch.randint(len(first), (len(codec.codebook),), generator=generator)])
     average = CodebookAverage(codec, generator)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, weight_decay=1e-4, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.05)

@@ -134,7 +134,7 @@ class World:
         return kinds
 
     def _place(self, rng: np.random.Generator, kind: int, placed: list[Placed], owner: np.ndarray, crowd: int) -> Placed | None:
-        """A spot where the mask touches no other mask and no centre is so close that "left of" becomes a matter of taste."""
+        """A spot where the mask overlaps no other mask and no centre is so close that "left of" becomes a matter of taste."""
         for _ in range(30):
             if self.bank is None:
                 view, sprite = None, warp(things()[kind], rng)

@@ -3,6 +3,7 @@
 loading.py    what the user names -> a Predictor: folder, archive, hub id or bundled model; device; number type
 pictures.py   whatever is a picture -> EncodedImage, the image tower's answer, reusable for any prompt
 asking.py     pictures and prompts -> batches -> answers; streaming
+reading.py    generated ids -> typed results; what may be written where objects are asked for
 verbs.py      caption, ask, detect, ...: which prompt, which grammar, which result
 """
 

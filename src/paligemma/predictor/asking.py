@@ -23,7 +23,7 @@ MAX_PROMPT = 8192
 
 
 class CutShort(UserWarning):
-    """An answer reached `max_tokens`. Its `stop` is "length"."""
+    """An answer reached `max_tokens`. Its `stop` is "length", which a streamed one says without this warning."""
 
 
 class How(TypedDict, total=False):

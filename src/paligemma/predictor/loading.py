@@ -70,6 +70,11 @@ def load(
     return Predictor(network, words, masks, calibration=calibration, path=path)
 
 
+def bundled_models() -> list[str]:
+    """Names of the models that came with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
 def find(model: str | Path | None) -> Path:
     """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none."""
     if model is None or str(model) in ("", "bundled"):
@@ -81,11 +86,13 @@ def find(model: str | Path | None) -> Path:
                 code="no_bundled_model",
             )
         return BUNDLED / model
+    if not isinstance(model, str | Path):
+        raise UsageError(f"a model is named by a path or a text, found {type(model).__name__}")
     path = Path(model).expanduser()
     if path.exists():
         return path
     name = str(model)
-    if (BUNDLED / name).is_dir() and Path(name).name == name:
+    if name in bundled_models():
         return BUNDLED / name
     if checkpoint.is_hub_id(name):
         if (cached := checkpoint.cached(name)) is not None:
@@ -97,9 +104,8 @@ def find(model: str | Path | None) -> Path:
         size = name.rsplit("-", 1)
         raise CheckpointError(f"{name} is a size, not a checkpoint", hint=f"for example google/{size[0]}-pt-{size[1]}", code="not_found")
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    bundled = [other.name for other in BUNDLED.iterdir() if other.is_dir()] if BUNDLED.is_dir() else []
     otherwise = "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"
-    hint = did_you_mean(path.name, [*siblings, *bundled], otherwise)
+    hint = did_you_mean(path.name, [*siblings, *bundled_models()], otherwise)
     raise CheckpointError(f"{name}: no such file or folder", hint=hint, code="not_found")
 
 

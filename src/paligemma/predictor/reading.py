@@ -17,7 +17,7 @@ from ..errors import InputError, UsageError
 from ..model.mask_codec import MaskCodec
 from ..results import Box, Detections, Mask, Masks, Text
 from ..tasks import Task, segment
-from ..tasks.detect import MAX_OBJECTS, Found, Parsed
+from ..tasks.detect import MAX_OBJECTS, SEMICOLON, Found, Parsed
 from ..tasks.grammar import DEFAULT_OBJECTS, ObjectGrammar
 from ..tokenizer import Tokenizer
 from .asking import How, check_names
@@ -32,9 +32,9 @@ MASK_CODEC_HINT = (
 class Finding(How, total=False):
     """How to find objects.
 
-    `min_score`: leave out what scores less. `max_objects`: stop after so many. `constrained`: let the model write only well-formed objects
-    with the asked labels, none twice (default); False lets it write anything, which is then read with tolerance. `free_labels`: labels
-    other than the asked ones are allowed.
+    `min_score`: leave out what scores less. `max_objects`: stop after so many, 64 unless told otherwise. `constrained`: let the model write
+    only well-formed objects with the asked labels, none twice (default); False lets it write anything, which is then read with tolerance.
+    `free_labels`: labels other than the asked ones are allowed.
     """
 
     min_score: float
@@ -129,7 +129,7 @@ class Reader:
         return list(self.codec.decode(codes).float().cpu().numpy())
 
     def _separates(self, id: int) -> bool:
-        return ";" in self.tokenizer.piece(id)
+        return SEMICOLON in self.tokenizer.piece(id)
 
 
 def shares(edges: Sequence[float], seen: EncodedImage) -> tuple[float, float, float, float]:
@@ -137,9 +137,12 @@ def shares(edges: Sequence[float], seen: EncodedImage) -> tuple[float, float, fl
 
     Raises `InputError` for what is no box, or holds nothing of the picture.
     """
-    if len(edges) != 4 or not all(map(math.isfinite, edges)):
-        raise InputError(f"a box has four edges, left, top, right and bottom in pixels; found {tuple(edges)}")
-    x0, y0, x1, y1 = edges
+    try:
+        x0, y0, x1, y1 = map(float, () if isinstance(edges, str) else edges)
+    except (TypeError, ValueError):
+        x0 = y0 = x1 = y1 = math.nan
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise InputError(f"a box has four edges, left, top, right and bottom in pixels; found {edges!r}")
     left, top, right, bottom = max(x0, 0.0), max(y0, 0.0), min(x1, seen.width), min(y1, seen.height)
     if not (left < right and top < bottom):
         raise InputError(

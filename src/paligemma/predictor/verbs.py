@@ -37,7 +37,7 @@ W = TypeVar("W")
 Pictures = list[Any] | tuple[Any, ...]
 """Several pictures."""
 Questions = list[str] | tuple[str, ...]
-"""Several prompts: as many as pictures, or all about one picture, which is then encoded once."""
+"""Several prompts: as many as pictures, or, for `ask` and `run`, all about one picture, which is then encoded once."""
 Classes = str | Sequence[str]
 """Names, or one string with ";" between them."""
 Edges = Sequence[float]
@@ -51,8 +51,8 @@ KEEP_PICTURES = 64
 class Predictor:
     """A model, its tokenizer, and where there is one its mask codec, ready to be asked. `paligemma.load` makes one.
 
-    No call changes what a later one answers. Layers may rearrange their weights while they work (see `model.fast_linear`), so one thread at
-    a time.
+    No call changes what a later one answers, but for one thing: a large bfloat16 model on a CPU rearranges its weights while it gives its
+    first answers (see `model.fast_linear`), after which they differ by rounding; a float32 one never does. So one thread at a time.
     """
 
     def __init__(
@@ -175,10 +175,9 @@ class Predictor:
     def describe_box(self, image: Picture, box: Box | Edges, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Caption: ...
     def describe_box(self, image: Any, box: Box | Edges, *, stream: bool = False, **how: Unpack[How]) -> Any:
         """What a box holds. A part of it may lie outside of the picture, but not all: `InputError`."""
-        edges = box.xyxy if isinstance(box, Box) else tuple(box)
 
         def prompt(seen: EncodedImage) -> str:
-            return describe_box.prompt(shares(edges, seen))
+            return describe_box.prompt(shares(box.xyxy if isinstance(box, Box) else box, seen))
 
         return self._words(describe_box, prompt, image, stream, how)
 
@@ -206,9 +205,8 @@ class Predictor:
         try:
             inspect.signature(found.prompt).bind(*asked)
         except TypeError:
-            expected = ", ".join(map(str, inspect.signature(found.prompt).parameters.values())) or "the picture alone"
-            what = f"the task {found.name!r} is asked with {expected}, found {asked}"
-            raise UsageError(what, hint=f"its own command and method do that: paligemma {found.name}") from None
+            expected = ", ".join(inspect.signature(found.prompt).parameters) or "the picture alone"
+            raise UsageError(f"the task {found.name!r} is asked with {expected}, found {asked or 'nothing'}") from None
         if not issubclass(found.result, Text):
             return getattr(self, found.name)(image, *asked, stream=stream, **how)
         return self._words(found, found.prompt(*asked), image, stream, how)  # pyright: ignore[reportArgumentType]
@@ -231,7 +229,8 @@ class Predictor:
         """
 
         def wanted(classes: Classes) -> _Wanted:
-            return _Wanted(detect.prompt(classes), detect.class_names(classes), detect.parse_ids)
+            names = detect.class_names(classes)
+            return _Wanted(detect.prompt(names), names, detect.parse_ids)
 
         return self._places(detect, _each_list(classes, wanted), image, stream, how)
 
@@ -248,7 +247,8 @@ class Predictor:
         """
 
         def wanted(classes: Classes) -> _Wanted:
-            return _Wanted(segment.prompt(classes), detect.class_names(classes), segment.parse_ids)
+            names = detect.class_names(classes)
+            return _Wanted(segment.prompt(names), names, segment.parse_ids)
 
         return self._places(segment, _each_list(classes, wanted), image, stream, how)
 
@@ -290,7 +290,7 @@ class Predictor:
         if masks and self.codec is None:
             raise UsageError("this model has no mask codec, and masks are written in its code", hint=MASK_CODEC_HINT, code="no_codec")
         search, rest = Search.split(how)
-        _check_pairs(wanted, image, "lists of names")
+        _check_pairs(wanted, image, "sentences" if task is refer else "lists of names")
 
         def query(place: int, seen: EncodedImage) -> Query[Detections | Masks]:
             this = _at(wanted, place)

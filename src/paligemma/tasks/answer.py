@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from ..errors import UsageError
 from ..results import Answer
 from .languages import check_language
 from .wording import words
@@ -23,11 +24,12 @@ def prompt(question: str, lang: str | None = "en", choices: str | Sequence[str] 
     start = "" if lang is None else f"answer {check_language(lang)} "
     if not choices:
         return start + question
+    if not isinstance(choices, Iterable):
+        raise UsageError(f"the answers to choose from must be text or a list of texts, found {type(choices).__name__}")
     if start:
         start += " "
-    options = [
-        words(option, "one of the answers to choose from") for option in (choices.split(";") if isinstance(choices, str) else choices)
-    ]
+    each = choices.split(";") if isinstance(choices, str) else choices
+    options = [words(option, "one of the answers to choose from") for option in each]
     return f"{start}{question} choose from: " + " \t ".join(options)
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from paligemma.engine.scores import Calibration
 from paligemma.errors import UsageError
-from paligemma.nano.evaluate import COUNTS, Examination, _judged, _middle, bins_of, write_scores
-from paligemma.nano.lessons import Teacher
+from paligemma.nano.evaluate import COUNTS, Examination, _judged, _middle, write_scores
+from paligemma.nano.lessons import Teacher, bins
 from paligemma.nano.metrics import Score
 from paligemma.nano.names import LANGUAGES
 from paligemma.nano.publish import TARGETS
@@ -187,7 +187,7 @@ def test_one_mask_is_asked_for_and_sides_are_a_part_of_all():
 
 def test_bins_are_those_of_the_box(test_scenes):
     spot = next(scene.objects[0] for scene in test_scenes if scene.objects)
-    assert np.array(bins_of(spot)) / 1023 * SIZE == pytest.approx([spot.y0, spot.x0, spot.y1, spot.x1], abs=0.06)
+    assert np.array(bins(spot)) / 1023 * SIZE == pytest.approx([spot.y0, spot.x0, spot.y1, spot.x1], abs=0.06)
 
 
 def test_print_is_asked_for_once_a_scene():

@@ -82,7 +82,8 @@ def _claim(recipe: Recipe, run: Path) -> None:
 def _filled(kind: type, found: dict[str, Any]) -> dict[str, Any]:
     """A dataclass read from JSON, with the defaults of settings that were invented after it was written."""
     defaults = {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
-    filled = json.loads(json.dumps({name: dataclasses.asdict(v) if isinstance(v, Mix) else v for name, v in defaults.items()})) | found
+    plain = json.loads(json.dumps({name: dataclasses.asdict(v) if isinstance(v, Mix) else v for name, v in defaults.items()}))
+    filled = found | {name: value for name, value in plain.items() if name not in found}
     if isinstance(filled.get("phases"), list):
         filled["phases"] = [_filled(Phase, phase) for phase in filled["phases"]]
     if isinstance(filled.get("mix"), dict):

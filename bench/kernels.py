@@ -36,8 +36,8 @@ def ways(linear: nn.Linear) -> dict[str, tuple[Callable[[torch.Tensor], torch.Te
         kinds = {"strips": (StripLinear, NEVER), "packed": (StripLinear, AT_ONCE)}
     few = torch.zeros(1, linear.in_features, dtype=torch.bfloat16)
     for name, (kind, patience) in kinds.items():
-        layer = kind(linear, patience)
         start = time.perf_counter()
+        layer = kind(linear, patience)
         layer(few)
         found[name] = layer, time.perf_counter() - start
     return found

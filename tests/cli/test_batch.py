@@ -106,9 +106,12 @@ def test_a_missing_picture_among_others_is_no_word(call, model, picture, tmp_pat
     assert call("ask", picture("a.png"), tmp_path / "b.png", "c.png", "what?").code == 6
 
 
-@pytest.mark.parametrize(("command", "said"), [("ask", "what to ask: one of the two is missing"), ("caption", "needs pictures\n")])
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("ask", "what to ask: one of the two is missing"), ("describe-box", "one of the two is missing"), ("caption", "needs pictures\n")],
+)
 def test_what_is_missing(command, said, call, model):
-    done = call(command, *(["a.png"] if command == "ask" else []))
+    done = call(command, *([] if command == "caption" else ["a.png"]))
     assert done.code == 2
     assert said in done.err
 

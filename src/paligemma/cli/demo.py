@@ -31,15 +31,14 @@ def demo(
         The folder to write.
     """
     from .. import demo as demonstration
+    from ..predictor.loading import BUNDLED, find
     from .batch import load
 
     def say(line: str = "") -> None:
         if not json:
             print(line, flush=True)
 
-    from ..predictor.loading import DEFAULT
-
-    bundled = options.model in (None, "", "bundled", DEFAULT)
+    bundled = find(options.model).parent == BUNDLED
     for line in (*demonstration.HONEST, demonstration.REAL_CHECKPOINT, "") if bundled else ():
         say(line)
     pictures = demonstration.bundled_pictures()

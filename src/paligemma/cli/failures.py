@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 
@@ -80,7 +81,9 @@ def explain(error: BaseException) -> PaliGemmaError | None:
         see = f"see {command} --help"
         text = one_line(error)
         if text.endswith("parameter IMAGE... requires an argument"):  # the one word that is given was taken for what stands last
-            text = f"{command} needs pictures" + (" and then, in quotes, what to ask: one of the two is missing" if '"' in example else "")
+            text = f"{command} needs pictures" + (
+                " and then, in quotes, what to ask: one of the two is missing" if _takes_words(example) else ""
+            )
         return UsageError(text, hint=f"for example: {command} {example} ({see})" if example else see)
     if isinstance(error, OSError) and error.errno in _LACK:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
@@ -93,6 +96,11 @@ def explain(error: BaseException) -> PaliGemmaError | None:
             code="out_of_memory",
         )
     return None
+
+
+def _takes_words(example: str) -> bool:
+    """Whether the command of this example wants something behind its pictures that is no option."""
+    return any(not word.startswith("-") for word in shlex.split(example)[1:2])
 
 
 def one_line(error: BaseException) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..config import PaliGemmaConfig, TextConfig, VisionConfig
 from ..errors import UsageError, did_you_mean
@@ -118,3 +121,37 @@ def recipe(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     raise UsageError(f"no recipe is called {name!r}", hint=did_you_mean(name, RECIPES, "recipes: " + ", ".join(RECIPES)))
+
+
+def differences(found: dict[str, Any], recipe: Recipe) -> list[str]:
+    """In what a recipe that was read from JSON is another one, in words."""
+    return list(_differences(_filled(Recipe, found), json.loads(json.dumps(dataclasses.asdict(recipe)))))
+
+
+def _filled(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    """A dataclass read from JSON, with the defaults of settings that were invented after it was written."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    plain = json.loads(json.dumps(defaults, default=dataclasses.asdict))
+    filled = found | {name: value for name, value in plain.items() if name not in found}
+    if isinstance(filled.get("phases"), list):
+        filled["phases"] = [_filled(Phase, phase) for phase in filled["phases"]]
+    if isinstance(filled.get("mix"), dict):
+        filled["mix"] = _filled(Mix, filled["mix"])
+    return filled
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> Iterator[str]:
+    """What is another setting, or none any more, or was not there."""
+    yield from (f"it has no {where}{name}" for name in wanted if name not in found)
+    for name, value in found.items():
+        if name not in wanted:
+            yield f"{where}{name} is no setting of this version"
+        elif isinstance(value, list) and isinstance(wanted[name], list) and any(isinstance(item, dict) for item in value):
+            if len(value) != len(wanted[name]):
+                yield f"it has {len(value)} {where}{name}, not {len(wanted[name])}"
+            for place, (a, b) in enumerate(zip(value, wanted[name], strict=False)):
+                yield from _differences(a, b, f"{where}{name}[{place}].")
+        elif isinstance(value, dict) and isinstance(wanted[name], dict):
+            yield from _differences(value, wanted[name], f"{where}{name}.")
+        elif value != wanted[name]:
+            yield f"{where}{name} is {value}, not {wanted[name]}"

@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +30,11 @@ from ..tokenizer import Tokenizer
 from ..tokenizer_training import train_tokenizer
 from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
 from .dense import DenseHead
-from .lessons import Mix, Teacher
+from .lessons import Teacher
 from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
 from .pointing import PointHead, PointTargets
-from .recipes import Phase, Recipe
+from .recipes import Phase, Recipe, differences
 from .sprites import sprite_bank
 from .train_codec import codec_iou, sprite_masks, train_codec
 from .world import CHARACTERS, Split, World
@@ -74,39 +73,9 @@ def _claim(recipe: Recipe, run: Path) -> None:
             raise CheckpointError(
                 f"{path} is no recipe", hint="delete it if the run's recipe is still the same", code="bad_state"
             ) from error
-        if different := list(_differences(_filled(Recipe, found), wanted)):
+        if different := list(differences(found, recipe)):
             raise UsageError(f"{run} holds a run of another recipe: {'; '.join(different)}", hint="choose another run folder")
     _write(path, json.dumps(wanted, indent=2).encode())
-
-
-def _filled(kind: type, found: dict[str, Any]) -> dict[str, Any]:
-    """A dataclass read from JSON, with the defaults of settings that were invented after it was written."""
-    defaults = {field.name: field.default for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
-    plain = json.loads(json.dumps({name: dataclasses.asdict(v) if isinstance(v, Mix) else v for name, v in defaults.items()}))
-    filled = found | {name: value for name, value in plain.items() if name not in found}
-    if isinstance(filled.get("phases"), list):
-        filled["phases"] = [_filled(Phase, phase) for phase in filled["phases"]]
-    if isinstance(filled.get("mix"), dict):
-        filled["mix"] = _filled(Mix, filled["mix"])
-    return filled
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any], where: str = "") -> Iterator[str]:
-    """What is another setting, or none any more, or was not there."""
-    for name in wanted.keys() - found.keys():
-        yield f"it has no {where}{name}"
-    for name, value in found.items():
-        if name not in wanted:
-            yield f"{where}{name} is no setting of this version"
-        elif isinstance(value, list) and isinstance(wanted[name], list) and any(isinstance(item, dict) for item in value):
-            if len(value) != len(wanted[name]):
-                yield f"it has {len(value)} {where}{name}, not {len(wanted[name])}"
-            for place, (a, b) in enumerate(zip(value, wanted[name], strict=False)):
-                yield from _differences(a, b, f"{where}{name}[{place}].")
-        elif isinstance(value, dict) and isinstance(wanted[name], dict):
-            yield from _differences(value, wanted[name], f"{where}{name}.")
-        elif value != wanted[name]:
-            yield f"{where}{name} is {value}, not {wanted[name]}"
 
 
 def _write(path: Path, content: bytes) -> None:

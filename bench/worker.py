@@ -3,7 +3,6 @@
     python -m bench.worker ours|transformers FOLDER
 
     {"do": "load"}                                           -> {"seconds": ...}
-    {"do": "settle"}                                         -> {}     encodes pictures until the image tower is as it stays
     {"do": "generate", "batch": 2, "tokens": 17}             -> {"times": [...], "ids": [[...]]}    seconds from the call to each token
     {"do": "logits", "ids": [[...]], "file": "x.pt"}         -> {}     prefill, then one logits row per given token, saved
     {"do": "memory"}                                         -> {"peak": ..., "now": ...}           bytes; the peak since last asked
@@ -29,15 +28,10 @@ PROMPT = 8
 """Text tokens: bos, six words, newline."""
 
 
-PICTURES = 12
-"""Until each layer of our image tower has its 256 + 8 * 26 rows (`strip_linear.PATIENCE`), of which a picture counts 48."""
-
-
 class Engine(Protocol):
     name: str
 
     def load(self, folder: Path) -> None: ...
-    def settle(self) -> None: ...
     def generate(self, pixels: torch.Tensor, ids: torch.Tensor, tokens: int, on_token: Callable[[], None]) -> list[list[int]]: ...
     def logits(self, pixels: torch.Tensor, ids: torch.Tensor, forced: torch.Tensor) -> Iterator[torch.Tensor]: ...
 
@@ -56,11 +50,6 @@ class Ours:
 
         self.model = load_model(folder)
         pack(self.model)
-
-    @torch.inference_mode()
-    def settle(self) -> None:
-        for _ in range(PICTURES):
-            self.model.encode_image(inputs(1)[0])
 
     @torch.inference_mode()
     def generate(self, pixels, ids, tokens, on_token):
@@ -102,9 +91,6 @@ class Transformers:
 
     def load(self, folder: Path) -> None:
         self.model = self.kind.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
-
-    def settle(self) -> None:
-        """Nothing changes in it."""
 
     def _inputs(self, pixels: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         c = self.model.config
@@ -173,9 +159,6 @@ def _answer(engine: Engine, folder: Path, command: dict[str, Any]) -> dict[str, 
         start = time.perf_counter()
         engine.load(folder)
         return {"seconds": time.perf_counter() - start}
-    if command["do"] == "settle":
-        engine.settle()
-        return {}
     if command["do"] == "memory":
         return _memory()
     pixels, ids = inputs(command.get("batch", 1))

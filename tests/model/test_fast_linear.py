@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from paligemma.model import fast_linear
 from paligemma.model.fast_linear import FEW, PATIENCE, FastGatedMlp, FastLinear, FastMlp, can_pack, pack
 from paligemma.model.gemma import GatedMlp
 from paligemma.model.siglip import Mlp
@@ -19,11 +18,6 @@ from tests.tiny import TINY, TINY_1, random_model, random_pixels
 pytestmark = pytest.mark.skipif(not can_pack(nn.Linear(4, 4, dtype=torch.bfloat16)), reason="this CPU has no bfloat16 kernels")
 
 NEVER, AT_ONCE = 1_000_000, 0
-
-
-@pytest.fixture(autouse=True)
-def no_model_is_small(monkeypatch):
-    monkeypatch.setattr(fast_linear, "SMALL", 0)
 
 
 @torch.inference_mode()
@@ -98,18 +92,6 @@ def test_blocks_are_packed_one_token_after_the_other():
         packed = [block.mlp.down.packed for block in model.text.blocks]
         assert packed.count(True) == max(0, token + 1 - PATIENCE)
     assert not any(layer.packed for layer in model.vision.modules() if isinstance(layer, FastLinear))
-
-
-@torch.inference_mode()
-def test_a_small_model_is_packed_when_it_is_made_and_answers_the_same_each_time(monkeypatch):
-    monkeypatch.setattr(fast_linear, "SMALL", 2**26)
-    model = random_model(TINY_1).to(torch.bfloat16)
-    pack(model)
-    assert all(layer.packed for layer in model.modules() if isinstance(layer, FastLinear))
-    pixels = random_pixels(TINY_1, 2)
-    first = answer_logits(model, pixels, 4)
-    answer_logits(model, pixels, PATIENCE + 4)
-    assert torch.equal(answer_logits(model, pixels, 4), first)
 
 
 @torch.inference_mode()

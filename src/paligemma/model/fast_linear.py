@@ -23,9 +23,7 @@ from .strip_linear import StripLinear
 FEW = 64
 """Inputs of fewer rows are decoding: their time goes into reading the matrix, not into arithmetic."""
 PATIENCE = 16
-"""Products with few rows before the first block is packed; the next block waits for one more, and so on (see `_fast`)."""
-SMALL = 2**26
-"""Models of fewer parameters are packed when they are made: it takes no time, and no answer differs from a later one by rounding."""
+"""Products with few rows before the first block is packed; the next block waits for one more, and so on (see `pack`)."""
 FULL = {"plain": 2, "packed": 4}
 """Inputs of fewer rows are filled up: oneDNN's kernels for a single row, or for three in a packed matrix, read memory more slowly."""
 
@@ -43,32 +41,33 @@ def can_pack(linear: nn.Linear) -> bool:
 
 def pack(model: PaliGemma) -> int:
     """Swap both towers' layers in place for fast ones wherever `can_pack`; return how many. Takes no time and no memory by itself, for
-    layers are packed while they work; until they all are, a repeated question may get another answer within bfloat16 rounding. Models
-    smaller than `SMALL` are packed at once.
+    layers are packed while they work; until they all are, a repeated question may get another answer within bfloat16 rounding.
 
     The projector and the tied embedding table stay: one is small, the other is also read row by row. On a CPU that cannot multiply
-    bfloat16 all layers become `StripLinear`, the projector too.
+    bfloat16 all layers become `StripLinear`, the projector too; those that read pictures are never packed: it gains
+    little for hundreds of rows, and packed matrices take more memory.
     """
     count = 0
-    at_once = model.config.num_parameters < SMALL
     if strip_linear.gains(model.projector):
         model.vision.patch_embed = strip_linear.FloatConv(model.vision.patch_embed)  # pyright: ignore[reportAttributeAccessIssue]
-        projector = StripLinear(model.projector, 0 if at_once else strip_linear.PATIENCE)
+        projector = StripLinear(model.projector, strip_linear.NEVER)
         model.projector = projector  # pyright: ignore[reportAttributeAccessIssue]
         count = 1
-    for tower in (model.vision, model.text):
-        count += sum(_swap(block, None if at_once else number) for number, block in enumerate(tower.blocks))
+    for block in model.vision.blocks:
+        count += _swap(block, PATIENCE, strip_linear.NEVER)
+    for number, block in enumerate(model.text.blocks):  # not all at once, so that no token waits for the whole model
+        count += _swap(block, PATIENCE + number, strip_linear.PATIENCE + 8 * number)
     return count
 
 
-def _swap(module: nn.Module, number: int | None) -> int:
-    """Swap the layers in block `number`; None: of a model that is packed at once."""
+def _swap(module: nn.Module, products: int, rows: int) -> int:
+    """Swap the layers in a block; they are packed after so many products with few rows, or so many rows where there is no bfloat16."""
     count = 0
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear) and (fast := _fast(child, number)) is not None:
+        if isinstance(child, nn.Linear) and (fast := _fast(child, products, rows)) is not None:
             setattr(module, name, fast)
             count += 1
-        elif inside := _swap(child, number):
+        elif inside := _swap(child, products, rows):
             count += inside
             layers: Any = dict(child.named_children())
             if isinstance(child, gemma.GatedMlp):
@@ -78,12 +77,11 @@ def _swap(module: nn.Module, number: int | None) -> int:
     return count
 
 
-def _fast(linear: nn.Linear, number: int | None) -> FastLinear | StripLinear | None:
-    """Blocks do not all lose their patience at once, so that no token waits for the whole model."""
+def _fast(linear: nn.Linear, products: int, rows: int) -> FastLinear | StripLinear | None:
     if can_pack(linear):
-        return FastLinear(linear, 0 if number is None else PATIENCE + number)
+        return FastLinear(linear, products)
     if strip_linear.gains(linear):
-        return StripLinear(linear, 0 if number is None else strip_linear.PATIENCE + 8 * number)
+        return StripLinear(linear, rows)
     return None
 
 

@@ -27,6 +27,8 @@ PATIENCE = 256
 COUNTED = 48
 PIECE = 2**23
 """Numbers of a matrix that are packed at a time: FBGEMM wants them in float32 first, which is 32 MB more for a moment."""
+NEVER = 2**62
+"""More rows than any layer will see."""
 LARGEST = 65504.0
 """Of half precision. A matrix with larger numbers stays as it is."""
 
@@ -106,7 +108,7 @@ class StripLinear(nn.Module):
 
     def _pack(self, matrix: Tensor) -> None:
         if not _can_pack() or max(abs(float(end)) for end in matrix.aminmax()) > LARGEST:
-            self._patience = 2**62
+            self._patience = NEVER
             return
         height = max(1, PIECE // self.in_features)
         # One buffer for all pieces: as many that come and go would leave holes between the packed ones.

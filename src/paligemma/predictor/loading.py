@@ -21,6 +21,8 @@ BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DEFAULT = "nano-112"
 """The bundled model that is used when none is named."""
 CALIBRATION = "calibration.json"
+SMALL = 2**26
+"""Models of fewer parameters compute in float32 on a CPU, unless told otherwise."""
 
 
 def load(
@@ -36,7 +38,8 @@ def load(
     model: None for the bundled one; a Hugging Face folder; a big_vision `.npz`; a Hugging Face id that was fetched with
         `paligemma pull`; the name of a bundled model.
     device: "cpu", "cuda", "cuda:1", "mps"; by default the best there is.
-    dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own.
+    dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own, of a model below 67 million parameters on a CPU float32:
+        that costs it nothing, and its answers are the same on every CPU, which round bfloat16 each in its own way.
     tokenizer, codec: files, where the checkpoint has none beside it.
 
     Raises `CheckpointError` for what is not there or is refused, `UsageError` for a device or number type that does not exist,
@@ -55,6 +58,8 @@ def load(
             raise UsageError("PaliGemma 2 does not fit into float16: its activations overflow", hint="use bfloat16 or float32")
         if numbers is None and info.dtype == "float16":
             numbers = torch.bfloat16
+    if numbers is None and where.type == "cpu" and info.config.num_parameters < SMALL:
+        numbers = torch.float32
     words = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(_tokenizer_path(tokenizer, folder, path))
     if words.vocab_size != info.config.text.vocab_size:
         raise CheckpointError(

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapter_config import find_base, inspect_adapter, is_adapter
+    from .adapters import load_adapter, save_adapter
     from .codec import find_codec, load_codec, save_codec
     from .conversion import Converted, convert
     from .hub import cached, is_hub_id, pull
@@ -18,12 +20,17 @@ _HOMES = {
     "Converted": "conversion",
     "cached": "hub",
     "convert": "conversion",
+    "find_base": "adapter_config",
     "find_codec": "codec",
     "inspect": "load",
+    "inspect_adapter": "adapter_config",
+    "is_adapter": "adapter_config",
     "is_hub_id": "hub",
+    "load_adapter": "adapters",
     "load_codec": "codec",
     "load_model": "load",
     "pull": "hub",
+    "save_adapter": "adapters",
     "save_codec": "codec",
     "save_huggingface": "write",
     "save_npz": "write",
@@ -31,8 +38,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "CheckpointInfo", "Converted", "cached", "convert", "find_codec", "inspect", "is_hub_id", "load_codec", "load_model", "pull",
-    "save_codec", "save_huggingface", "save_npz", "verify_sha256",
+    "CheckpointInfo", "Converted", "cached", "convert", "find_base", "find_codec", "inspect", "inspect_adapter", "is_adapter", "is_hub_id",
+    "load_adapter", "load_codec", "load_model", "pull", "save_adapter", "save_codec", "save_huggingface", "save_npz", "verify_sha256",
 ]  # fmt: skip
 
 

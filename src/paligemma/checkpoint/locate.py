@@ -82,7 +82,9 @@ def _nothing(folder: Path) -> CheckpointError:
     for path in present:
         if path.name.startswith("adapter_"):
             return CheckpointError(
-                f"{folder}: a LoRA adapter ({path.name}), not a model", hint="merge it into its base model first", code="adapter"
+                f"{folder}: a LoRA adapter ({path.name}), not a model",
+                hint="only what asks pictures takes it; name its base",
+                code="adapter",
             )
     for path in present:
         if path.suffix.lower() in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}:

@@ -48,7 +48,7 @@ def pack(model: PaliGemma) -> int:
     little for hundreds of rows, and packed matrices take more memory.
     """
     count = 0
-    if strip_linear.gains(model.projector):
+    if isinstance(model.projector, nn.Linear) and strip_linear.gains(model.projector):
         model.vision.patch_embed = strip_linear.FloatConv(model.vision.patch_embed)  # pyright: ignore[reportAttributeAccessIssue]
         projector = StripLinear(model.projector, strip_linear.NEVER)
         model.projector = projector  # pyright: ignore[reportAttributeAccessIssue]

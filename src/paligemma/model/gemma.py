@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TextConfig
+from . import recompute
 from .attention import attention
 from .kv_cache import KVCache
 
@@ -79,7 +80,10 @@ class GatedMlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block; Gemma 2 also normalises what each half adds."""
+    """Pre-norm block; Gemma 2 also normalises what each half adds.
+
+    `drop`, in training only and off unless its `p` is set, drops numbers of what each half adds, as the reference's block does.
+    """
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -93,14 +97,17 @@ class Block(nn.Module):
         self.pre_mlp_norm = norm()
         self.mlp = GatedMlp(config.width, config.mlp_dim)
         self.post_mlp_norm = norm() if config.post_norms else nn.Identity()
+        self.drop = nn.Dropout(0.0)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int) -> Tensor:
-        x = x[:, -keep:] + self.post_attn_norm(self.attn(self.pre_attn_norm(x), rope, mask, cache, layer, keep))
-        return x + self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x)))
+        x = x[:, -keep:] + self.drop(self.post_attn_norm(self.attn(self.pre_attn_norm(x), rope, mask, cache, layer, keep)))
+        return x + self.drop(self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x))))
 
 
 class Gemma(nn.Module):
-    """Embeddings (B, T, D) -> hidden states after the final norm (B, T, D)."""
+    """Embeddings (B, T, D) -> hidden states after the final norm (B, T, D). `recompute`: see `recompute.run`."""
+
+    recompute = False
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -123,7 +130,7 @@ class Gemma(nn.Module):
         keep = length if keep is None else keep
         rope = rotary_table(positions, self.config.head_dim, self.config.rope_base)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rope, mask, cache, layer, keep if layer == len(self.blocks) - 1 else length)
+            x = recompute.run(block, self.recompute, x, rope, mask, cache, layer, keep if layer == len(self.blocks) - 1 else length)
         return self.norm(x)
 
     def logits(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:

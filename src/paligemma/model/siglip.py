@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VisionConfig
+from . import recompute
 from .attention import attention
 
 
@@ -50,7 +51,12 @@ class Block(nn.Module):
 
 
 class SigLIP(nn.Module):
-    """pixels (B, 3, image_size, image_size) in [-1, 1] -> (B, P, width), patches row by row from the top left."""
+    """pixels (B, 3, image_size, image_size) in [-1, 1] -> (B, P, width), patches row by row from the top left.
+
+    `recompute`: see `recompute.run`.
+    """
+
+    recompute = False
 
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -66,5 +72,5 @@ class SigLIP(nn.Module):
             raise ValueError(f"this image tower takes pictures of shape (3, {size}, {size}), got {tuple(pixels.shape[-3:])}")
         x = self.patch_embed(pixels).flatten(2).transpose(1, 2) + self.pos_embed
         for block in self.blocks:
-            x = block(x)
+            x = recompute.run(block, self.recompute, x)
         return self.norm(x)

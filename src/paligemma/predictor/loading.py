@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +14,9 @@ from ..config import PRESETS
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, ResourceError, UsageError, did_you_mean
 from ..model.fast_linear import pack
+from ..model.lora import adapter_names, merge
 from ..model.mask_codec import MaskCodec
+from ..model.paligemma import PaliGemma
 from ..tokenizer import FILE_NAMES, Tokenizer
 from .verbs import Predictor
 
@@ -35,8 +38,8 @@ def load(
 ) -> Predictor:
     """A model that is ready to be asked.
 
-    model: None for the bundled one; a Hugging Face folder; a big_vision `.npz`; a Hugging Face id that was fetched with
-        `paligemma pull`; the name of a bundled model.
+    model: None for the bundled one; a Hugging Face folder; an adapter's folder (PEFT's format), whose base is loaded with it; a big_vision
+        `.npz`; a Hugging Face id that was fetched with `paligemma pull`; the name of a bundled model.
     device: "cpu", "cuda", "cuda:1", "mps"; by default the best there is.
     dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own, of a model below 67 million parameters on a CPU float32:
         that costs it nothing, and its answers are the same on every CPU, which round bfloat16 each in its own way.
@@ -48,9 +51,44 @@ def load(
     >>> paligemma.load().caption("photo.jpg").text
     'a cat and two dogs'
     """
+    parts = read(model, device=device, dtype=dtype, tokenizer=tokenizer, codec=codec)
+    network = parts.network.eval().requires_grad_(False)
+    for name in adapter_names(network):
+        merge(network, name, dequantize=True)
+    pack(network)
+    return Predictor(network, parts.tokenizer, parts.codec, calibration=parts.calibration, path=parts.path)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model's folder holds, checked against each other. `dtype`: that of the file, whatever the network has."""
+
+    network: PaliGemma
+    tokenizer: Tokenizer
+    codec: MaskCodec | None
+    calibration: Calibration
+    path: Path
+    dtype: str
+
+
+def read(
+    model: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    codec: str | Path | MaskCodec | None = None,
+    mapped: bool = True,
+) -> Parts:
+    """As `load`, which see for what the arguments mean, but a plain network that can be trained. `mapped`: see `checkpoint.load_model`.
+
+    An adapter's folder gives its base with the adapter on it, and the base's tokenizer and codec.
+    """
     where = device_of(device)
     numbers = dtype_of(dtype)
-    path = find(model)
+    given = find(model)
+    adapter = given if checkpoint.is_adapter(given) else None
+    path = given if adapter is None else _base_of(adapter)
     folder = locate(path).folder
     info = checkpoint.inspect(path)
     if info.version == 2:
@@ -69,10 +107,22 @@ def load(
     if codec is None:
         codec = checkpoint.find_codec(folder)
     masks = codec if isinstance(codec, MaskCodec) or codec is None else checkpoint.load_codec(codec)
-    calibration = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else Calibration()
-    network = checkpoint.load_model(path, device=where, dtype=numbers).eval().requires_grad_(False)
-    pack(network)
-    return Predictor(network, words, masks, calibration=calibration, path=path)
+    scores = next((place / CALIBRATION for place in (given, folder) if (place / CALIBRATION).is_file()), None)
+    calibration = Calibration() if scores is None else Calibration.load(scores)
+    network = checkpoint.load_model(path, device=where, dtype=numbers, mapped=mapped)
+    if adapter is not None:
+        checkpoint.load_adapter(network, adapter)
+    return Parts(network, words, masks, calibration, given, info.dtype)
+
+
+def _base_of(adapter: Path) -> Path:
+    """The model an adapter is for; `CheckpointError` that names the adapter where it is not to be found."""
+    try:
+        return find(checkpoint.find_base(adapter))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{adapter} is an adapter, and its base is missing: {error.message}", hint=error.hint, code=error.code
+        ) from error
 
 
 def bundled_models() -> list[str]:

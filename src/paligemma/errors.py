@@ -47,6 +47,13 @@ class ResourceError(PaliGemmaError):
     default_code = "resource"
 
 
+class TrainingError(PaliGemmaError):
+    """A training run cannot go on: its loss or gradients are no numbers."""
+
+    exit_code = 7
+    default_code = "diverged"
+
+
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None, *, cutoff: float = 0.6) -> str | None:
     """A hint for a name that is unknown: the closest of those that are known; `otherwise` where none is close."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)

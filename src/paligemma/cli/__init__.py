@@ -1,7 +1,8 @@
 """The command line: which command lives where. It parses, calls the predictor, prints; a command is imported only when it runs.
 
 Exit codes: 0 done; 1 a bug of ours; 2 wrong call; 3 unusable input; 4 checkpoint refused; 5 the machine lacks something;
-6 some of several inputs failed; 130 and 143 stopped by a signal; 141 nobody reads the output any more.
+6 some of several inputs failed; 7 a training run
+that diverged; 130 and 143 stopped by a signal; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "question": ("tasks:question", "Ask a question that has the given answer.", 'photo.jpg "two"'),
         "describe-box": ("tasks:describe_box", "Say what a box holds.", "photo.jpg 10,20,110,220"),
         "run": ("tasks:run", "Any prompt, exactly as the model was trained on it.", 'chart.png "answer en what is the highest bar?"'),
+    },
+    "Teach": {
+        "train": (
+            "training:train",
+            "Fine-tune a model on annotated pictures.\n\nA run that was stopped goes on with the same command. Exit code 7 if it diverged.",
+            "--data annotations.jsonl --recipe lora --out run",
+        ),
     },
     "Models": {
         "models": ("checkpoints:models", "List the published models, and those on this machine.", ""),

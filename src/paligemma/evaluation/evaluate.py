@@ -1,0 +1,113 @@
+"""A model and a data set -> predictions, scores and a report in one folder. What was asked already is not asked again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.lessons import MOST_CLASSES
+from ..data.records import DataSet, Record
+from ..errors import InputError, UsageError
+from .metrics import check_tasks, metric_for, metric_named
+from .predict import predict
+from .predictions import appending, read_predictions
+from .report import write_report
+from .run_file import Run, describe_run
+from .scores import Scores, score
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
+
+FILE = "predictions.jsonl"
+Progress = Callable[[int, int], None]
+"""Called with how many records are done, and of how many."""
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: DataSet,
+    *,
+    metric: str = "auto",
+    out: Path,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    recipe: str = "",
+    report: bool = True,
+    fresh: bool = False,
+    frames: int = 16,
+    names_per_prompt: int = MOST_CLASSES,
+    **how: Any,
+) -> Scores:
+    """Ask a model about a data set; write `predictions.jsonl`, `run.json`, `scores.json` and (`report`) `report.html` into `out`.
+
+    `limit`: ask only so many records, evenly spread over the data set. `recipe`: of a benchmark the model was trained by. `how`: options of
+    the predictor, such as `beams=2`. A run that was broken off goes on where it stopped, and asks those again that failed; `fresh` begins
+    anew. Records that ask the same of the same pictures count as one, with all their answers.
+
+    Raises `UsageError` for a folder that holds another run's predictions, a metric that does not suit, or a limit below 1; `InputError`
+    where nothing could be answered.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is at least 1, got {limit}")
+    records = spread(merged(dataset.records), limit)
+    if not records:
+        raise InputError(f"{dataset.path}: no usable record", hint="`paligemma data check` says why", code="no_records")
+    check_tasks(metric_for(records, recipe, dataset.path) if metric == "auto" else metric_named(metric), records)
+    out.mkdir(parents=True, exist_ok=True)
+    run = describe_run(predictor, dataset, recipe=recipe, options={"frames": frames, "names_per_prompt": names_per_prompt, **how})
+    with appending(out / FILE) as add:
+        done = _done(run, out, fresh=fresh)
+        run.save(out)
+        waiting = [record for record in records if record.id not in done]
+        finished = len(records) - len(waiting)
+        if progress:
+            progress(finished, len(records))
+        asked = predict(
+            predictor, waiting, classes=dataset.classes, batch_size=batch_size, names_per_prompt=names_per_prompt, frames=frames, **how
+        )
+        for predictions in asked:
+            add(predictions)
+            finished += len(predictions)
+            if progress:
+                progress(finished, len(records))
+    scores = score(out / FILE, metric, only={record.id for record in records})
+    scores.save(out)
+    if report:
+        write_report(scores, out)
+    return scores
+
+
+def _done(run: Run, out: Path, *, fresh: bool) -> set[str]:
+    """Ids that were answered before by the same run; whatever else the folder holds is refused, or with `fresh` removed."""
+    file = out / FILE
+    if not fresh and file.stat().st_size:
+        before = Run.load(out)
+        if before is None:
+            raise UsageError(f"{out} holds predictions, but no run.json that says whose", hint="choose another folder", code="other_run")
+        run.check_same(before, out)
+        if run.model_fingerprint:
+            return {one.id for one in read_predictions(file) if one.error is None}
+    with file.open("r+b") as opened:  # the same file, which is locked
+        opened.truncate(0)
+    return set()
+
+
+def merged(records: Sequence[Record]) -> list[Record]:
+    """Records in words that ask the same of the same pictures become one, the first, which has all their answers."""
+    found: dict[object, Record] = {}
+    for record in records:
+        key = record.id if record.in_places else (record.task, record.pictures, record.prompt)
+        first = found.get(key)
+        new = () if first is None else tuple(answer for answer in record.answers if answer not in first.answers)
+        found[key] = record if first is None else dataclasses.replace(first, answers=first.answers + new)
+    return list(found.values())
+
+
+def spread(records: Sequence[Record], limit: int | None) -> list[Record]:
+    """At most `limit` of them, evenly spread: data sets are often sorted."""
+    if limit is None or limit >= len(records):
+        return list(records)
+    return [records[i * len(records) // limit] for i in range(limit)]

@@ -1,0 +1,120 @@
+"""One page that says how good a model is and shows where it fails: needs no other file, no network and no script."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import InputError, UsageError
+from ..image import Clip
+from ..results import Box, Detections, Mask, Masks
+from ..sources import expand
+from .places import mask_of
+from .plots import length_plot, reliability_plot
+from .predictions import Prediction, read_predictions
+from .scores import Scores
+
+FILE = "report.html"
+WORST = 12
+RANDOM = 12
+SEED = 0
+SIDE = 520
+"""Longest side, in pixels, of a picture in the page."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record in the page. `pictures`: (data URL, what it shows); `expected`: answers with how many people gave them."""
+
+    id: str
+    prompt: str
+    answer: str
+    expected: tuple[tuple[str, int], ...]
+    value: str
+    score: str
+    pictures: tuple[tuple[str, str], ...]
+    note: str = ""
+
+
+def write_report(scores: Scores, folder: Path, predictions: Path | None = None) -> Path:
+    """Write `report.html` of the predictions in `folder` (or of that file); returns its path.
+
+    A picture that is no longer where it was is left out, and the page says so.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    by_id = {one.id: one for one in read_predictions(predictions or folder / "predictions.jsonl")}
+    values = dict(scores.each)
+    worst = scores.worst(WORST)
+    rest = [id for id in values if id not in set(worst)]
+    drawn = random.Random(SEED).sample(rest, min(RANDOM, len(rest)))
+    environment = Environment(
+        loader=PackageLoader("paligemma", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template(FILE).render(
+        scores=scores,
+        kind=scores.kind,
+        examples=[
+            (name, [_example(scores, by_id[id], values[id]) for id in ids])
+            for name, ids in (("The worst", worst), ("Drawn at random", drawn))
+        ],
+        reliability=[(kind, found, reliability_plot(found)) for kind, found in scores.reliability.items()],
+        lengths=length_plot(scores.lengths.histogram),
+    )
+    path = folder / FILE
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _example(scores: Scores, one: Prediction, value: float) -> Example:
+    note, pictures = "", ()
+    try:
+        pictures = tuple((data_url(picture), what) for picture, what in _pictures(one))
+    except (InputError, UsageError) as error:
+        note = error.message
+    objects = bool(one.things) or one.task in ("detect", "segment", "refer")
+    return Example(
+        id=one.id,
+        prompt=one.prompt,
+        answer=str(one.answer()) if one.result else "",
+        expected=() if objects else tuple(Counter(one.answers).most_common()),
+        value=scores.kind.shown(value),
+        score="" if one.score is None else f"{one.score:.2f}",
+        pictures=pictures,
+        note=note,
+    )
+
+
+def _pictures(one: Prediction) -> list[tuple[Image.Image, str]]:
+    """The picture, or where objects are to be found one with the true ones and one with those of the answer."""
+    opened = [source.open() for path in one.pictures for source in expand([path])]
+    frames = [frame for each in opened for frame in (each.frames if isinstance(each, Clip) else (each,))]
+    if one.task not in ("detect", "segment", "refer"):
+        return [(frames[0], "the picture" if len(frames) == 1 else f"the first of {len(frames)} pictures")]
+    return [(truth(one).draw(frames[0]), "the truth"), (one.answer().draw(frames[0]), "the answer")]
+
+
+def truth(one: Prediction) -> Detections | Masks:
+    """What should have been found, fit to be drawn."""
+    width, height = one.size or (0, 0)
+    boxes = [Box(place.label, *place.box) for place in one.things if not place.ignored]
+    outlines = [place.rle for place in one.things if not place.ignored]
+    if one.task == "detect" or not all(outlines):
+        return Detections(tuple(boxes), width, height)
+    masks = (Mask(box.label, box, mask_of(rle)) for box, rle in zip(boxes, outlines, strict=True) if rle)
+    return Masks(tuple(masks), width, height)
+
+
+def data_url(image: Image.Image, side: int = SIDE) -> str:
+    """A picture as a `data:` URL, small enough to hold many in one page."""
+    image = image.copy()
+    image.thumbnail((side, side))
+    written = io.BytesIO()
+    image.save(written, "webp", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"

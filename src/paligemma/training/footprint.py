@@ -1,0 +1,206 @@
+"""What one forward and backward pass holds in memory: the real code runs on tensors that have shapes and no numbers, and they are counted.
+
+No formula repeats the model, so none can fall behind it. Blocks of a tower are alike, so models of three and four blocks tell what any
+number of them holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..config import PaliGemmaConfig
+from ..model import attention
+from ..model.empty import empty_model
+from ..model.paligemma import PaliGemma
+from .objective import losses_at
+from .recipes import Recipe
+from .strategies import prepare
+
+FEW, MORE = 3, 4
+"""Blocks of the models that are run."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a batch goes through a model, a part of `batch` examples at a time.
+
+    `dtype` of the weights; `autocast`: to bfloat16, for weights in float32. `recompute`: blocks keep their input only. `fused_attention`:
+    torch's fused kernel where no soft-cap forbids it, which keeps no scores (accelerators; on a CPU it is not used for training).
+    """
+
+    batch: int
+    dtype: torch.dtype = torch.bfloat16
+    autocast: bool = False
+    recompute: bool = False
+    fused_attention: bool = True
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes beside weights, their gradients and the optimizer. `kept`: from the forward pass for the backward pass; `peak`: at worst."""
+
+    kept: int
+    peak: int
+
+
+@functools.lru_cache(maxsize=256)
+def footprint(config: PaliGemmaConfig, recipe: Recipe, how: Pass) -> Footprint:
+    """Of a recipe on a model, where every text has its full length and is all answer."""
+    few, vision, text = (_counted(config, recipe, how, *depth) for depth in ((FEW, FEW), (MORE, FEW), (FEW, MORE)))
+
+    def all_blocks(phase: str) -> int:
+        """A straight line through what so few blocks take."""
+        one, more_vision, more_text = (getattr(count, phase) for count in (few, vision, text))
+        return one + (config.vision.depth - FEW) * (more_vision - one) + (config.text.depth - FEW) * (more_text - one)
+
+    return Footprint(all_blocks("kept"), max(map(all_blocks, ("looking", "reading", "learning"))))
+
+
+@dataclass(frozen=True)
+class _Count:
+    """The peaks while pictures are encoded, while the text is read and judged, and in the backward pass."""
+
+    kept: int
+    looking: int
+    reading: int
+    learning: int
+
+
+def _counted(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int, text: int) -> _Count:
+    model = small_model(config, recipe, how, vision, text)
+    with FakeTensorMode(), _attention(how.fused_attention):
+        _fill(model)
+        return count(model, recipe, how)
+
+
+def small_model(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int, text: int) -> PaliGemma:
+    """The model with so many blocks, made ready for the recipe, on the meta device.
+
+    Layers of 4 bits are left as they are, frozen: they keep as little, and what unpacking one takes is known (see `memory_plan.py`).
+    """
+    shallow = dataclasses.replace(
+        config, vision=dataclasses.replace(config.vision, depth=vision), text=dataclasses.replace(config.text, depth=text)
+    )
+    model = empty_model(shallow).to(how.dtype).train()
+    prepare(model, dataclasses.replace(recipe, strategy="lora") if recipe.strategy == "qlora" else recipe)
+    model.vision.recompute = model.text.recompute = how.recompute
+    return model
+
+
+def count(model: PaliGemma, recipe: Recipe, how: Pass) -> _Count:
+    """One pass of a model, counted; on tensors with numbers it counts the same. Gradients are dropped as soon as they are whole."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_drop)
+    with _Counter(model) as counter:
+        loss = _forward(model, recipe, how, counter)
+        kept = counter.live
+        counter.mark("reading")
+        loss.backward()
+        counter.mark("learning")
+    return _Count(kept, **counter.peaks)
+
+
+def _forward(model: PaliGemma, recipe: Recipe, how: Pass, counter: _Counter) -> Tensor:
+    """As `step.Objective` does it, but that every position counts."""
+    side, length = model.config.vision.image_size, recipe.text_len
+    pictures = (how.batch, recipe.frames) if recipe.frames > 1 else (how.batch,)
+    pixels = torch.zeros(*pictures, 3, side, side)
+    ids = torch.zeros(how.batch, length + 1, dtype=torch.long)
+    mask_ar, valid = torch.ones_like(ids), torch.ones_like(ids, dtype=torch.bool)
+    chosen = torch.arange(how.batch * length)
+    looked_at = any(p.requires_grad for part in (model.vision, model.projector) for p in part.parameters())
+    with torch.autocast("cpu", torch.bfloat16, enabled=how.autocast):
+        with contextlib.nullcontext() if looked_at else torch.no_grad():
+            soft = model.encode_image(pixels)
+        counter.mark("looking")
+        hidden = model.hidden_states(soft, ids, mask_ar, valid)
+        losses, _ = losses_at(
+            chosen,
+            hidden[:, :-1],
+            model.text.embed.weight,
+            ids[:, 1:],
+            smoothing=recipe.label_smoothing,
+            softcap=recipe.final_softcap or None,
+        )
+        return losses.sum()
+
+
+class _Counter(TorchDispatchMode):
+    """Bytes of the tensors that live and were made while it was on; a storage counts once, however many tensors look at it."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.live = self._peak = 0
+        self.peaks: dict[str, int] = {}
+        self._known = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            weakref.finalize(storage, self._remove, key, size)
+            self.live += size
+            self._peak = max(self._peak, self.live)
+
+    def mark(self, phase: str) -> None:
+        """Here ends a phase."""
+        self.peaks[phase], self._peak = self._peak, self.live
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _drop(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _fill(model: nn.Module) -> None:
+    """A model on the meta device -> one whose tensors say they are on a CPU, in the fake mode that is on."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                fake = torch.empty(parameter.shape, dtype=parameter.dtype)
+                module._parameters[name] = nn.Parameter(fake, parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+@contextlib.contextmanager
+def _attention(fused: bool) -> Iterator[None]:
+    """Let attention without a soft-cap take torch's fused kernel, as it does on an accelerator; the CPU's keeps the same tensors."""
+    plain = attention._plain
+
+    def either(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+        if softcap is not None:
+            return plain(q, k, v, mask, scale, softcap)
+        bias = None if mask is None else attention._bias(mask, q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+
+    attention._plain = either if fused else plain
+    try:
+        yield
+    finally:
+        attention._plain = plain

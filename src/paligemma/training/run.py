@@ -1,0 +1,272 @@
+"""From a model, data and a recipe to a finished run: everything `loop.py` needs is put together here, and its result is written out.
+
+run/  recipe.toml  log.jsonl  curves.png  quarantine.jsonl  run_report.json  step-.../
+      last/  best/        models (or adapters) that `paligemma.load` opens, each with a card
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.augment import Augment
+from ..data.batch import Batches, RowReader
+from ..data.mixture import Mixture
+from ..data.quarantine import write_quarantine
+from ..data.records import DataSet, Fault
+from ..errors import UsageError
+from ..model import cpu
+from ..model.paligemma import PaliGemma
+from ..predictor.loading import SMALL, Parts
+from .curves import draw_curves
+from .disk import Disk, replace_file
+from .export import card, export
+from .facts import check_resume, flat_facts, machine_facts
+from .loop import LOG, Ending, Loop, Measures, Plan, read_log, trained_tensors
+from .optimizer import Adam, GradientDescent, Group, Optimizer
+from .recipes import Recipe, to_text
+from .schedule import Schedule
+from .small_adam import SmallAdam
+from .step import Objective, mean_loss
+from .store import Saved, Store
+from .strategies import Trainable, prepare
+
+RECIPE, CURVES, QUARANTINE = "recipe.toml", "curves.png", "quarantine.jsonl"
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adam-small": SmallAdam, "sgd": GradientDescent}
+HELD_OUT = 512
+"""Records of the held-out data that are looked at while training, the first of them."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a run is done, where the recipe leaves it open. `micro` rows go through at a time; `recompute`: activation checkpointing."""
+
+    micro: int = 0
+    recompute: bool = False
+    save_every: int = 200
+    evaluate_every: int = 0
+    """0: ten times a run."""
+    threads: int = 2
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    allow_inexact: bool = False
+    allow_data_change: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """`model`: the folder to use: `best` where something was held out, else `last`; None where a signal ended the run early."""
+
+    ending: Ending
+    model: Path | None
+    steps: int
+
+
+class Run:
+    """One fine-tuning in folder `out`. Raises `UsageError` where recipe, model and data do not go together."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        parts: Parts,
+        data: Sequence[DataSet],
+        out: Path,
+        *,
+        base: str,
+        weights: Sequence[float] | None = None,
+        held_out: DataSet | None = None,
+        setup: Setup | None = None,
+        tell: Callable[[dict[str, Any]], None] = lambda entry: None,
+    ):
+        self.recipe, self.data, self.out, self.base = recipe, tuple(data), Path(out), base
+        self.held_out, self.setup, self.tell = held_out, setup or Setup(), tell
+        self.parts = dataclasses.replace(parts, network=_fitted(parts.network, recipe))
+        self.fingerprint = fingerprint(parts.network)
+        model = self.parts.network
+        torch.manual_seed(recipe.seed)
+        self.trainable: Trainable = prepare(model, recipe)
+        model.text.recompute = model.vision.recompute = self.setup.recompute
+        self.mixture = Mixture(self.data, weights, seed=recipe.seed)
+        self.steps = recipe.total_steps(len(self.mixture))
+        self.device = model.device
+        self.objective = Objective(model, mean=recipe.loss, smoothing=recipe.label_smoothing)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](groups(self.trainable, recipe, self.steps), recipe.learning_rate)
+        self.faults: list[Fault] = []
+        self.plan = Plan(
+            steps=self.steps,
+            batch=recipe.batch,
+            micro=self.setup.micro or recipe.batch,
+            clip=recipe.clip or None,
+            save_every=self.setup.save_every,
+            evaluate_every=(self.setup.evaluate_every or max(self.steps // 10, 1)) if held_out is not None else 0,
+            log_every=max(min(10, self.steps // 50), 1),
+        )
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What makes this run this run: see `facts.py`."""
+        data = {f"data.{number}": source.fingerprint for number, source in enumerate(self.data)}
+        shapes = hashlib.sha256(repr([(n, tuple(p.shape)) for n, p in self.trainable.parameters.items()]).encode()).hexdigest()
+        shares = {"recipe.shares": " ".join(f"{share:.17g}" for share in self.mixture.shares)}
+        setup = {"recipe.micro": str(self.plan.micro), "recipe.recompute": str(self.setup.recompute)}
+        return (
+            {"base.weights": self.fingerprint, "parameters": shapes}
+            | data
+            | shares
+            | setup
+            | flat_facts("recipe", self.recipe)
+            | flat_facts("recipe.augment", self.setup.augment)
+            | machine_facts(str(self.device))
+        )
+
+    def go(self) -> Finished:
+        """Train what is left, and write the models. Raises what `Store` and `Loop` raise."""
+        store = Store(self.out, facts=self.facts)
+        with store.lock():
+            saved = store.newest()
+            if saved is not None:
+                self._check(saved, store)
+            replace_file(Disk(), self.out / RECIPE, to_text(self.recipe).encode())
+            loop = self._loop(store)
+            ending = loop.run(saved, allow_inexact=self.setup.allow_inexact)
+            draw_curves(read_log(self.out / LOG), self.out / CURVES)
+            if ending.exit_code:
+                return Finished(ending, None, self.steps)
+            return Finished(ending, self._write_models(store, loop), self.steps)
+
+    def _check(self, saved: Saved, store: Store) -> None:
+        allowed = check_resume(
+            saved.facts, self.facts, allow_inexact=self.setup.allow_inexact, allow_data_change=self.setup.allow_data_change
+        )
+        for difference in allowed:
+            store.report.add("data_changed" if difference.meaning == "other data" else "inexact", str(difference), step=saved.step)
+
+    def _loop(self, store: Store) -> Loop:
+        read = self._reader(self.setup.augment)
+
+        def on_fault(fault: Fault) -> None:
+            self.faults.append(fault)
+            store.report.add("record", str(fault))
+            write_quarantine([*(f for d in self.data for f in d.faults), *self.faults], self.out / QUARANTINE)
+
+        write_quarantine([fault for source in self.data for fault in source.faults], self.out / QUARANTINE)
+        batches = Batches(
+            self.mixture, read, pad_id=self.parts.tokenizer.pad_id, seed=self.recipe.seed, threads=self.setup.threads, on_fault=on_fault
+        )
+        return Loop(
+            self.objective,
+            self.optimizer,
+            batches,
+            store,
+            self.plan,
+            device=self.device,
+            precision=self.precision,
+            evaluate=None if self.held_out is None else self.measure,
+            tell=self.tell,
+        )
+
+    def _reader(self, augment: Augment) -> RowReader:
+        parts, recipe = self.parts, self.recipe
+        return RowReader(parts.tokenizer, parts.network.config, recipe.text_len, parts.codec, frames=max(recipe.frames, 1), augment=augment)
+
+    def measure(self) -> Measures:
+        """Loss and right tokens of the held-out data: first answers, no augmentation, the same records each time."""
+        assert self.held_out is not None
+        count = min(len(self.held_out), HELD_OUT)
+        chosen = dataclasses.replace(self.held_out, records=self.held_out.records[:count])
+        size = min(self.plan.micro, count)
+        batches = Batches(Mixture([chosen]), self._reader(Augment()), pad_id=self.parts.tokenizer.pad_id, threads=self.setup.threads)
+        with contextlib.closing(batches.stream(0, size, count // size)) as coming:
+            return mean_loss(self.objective, coming, micro=size, device=self.device, precision=self.precision)
+
+    def precision(self) -> AbstractContextManager:
+        """bfloat16 products over float32 weights where the machine has them; small models on a CPU stay in float32."""
+        model = self.parts.network
+        wide = model.dtype == torch.float32
+        if self.device.type == "cpu":
+            return torch.autocast("cpu", torch.bfloat16, enabled=wide and cpu.has_bfloat16() and model.config.num_parameters >= SMALL)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wide)
+
+    def _write_models(self, store: Store, loop: Loop) -> Path:
+        """`last`, then `best` from its checkpoint."""
+        position, events = loop.position, store.report.events
+
+        def describe(step: int) -> str:
+            return card(
+                self.recipe, self.data, self.held_out, loop.measures, events, base=self.base, step=step, steps=self.steps
+            )  # fmt: skip
+
+        last = export(self.parts, self.recipe, self.out / "last", describe(position.step), base=self.base)
+        if position.best_step is None:
+            return last
+        best = store.best()
+        if best is None or best.step == position.step:
+            return export(self.parts, self.recipe, self.out / "best", describe(position.step), base=self.base)
+        newest = {name: tensor.clone() for name, tensor in trained_tensors(self.objective).items()}
+        loop.measures = dict(best.state["measures"])
+        _put(self.objective, best.read("model"))
+        folder = export(self.parts, self.recipe, self.out / "best", describe(best.step), base=self.base)
+        _put(self.objective, newest)
+        return folder
+
+
+def groups(trainable: Trainable, recipe: Recipe, steps: int) -> list[Group]:
+    """Parameters by what decays and what rises slowly, in the recipe's words."""
+    warmup = round(recipe.warmup * steps)
+    found: dict[tuple[bool, bool], dict[str, Tensor]] = {}
+    for name, parameter in trainable.parameters.items():
+        slow = recipe.slow_vision > 0 and name.startswith("vision.")
+        found.setdefault((decays(name, parameter, recipe.decay), slow), {})[name] = parameter
+    made = []
+    for (decay, slow), parameters in found.items():
+        rise = round(recipe.slow_vision * steps) if slow else 0
+        schedule = Schedule(recipe.schedule, steps, warmup, recipe.start, recipe.timescale, rise)
+        name = f"{'decaying' if decay else 'plain'}{', slow' if slow else ''}"
+        made.append(Group(name, parameters, recipe.weight_decay if decay else 0.0, schedule))
+    return made
+
+
+def decays(name: str, parameter: Tensor, rule: str) -> bool:
+    """Whether weight decay acts on it: matrices of the image tower and the projector, as in the reference, or every matrix."""
+    matrix = parameter.dim() >= 2 and not name.endswith(("pos_embed", "embed.weight"))
+    return matrix and (rule == "matrices" or name.startswith(("vision.", "projector.")))
+
+
+def fingerprint(model: PaliGemma) -> str:
+    """Of a model's weights: each tensor's name, shape and first numbers. Another base is another run."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        start = tensor.detach().flatten()[:1024].float().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}\0".encode() + start.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fitted(model: PaliGemma, recipe: Recipe) -> PaliGemma:
+    """The model with the recipe's resize and soft-cap. Raises `UsageError` for another resolution."""
+    config = model.config
+    size = config.vision.image_size
+    if recipe.resolution not in (0, size):
+        raise UsageError(
+            f"the recipe {recipe.name} is for pictures of {recipe.resolution} pixels, this model takes {size}",
+            hint=f"take the recipe at --resolution {size}, or a model for {recipe.resolution}",
+        )
+    text = config.text
+    if config.version == 2:
+        text = dataclasses.replace(text, final_softcap=recipe.final_softcap or None)
+    model.config = dataclasses.replace(config, text=text, resize=recipe.resize or config.resize)
+    model.text.config = text
+    return model
+
+
+@torch.no_grad()
+def _put(objective: Objective, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in trained_tensors(objective).items():
+        parameter.copy_(tensors[name])

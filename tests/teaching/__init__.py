@@ -1,0 +1,1 @@
+"""Records -> lessons -> rows -> batches."""

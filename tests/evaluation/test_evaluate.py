@@ -55,7 +55,7 @@ def test_a_run_that_was_broken_off_goes_on(records, tmp_path, model_file):
     steps = []
     scores = evaluate(again, dataset(records), out=tmp_path / "out", batch_size=2, progress=lambda *step: steps.append(step))
     assert steps[0] == (4, 10)
-    assert [prompts for *_, prompts in again.asked][0] == ["answer en question 4", "answer en question 5"]
+    assert again.asked[0][2] == ["answer en question 4", "answer en question 5"]
     whole = evaluate(StandIn(path=model_file), dataset(records), out=tmp_path / "whole", batch_size=2)
     assert (scores.values, scores.interval, scores.each) == (whole.values, whole.interval, whole.each)
     finished = StandIn(path=model_file)
@@ -194,7 +194,6 @@ def test_the_bundled_model_answers_for_real(tmp_path):
     assert (tmp_path / "places" / "report.html").stat().st_size > 10_000
     with pytest.raises(UsageError, match="at least 40 guesses"):
         fit(tmp_path / "places")
-    model.with_calibration(model.calibration)
 
 
 def test_importing_is_light():

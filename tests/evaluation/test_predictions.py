@@ -92,6 +92,16 @@ def test_of_two_lines_with_one_id_the_later_counts(tmp_path):
         '{"id": "a", "task": "detect", "result": {}, "size": [3]}',
         '{"id": "a", "task": "detect", "result": {}, "seconds": "x"}',
         "\0",
+        '{"id": "a", "task": "answer", "result": {"score": 0.5}}',
+        '{"id": "a", "task": "answer", "result": {"text": "x", "score": 1.5}}',
+        '{"id": "a", "task": "answer", "result": {"text": "x", "score": "high"}}',
+        '{"id": "a", "task": "detect", "result": {"text": "", "boxes": [{"label": "x"}]}}',
+        '{"id": "a", "task": "detect", "result": {"text": ""}, "things": [{"label": "x", "box": [NaN, 0, 1, 1]}]}',
+        '{"id": "a", "task": "segment", "size": [4, 4], "result": {"text": ""}, "things": [{"label": "x", "box": [0, 0, 1, 1], "rle": 1}]}',
+        '{"id": "a", "task": "segment", "size": [4, 4], "result": {"text": ""}, "things": [{"label": "x", "box": [0, 0, 1, 1], '
+        '"rle": {"size": [4, 4], "counts": "1oo"}}]}',
+        '{"id": "a", "task": "segment", "size": [4, 3], "result": {"text": ""}, "things": [{"label": "x", "box": [0, 0, 1, 1], '
+        '"rle": {"size": [4, 4], "counts": "@"}}]}',
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line):

@@ -67,7 +67,7 @@ def test_names(name, benchmark):
 def test_scores_of_a_model():
     refcoco = BENCHMARKS["RefCOCO"]
     assert [str(row) for row in published_scores(refcoco, "paligemma-3b", 448, "refcoco_testA.json")] == [
-        "RefCOCO testA: 77.9 (paligemma-3b-448)"
+        "RefCOCO testA, mIoU: 77.9 (paligemma-3b-448)"
     ]
     assert [row.value for row in published_scores(refcoco, "paligemma-3b", 896, "refcoco")] == [76.9, 78.7, 73.9]
     assert [row.value for row in published_scores(BENCHMARKS["TextVQA"], "paligemma2-28b", 448)] == [76.2]

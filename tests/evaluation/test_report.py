@@ -35,7 +35,7 @@ def page(folder, predictions, run: Run | None = None, metric: str = "auto") -> s
 class Reader(HTMLParser):
     """Checks that tags close in order; collects text and links."""
 
-    VOID = ("meta", "img", "br", "rect", "line", "circle", "polyline")
+    VOID = ("meta", "img")
 
     def __init__(self, text: str):
         super().__init__()

@@ -107,10 +107,10 @@ def test_scores_are_saved_as_json(tmp_path):
 def test_what_was_published_for_the_same_model_is_beside(tmp_path):
     scores = score(write(tmp_path, [answered("a", "Yes", ("yes",))], RUN))
     assert (scores.metric, scores.benchmark, scores.title) == ("anls", "DocVQA", "val.jsonl val")
-    assert [str(row) for row in scores.published] == ["DocVQA: 78 (paligemma-3b-448)"]
+    assert [str(row) for row in scores.published] == ["DocVQA, ANLS: 78 (paligemma-3b-448)"]
     text = summary(scores)
     assert "100.0" in text
-    assert "published  DocVQA: 78 (paligemma-3b-448)" in text
+    assert "published  DocVQA, ANLS: 78 (paligemma-3b-448)" in text
 
 
 def test_groups_of_objects_are_measured_too(tmp_path):
@@ -144,7 +144,7 @@ def test_the_summary_says_it_all(tmp_path):
         ([FAILED], "auto", InputError, "all 1 records failed, the first one: x.png"),
         ([answered("a", "1")], "best", UsageError, "no metric is called"),
         ([answered("a", "1")], "ap", UsageError, "does not measure the task"),
-        ([answered("a", "1", ())], "exact", InputError, "record a .* nothing that its answer could be compared with"),
+        ([answered("a", "1", ())], "exact", InputError, r"record a .* has nothing that its answer"),
         ([detected("a", [], [])], "auto", UsageError, "no true object"),
     ],
 )
@@ -161,5 +161,5 @@ def test_a_fit_from_a_file(tmp_path):
     fitted = fit(write(tmp_path, [*predictions, FAILED]))
     assert fitted.fits["text"].before.ece > 0.25
     assert fitted.fits["text"].after.ece < 0.12
-    with pytest.raises(UsageError, match="captions have no right and wrong|at least 40"):
+    with pytest.raises(UsageError, match="at least 40 guesses"):
         fit(tmp_path, "cider")

@@ -217,8 +217,8 @@ def _open(options: DataOptions) -> _Chosen:
         if options.valid is None and held_out is None and "valid" in parts and split == "train":
             held_out = open_data(path, split="valid", **common)
     if options.valid is not None:
-        parts = splits(options.valid)
-        held_out = open_data(options.valid, split="valid" if "valid" in parts else None, task=options.task, pictures=options.pictures)
+        parts = splits(options.valid, format=options.format)
+        held_out = open_data(options.valid, split="valid" if "valid" in parts else None, **common)
     if held_out is not None:
         _say(f"held out: {held_out.path} {held_out.split}, {len(held_out):,} records")
     else:

@@ -45,7 +45,8 @@ def evaluate(
 
     `limit`: ask only so many records, evenly spread over the data set. `recipe`: of a benchmark the model was trained by. `how`: options of
     the predictor, such as `beams=2`. A run that was broken off goes on where it stopped, and asks those again that failed; `fresh` begins
-    anew. Records that ask the same of the same pictures count as one, with all their answers.
+    anew, as it must where the model's weights have changed since they were read from its files. Records that ask the same of the same
+    pictures count as one, with all their answers.
 
     Raises `UsageError` for a folder that holds another run's predictions, a metric that does not suit, or a limit below 1; `InputError`
     where nothing could be answered.
@@ -55,7 +56,7 @@ def evaluate(
     records = spread(merged(dataset.records), limit)
     if not records:
         raise InputError(f"{dataset.path}: no usable record", hint="`paligemma data check` says why", code="no_records")
-    check_tasks(metric_for(records, recipe, dataset.path) if metric == "auto" else metric_named(metric), records)
+    check_tasks(metric_for(records, recipe, dataset.path, dataset.split) if metric == "auto" else metric_named(metric), records)
     out.mkdir(parents=True, exist_ok=True)
     run = describe_run(predictor, dataset, recipe=recipe, options={"frames": frames, "names_per_prompt": names_per_prompt, **how})
     with appending(out / FILE) as add:

@@ -57,6 +57,15 @@ def mask_of(rle: Mapping[str, Any]) -> np.ndarray:
     return from_run_lengths(decompress(rle["counts"]), height, width)
 
 
+def area_of(rle: Mapping[str, Any]) -> int:
+    """Covered pixels. Raises `ValueError` for broken run lengths: pycocotools would read past their end."""
+    height, width = map(int, rle["size"])
+    counts = decompress(rle["counts"])
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
+        raise ValueError(f"run lengths must add up to {height} x {width} pixels")
+    return sum(counts[1::2])
+
+
 @dataclass(frozen=True)
 class Judged:
     """A guess in prediction number `row`: its score, and how right it was, 0 to 1. An object is right when it found a true one of its label
@@ -182,7 +191,6 @@ class _Curve:
 def _dataset(pictures: Sequence[Sequence[Place]], ids: Mapping[str, int], kind: Kind) -> Any:
     """`pycocotools.coco.COCO` of these places, one image a picture."""
     from pycocotools.coco import COCO
-    from pycocotools.mask import area
 
     annotations, images = [], []
     for number, places in enumerate(pictures):
@@ -199,8 +207,7 @@ def _dataset(pictures: Sequence[Sequence[Place]], ids: Mapping[str, int], kind: 
             }
             annotation |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "score": place.score or 0.0}
             if place.rle is not None:
-                run_lengths: Any = dict(place.rle, counts=place.rle["counts"].encode())
-                size = float(area(run_lengths))  # COCO sorts boxes, too, by the area of their masks
+                size = float(area_of(place.rle))  # COCO sorts boxes, too, by the area of their masks
                 annotation["segmentation"] = dict(place.rle)
             elif kind == "mask":
                 raise UsageError(

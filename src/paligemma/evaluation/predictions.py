@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 from ..errors import InputError, UsageError
 from ..results import Result
 from ..tasks import task_named
-from .places import Place
+from .places import Place, area_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Prediction:
         if data.get("error") is None and not isinstance(data.get("result"), Mapping):
             raise ValueError("neither a result nor an error")
         size = data.get("size")
-        return cls(
+        made = cls(
             id=str(data["id"]),
             task=task_named(data["task"]).name,
             where=data.get("where", ""),
@@ -107,6 +108,21 @@ class Prediction:
             seconds=float(data.get("seconds", 0.0)),
             error=data.get("error"),
         )
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """Everything that metrics take for granted, since a file may have been written by anybody."""
+        if self.result is not None and not isinstance(self.result.get("text"), str):
+            raise ValueError("the result has no text")
+        for place in (*self.things, *self.found):
+            if not all(map(math.isfinite, place.box)):
+                raise ValueError(f"a box is no box: {place.box}")
+            if place.rle is not None and (tuple(place.rle["size"]) != (self.size or (0, 0))[::-1] or area_of(place.rle) < 0):
+                raise ValueError(f"a mask has the size {place.rle['size']}, the picture {self.size}")
+        scores = [self.score, *(place.score for place in self.found)]
+        if not all(score is None or 0 <= score <= 1 for score in scores):
+            raise ValueError("a score is not from 0 to 1")
 
 
 def _plain(thing: Place) -> dict[str, Any]:

@@ -32,8 +32,13 @@ class Published:
     resolution: int
     value: float
 
+    @property
+    def name(self) -> str:
+        """What was counted where: `RefCOCO testA, mIoU`."""
+        return f"{' '.join(filter(None, (self.benchmark, self.split)))}, {BENCHMARKS[self.benchmark].score}"
+
     def __str__(self) -> str:
-        return f"{self.benchmark}{' ' + self.split if self.split else ''}: {self.value:g} ({self.model}-{self.resolution})"
+        return f"{self.name}: {self.value:g} ({self.model}-{self.resolution})"
 
 
 _SCORED_BY = {

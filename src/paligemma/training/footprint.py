@@ -1,6 +1,6 @@
 """What one forward and backward pass holds in memory: the real code runs on tensors that have shapes and no numbers, and they are counted.
 
-No formula repeats the model, so none can fall behind it. Blocks of a tower are alike, so models of three and four blocks tell what any
+No formula repeats the model, so none can fall behind it. Blocks of a tower are alike, so models of two and three blocks tell what any
 number of them holds.
 """
 
@@ -29,7 +29,7 @@ from .objective import losses_at
 from .recipes import Recipe
 from .strategies import prepare
 
-FEW, MORE = 3, 4
+FEW, MORE = 2, 3
 """Blocks of the models that are run."""
 
 

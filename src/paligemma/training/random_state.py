@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,13 @@ import torch
 from ..errors import CheckpointError
 
 Generator = torch.Generator | np.random.Generator | random.Random
+
+
+def seed_all(seed: int) -> None:
+    """Begin all the global generators at `seed`, so that two runs of one seed draw the same."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def capture(generators: Mapping[str, Generator] | None = None) -> dict[str, Any]:
@@ -38,16 +46,19 @@ def restore(saved: Mapping[str, Any], generators: Mapping[str, Generator] | None
         problems.append(f"generator {name!r}: " + ("the run has none of that name now" if name in own else "not saved"))
     for name in sorted((saved.keys() ^ now.keys()) - {"own"}):
         problems.append(f"{name}: " + ("no such device here" if name in saved else "not saved"))
-    setters = {name: (saved[name], set_it) for name, set_it in _GLOBAL.items() if name in saved and name in now}
-    setters |= {name: (own[name], lambda state, g=generators[name]: _set_own(g, state)) for name in own.keys() & generators.keys()}
-    for name, (state, set_it) in setters.items():
+    jobs = [
+        (name, saved[name], set_it, lambda found, n=name: found[n]) for name, set_it in _GLOBAL.items() if name in saved and name in now
+    ]
+    for name in sorted(own.keys() & generators.keys()):
+        set_own = functools.partial(_set_own, generators[name])
+        jobs.append((f"generator {name!r}", own[name], set_own, lambda found, n=name: found["own"][n]))
+    for name, state, set_it, part in jobs:
         try:
             set_it(state)
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError, OverflowError) as error:
             problems.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
             continue
-        reached = capture(generators)
-        if state != (reached["own"][name] if name in own else reached[name]):
+        if part(capture(generators)) != state:
             problems.append(f"{name}: it was set, but is not as it was saved")
     if problems and not allow_inexact:
         raise CheckpointError(

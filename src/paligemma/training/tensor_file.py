@@ -23,7 +23,7 @@ from ..checkpoint.safetensors_files import byte_view
 from ..checkpoint.safetensors_header import MAX_HEADER
 from ..checkpoint.source import CHUNK_BYTES, name_problem
 from ..checkpoint.values import value_problem
-from ..errors import CheckpointError, PaliGemmaError
+from ..errors import CheckpointError, TrainingError
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
@@ -32,10 +32,9 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-class NotFiniteError(PaliGemmaError):
-    """The training has diverged: what it would save, or has computed, holds NaN or infinity."""
+class NotFiniteError(TrainingError):
+    """What would be saved holds NaN or infinity."""
 
-    exit_code = 7
     default_code = "not_finite"
 
 

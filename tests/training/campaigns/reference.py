@@ -30,8 +30,8 @@ from paligemma.training.store import BEST, QUARANTINE
 
 from .trial import ALONE, Outcome, Plan, Running
 
-ELAPSED = "elapsed"
-"""The key of a state for what a clock says, which no two runs share."""
+CLOCK = ("seconds",)
+"""Keys of a state, at any depth, for what a clock says, which no two runs share."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,13 @@ def content(run: Path, step: int) -> dict[str, Any]:
     """What a checkpoint holds: hashes of its tensors, and its state."""
     folder = run / folder_name(step)
     files = {name: one.sha256 for name, one in verified(folder, Disk()).files.items() if name.endswith(WEIGHTS)}
-    return files | {STATE: {key: value for key, value in open_saved(folder).state.items() if key != ELAPSED}}
+    return files | {STATE: _without_clock(open_saved(folder).state)}
+
+
+def _without_clock(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_clock(item) for key, item in value.items() if key not in CLOCK}
+    return [_without_clock(item) for item in value] if isinstance(value, list) else value
 
 
 def events(run: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ It is also the shortest example of a loop on top of `paligemma.training.store`.
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,7 @@ class Training:
     """Weights towards a noisy mean of examples that are drawn without replacement, epoch by epoch."""
 
     def __init__(self, seed: int):
-        for seed_it in (torch.manual_seed, random.seed, np.random.seed):
-            seed_it(seed)
+        random_state.seed_all(seed)
         self.step = 0
         self.noise = torch.Generator().manual_seed(seed)
         self.order = np.random.default_rng(seed)

@@ -1,0 +1,194 @@
+"""Will a run fit? Its memory by kind before anything is loaded, and in words what would fit instead.
+
+Weights, gradients and the optimizer's state are counted on the model as it will be trained, on the meta device; what a pass holds comes from
+`footprint.py`. Left out: pictures waiting to be used, what a device's own software takes, and gaps between tensors; `MARGIN` is for those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..checkpoint.memory import GB
+from ..config import PRESETS, PaliGemmaConfig
+from ..model.empty import empty_model
+from ..model.nf4 import Nf4Linear
+from .footprint import Pass, footprint
+from .optim import make_optimizer
+from .optimizer import UPDATES, Adam
+from .recipes import Recipe
+from .strategies import prepare
+
+MARGIN = 0.1
+"""Share of what is free that a plan leaves alone."""
+SMALLER = (448, 224)
+"""Resolutions to fall back to."""
+MORE_DEVICES = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`dtype` of the weights; `autocast`: to bfloat16, for float32 weights. `devices`: processes that share weights, gradients and state
+    (FSDP2), each with examples of its own. `recompute`: see `model/recompute.py`."""
+
+    kind: str = "cuda"
+    devices: int = 1
+    dtype: torch.dtype = torch.bfloat16
+    autocast: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on each device. `batch`: examples at a time on each; `workspace`: what is there besides for a moment, at the worst one."""
+
+    config: PaliGemmaConfig
+    recipe: Recipe
+    batch: int
+    machine: Machine
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+
+    def fits(self, available: int) -> bool:
+        """Whether it does in so many free bytes, of which `MARGIN` is left alone."""
+        return self.total <= available * (1 - MARGIN)
+
+    def __str__(self) -> str:
+        """A table for people."""
+        machine = self.machine
+        kind = f"{str(machine.dtype).removeprefix('torch.')}{', bfloat16 products' if machine.autocast else ''}"
+        pictures = f" of {self.recipe.frames} pictures" if self.recipe.frames > 1 else ""
+        lines = [
+            f"{self.config.name}, {self.config.vision.image_size} pixels, {self.recipe.strategy}, {self.recipe.optimizer}, {kind}",
+            f"{_count(self.batch, 'example')}{pictures} at a time, {self.recipe.text_len} tokens each"
+            + (", blocks computed again" if machine.recompute else "")
+            + (f", shared by {machine.devices} devices" if machine.devices > 1 else ""),
+        ]
+        parts = ("weights", "gradients", "optimizer", "activations", "workspace", "total")
+        return "\n".join([*lines, *(f"  {part:<11} {getattr(self, part) / GB:9.2f} GB" for part in parts)])
+
+
+def plan(config: PaliGemmaConfig, recipe: Recipe, batch: int, machine: Machine = Machine()) -> MemoryPlan:  # noqa: B008 - frozen
+    """The memory of a recipe on a model, `batch` examples at a time. A recipe's own resolution counts, if it has one."""
+    if recipe.resolution:
+        config = config.with_resolution(recipe.resolution)
+    still = _still(config, recipe, machine.dtype)
+    how = Pass(batch, machine.dtype, machine.autocast, machine.recompute, fused_attention=machine.kind != "cpu")
+    moving = footprint(config, dataclasses.replace(recipe, name="-", about="", epochs=1.0, steps=0, examples=0), how)
+    n = machine.devices
+    workspace = max(moving.peak - moving.kept + still.unpacked, still.step - moving.kept, 0) + (still.gathered if n > 1 else 0)
+    shared = (-(-size // n) for size in (still.weights, still.gradients, still.optimizer))
+    return MemoryPlan(config, recipe, batch, machine, *shared, moving.kept, workspace)
+
+
+@dataclass(frozen=True)
+class _Still:
+    """What is there all the time; `unpacked`: the largest 4-bit matrix as a plain one, `step`: what the optimizer needs besides for a
+    moment; `gathered`: whole tensors that a device has of shared ones, the part that is never wrapped and two blocks, and their gradients."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    unpacked: int
+    step: int
+    gathered: int
+
+
+@functools.lru_cache(maxsize=64)
+def _still(config: PaliGemmaConfig, recipe: Recipe, dtype: torch.dtype) -> _Still:
+    model = empty_model(config).to(dtype)
+    trainable = prepare(model, recipe)
+    optimizer = make_optimizer(recipe, trainable.parameters, 1)
+    packed = [layer.in_features * layer.out_features for layer in model.modules() if isinstance(layer, Nf4Linear)]
+    narrow = [p.numel() for p in trainable.parameters.values() if p.dtype.itemsize < 4]
+    blocks = max(_bytes(block) for tower in (model.text, model.vision) for block in tower.blocks)
+    outside = _bytes(model) - sum(_bytes(block) for tower in (model.text, model.vision) for block in tower.blocks)
+    return _Still(
+        weights=_bytes(model),
+        gradients=sum(p.nbytes for p in trainable.parameters.values()),
+        optimizer=sum(tensor.nbytes for name, tensor in optimizer.state_tensors().items() if name != UPDATES),
+        unpacked=max(packed, default=0) * (dtype.itemsize + 4),
+        step=4 * max(narrow, default=0) if isinstance(optimizer, Adam) else 0,
+        gathered=(outside + 2 * blocks) * (2 if trainable.strategy in ("full", "freeze-vision") else 1),
+    )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """`words`: what to change, for people; `plan`: with that."""
+
+    words: str
+    plan: MemoryPlan
+
+
+def suggestions(wanted: MemoryPlan, available: int) -> list[Suggestion]:
+    """What would fit in so many free bytes where a plan does not, the smallest change first: each with the largest number of examples at
+    a time that fits, up to the plan's. Empty if nothing does."""
+    found = []
+    for words, recipe, machine in _changes(wanted):
+        smaller = _largest(dataclasses.replace(wanted, recipe=recipe, machine=machine), available)
+        if smaller is not None:
+            found.append(Suggestion(", ".join([*words, *_fewer(wanted.batch, smaller.batch)]), smaller))
+    return found
+
+
+def _changes(wanted: MemoryPlan) -> Iterator[tuple[list[str], Recipe, Machine]]:
+    """Ever larger changes, each besides the number of examples: (words, recipe, machine)."""
+    recipe, machine = wanted.recipe, wanted.machine
+    yield [], recipe, machine
+    words: list[str] = []
+    if not machine.recompute:
+        words = ["compute blocks again in the backward pass (a third more arithmetic)"]
+        machine = dataclasses.replace(machine, recompute=True)
+        yield words, recipe, machine
+    if recipe.optimizer == "adam" and recipe.strategy in ("full", "freeze-vision") and machine.dtype == torch.bfloat16:
+        yield [*words, "the optimizer adam-small"], dataclasses.replace(recipe, optimizer="adam-small"), machine
+    for strategy in ("lora", "qlora"):
+        if recipe.strategy not in ("qlora", strategy):
+            yield [*words, f"the strategy {strategy}"], dataclasses.replace(recipe, strategy=strategy), machine
+    for size in SMALLER:
+        if wanted.config.name in PRESETS and size < wanted.config.vision.image_size:
+            yield [*words, f"the model for {size} pixels"], dataclasses.replace(recipe, resolution=size), machine
+    for devices in MORE_DEVICES:
+        if devices > machine.devices and machine.kind != "cpu":
+            yield [*words, f"{devices} devices"], recipe, dataclasses.replace(machine, devices=devices)
+
+
+def _largest(wanted: MemoryPlan, available: int) -> MemoryPlan | None:
+    """With as many examples at a time as fit, by halves. What a pass holds grows in a straight line, so two looks tell where to begin."""
+    one, two = (plan(wanted.config, wanted.recipe, batch, wanted.machine) for batch in (1, 2))
+    if not one.fits(available):
+        return None
+    each = max(two.total - one.total, 1)
+    batch = wanted.batch
+    while batch > 1 and one.total + (batch - 1) * each > available * (1 - MARGIN):
+        batch = -(-batch // 2)
+    for size in (batch, -(-batch // 2), 1):
+        if (found := plan(wanted.config, wanted.recipe, size, wanted.machine)).fits(available):
+            return found
+    return None
+
+
+def _fewer(wanted: int, batch: int) -> Iterator[str]:
+    if batch < wanted:
+        yield f"{_count(batch, 'example')} at a time and {-(-wanted // batch)} times an update (the result is the same)"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

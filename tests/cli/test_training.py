@@ -1,0 +1,163 @@
+"""`paligemma train` on a real, tiny model: learns, goes on after a stop, says what is wrong, and leaves what the other commands take."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import paligemma
+from paligemma.checkpoint import save_codec, save_huggingface
+from paligemma.cli import main
+from paligemma.training.loop import LOG, read_log
+
+from ..tiny import random_codec, tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = save_huggingface(tiny_model(), tmp_path_factory.mktemp("models") / "tiny")
+    tiny_tokenizer().save(folder)
+    save_codec(random_codec(), folder / "mask_codec.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Grey pictures that are dark or light, and one line that is no record."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for i in range(8):
+        Image.fromarray(np.full((28, 28, 3), 30 * i, np.uint8)).save(folder / f"{i}.png")
+        rows.append(json.dumps({"image": f"{i}.png", "prefix": "caption en", "suffix": "cat" if i < 4 else "dog"}))
+    (folder / "annotations.jsonl").write_text("\n".join([*rows, '{"image": "0.png"}']))
+    return folder
+
+
+def run(*words: object) -> int:
+    return main(["train", *map(str, words)])
+
+
+def weights(model: Path) -> str:
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def basic(tiny, data) -> list[object]:
+    return ["--model", tiny, "--data", data, "--batch", 4, "--max-bad-fraction", 0.2]
+
+
+def test_a_model_learns_what_it_is_shown(basic, data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(*basic, "--out", out, "--steps", 80, "--lr", 0.01, "--valid", data / "annotations.jsonl") == 0
+    printed = capsys.readouterr()
+    assert "8 records are usable, 1 are not" in printed.err
+    command = printed.out.splitlines()[-1]
+    assert command == f"paligemma run PICTURE --model {out / 'best'}"
+    model = paligemma.load(command.split()[-1])
+    right = sum(model.run(data / f"{i}.png", "caption en", max_tokens=4).text == ("cat" if i < 4 else "dog") for i in range(8))
+    assert right == 8
+    assert Image.open(out / "curves.png").size[0] > 100
+    faults = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [(fault["code"], fault["where"].endswith("9")) for fault in faults] == [("field", True)]
+    assert "recipe simple" in (out / "last" / "README.md").read_text()
+
+
+def test_an_adapter_is_written_beside_nothing_else_and_loads_with_its_base(basic, data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(*basic, "--out", out, "--recipe", "lora", "--steps", 3) == 0
+    assert {path.name for path in (out / "last").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert not (out / "last" / "model.safetensors").exists()
+    assert paligemma.load(out / "last").run(data / "0.png", "caption en", max_tokens=2).prompt == "caption en"
+    assert capsys.readouterr().out.splitlines()[-1] == f"paligemma run PICTURE --model {out / 'last'}"
+
+
+@pytest.mark.parametrize("strategy", ["full", "freeze-vision", "attention-only", "lora", "qlora"])
+def test_every_strategy(strategy, basic, tmp_path):
+    assert run(*basic, "--out", tmp_path / "run", "--strategy", strategy, "--steps", 2) == 0
+    assert len(read_log(tmp_path / "run" / LOG)) == 2
+
+
+def test_a_recipe_is_printed_edited_and_passed_back(basic, tmp_path, capsys):
+    assert run(*basic, "--out", tmp_path / "run", "--recipe", "debug", "--print-recipe") == 0
+    text = capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine.toml").write_text(text.replace("steps = 3 ", "steps = 2 "))
+    assert run(*basic[:4], "--max-bad-fraction", 0.2, "--out", tmp_path / "run", "--recipe", tmp_path / "mine.toml") == 0
+    assert read_log(tmp_path / "run" / LOG)[-1]["step"] == 2
+    assert "steps = 2 " in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+def test_killed_and_started_again_it_ends_with_the_same_weights(basic, tmp_path):
+    """A process of its own, SIGKILL in the middle, the same command again: bit for bit what an unkilled run gives."""
+    words = [*basic, "--steps", 30, "--save-every", 3]
+    assert run(*words, "--out", tmp_path / "whole") == 0
+    command = [sys.executable, "-m", "paligemma", "train", *map(str, words), "--out", str(tmp_path / "killed")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("step-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list((tmp_path / "killed").glob("step-*"))
+    assert run(*words, "--out", tmp_path / "killed") == 0
+    assert weights(tmp_path / "killed" / "last") == weights(tmp_path / "whole" / "last")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        (["--lr", "0.5"], 2, "learning_rate"),
+        (["--seed", "9"], 2, "seed"),
+        (["--strategy", "lora"], 4, "other model"),
+    ],
+)
+def test_another_run_does_not_go_on_in_its_place(change, code, says, basic, tmp_path, capsys):
+    assert run(*basic, "--out", tmp_path / "run", "--steps", 2) == 0
+    capsys.readouterr()
+    assert run(*basic, "--out", tmp_path / "run", "--steps", 2, *change) == code
+    assert says in capsys.readouterr().err or code == 4
+
+
+def test_changed_data_are_noticed(basic, data, tmp_path, capsys):
+    mine = tmp_path / "data"
+    mine.mkdir()
+    for path in data.iterdir():
+        (mine / path.name).write_bytes(path.read_bytes())
+    words = ["--data", mine, *basic[:2], *basic[4:], "--out", tmp_path / "run", "--steps", 2]
+    assert run(*words) == 0
+    with (mine / "annotations.jsonl").open("a") as file:
+        file.write('\n{"image": "1.png", "prefix": "caption en", "suffix": "bird"}')
+    assert run(*words) == 3
+    assert "--allow-data-change" in capsys.readouterr().err
+    assert run(*words, "--allow-data-change") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--data", "nowhere", "--out", "run"], 3, "nowhere"),
+        (["--recipe", "docvqua", "--out", "run"], 2, "did you mean 'docvqa'"),
+        (["--recipe", "docvqa", "--out", "run"], 2, "pixels"),
+        (["--out", "run", "--flip", "2"], 2, "augment.flip"),
+        (["--data", "holed.jsonl", "--out", "run"], 3, "can be used"),
+        (["--out", "run", "--batch", "0"], 2, "batch"),
+    ],
+)
+def test_wrong_input_gets_a_line(words, code, says, basic, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "holed.jsonl").write_text("no record\n")
+    start = basic if "--data" not in words else basic[:2]
+    assert run(*start, *words) == code
+    assert says in capsys.readouterr().err

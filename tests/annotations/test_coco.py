@@ -209,6 +209,7 @@ def test_the_layout_of_coco_itself(tmp_path):
     assert len(data) == 4
     assert {record.pictures[0].parent.name for record in data.records} == {"val2017"}
     assert data.records[0].id == "valid/1"
+    assert open_data(tmp_path, split="val", task="caption", max_bad_share=1).records[0].answers[0] == "caption 0"
 
 
 def test_an_export_of_roboflow(tmp_path):
@@ -235,6 +236,17 @@ def test_pictures_are_not_looked_for_above_the_folder(tmp_path):
     pictures(tmp_path)
     with pytest.raises(InputError, match="4 missing"):
         open_data(tmp_path / "set" / "x.json")
+
+
+def test_a_category_that_is_only_a_parent(tmp_path):
+    """Roboflow writes one with the name of the whole set; a class that is merely not used in this split stays one."""
+
+    def change(data: dict[str, Any]) -> None:
+        for category in data["categories"]:
+            category["supercategory"] = "animals"
+        data["categories"] = [{"id": 0, "name": "animals", "supercategory": "none"}, *data["categories"], {"id": 9, "name": "cow"}]
+
+    assert coco(tmp_path, change).classes == ("cat", "dog", "cow")
 
 
 def test_several_files_that_could_be_meant(tmp_path):

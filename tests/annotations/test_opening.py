@@ -121,6 +121,22 @@ def test_a_data_set_in_another_place_than_its_pictures(tmp_path):
         open_data(write(tmp_path / "set", {**GOOD, "image": "../e.png"}), pictures=tmp_path / "store")
 
 
+def test_names_that_are_unknown(tmp_path):
+    file = write(tmp_path, GOOD)
+    with pytest.raises(UsageError, match="no task is called 'detct'") as caught:
+        open_data(file, task="detct")
+    assert caught.value.hint == "did you mean 'detect'?"
+    with pytest.raises(InputError, match="no such folder of pictures"):
+        open_data(file, pictures=tmp_path / "none")
+
+
+def test_progress(tmp_path):
+    seen: list[int] = []
+    open_data(write(tmp_path, GOOD, BAD, GOOD), max_bad_share=1, progress=seen.append)
+    assert sorted(set(seen)) == [1, 2, 3]
+    assert seen == sorted(seen)
+
+
 def test_names_of_a_terminals_nightmares(tmp_path):
     """Where a fault is shown, nothing steers the terminal."""
     file = write(tmp_path / "a\x1b[31mb", GOOD, {**GOOD, "image": "\x1b]0;x\x07.png", "suffix": "\x1b[2J"})

@@ -9,6 +9,7 @@ from PIL import Image
 
 from paligemma.data.pictures import Pictures, picture_size
 from paligemma.data.records import Flaw
+from paligemma.errors import ResourceError
 from paligemma.image import Limits, open_image
 from tests.annotations.world import picture, turned
 
@@ -24,7 +25,7 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("name", ["a.png", "./a.png", "sub/b c ü.png", "sub/../a.png", "inner.png", "sub\\b c ü.png"])
+@pytest.mark.parametrize("name", ["a.png", "./a.png", "sub/b c ü.png", "sub/../a.png", "inner.png", "sub\\b c ü.png", "a.png/"])
 def test_names_inside(folder, name):
     assert Pictures(folder).find(name, folder).is_file()
 
@@ -41,6 +42,9 @@ def test_names_inside(folder, name):
         ("link.png", "path"),
         ("up/outside.png", "path"),
         ("a\0.png", "path"),
+        ("x" * 5000 + ".png", "missing"),
+        ("a/" * 3000 + ".png", "missing"),
+        ("\ud800.png", "encoding"),
         ("none.png", "missing"),
         ("sub/none/x.png", "missing"),
         ("", "field"),
@@ -150,3 +154,9 @@ def test_unpacking_writes_once_by_content(tmp_path):
     assert found.size(path) == (64, 48)
     with pytest.raises(Flaw):
         found.unpack(b"")
+    path.write_bytes(b"")  # a disk that was full, a machine that lost power
+    assert found.unpack(data).read_bytes() == data
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="cannot be unpacked") as caught:
+        Pictures(tmp_path, scratch=tmp_path / "file" / "x").unpack(data)
+    assert "--scratch" in str(caught.value.hint)

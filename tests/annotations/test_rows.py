@@ -118,6 +118,15 @@ def test_several_pictures_and_videos(tmp_path):
     assert codes(data) == {"3": "task"}
 
 
+def test_empty_answers_beside_others(tmp_path):
+    """Real sets of ten answers have them; a list of nothing else is a fault."""
+    asked = {"image": "a.png", "question": "?"}
+    data = rows(tmp_path, {**asked, "answers": ["yes", "", "yes", {"answer": " "}]}, {**asked, "answers": ["", " "]})
+    assert data.records[0].answers == ("yes", "yes")
+    assert codes(data) == {"2": "answer"}
+    assert data.notes == {"answers were empty and left out beside others": 2}
+
+
 def test_about_and_ids(tmp_path):
     row = {"image": "a.png", "prefix": "x", "suffix": "y", "question_type": "how", "nested": {"not": "kept"}, "width": 64}
     data = rows(tmp_path, {**row, "id": 17}, {**row, "id": "seven"}, row)
@@ -245,6 +254,13 @@ def test_folders(tmp_path, name):
     everything = open_data(tmp_path, split="all")
     assert [record.id for record in everything.records] == ["train/1", "valid/1", "test/1"]
     assert everything.split == "all"
+
+
+def test_other_lines_beside_them(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text("# not a row\n" + json.dumps(GOOD))
+    (tmp_path / "log.jsonl").write_text('{"loss": 1.0}\n{"loss": 0.5}\n')
+    assert len(open_data(tmp_path, max_bad_share=1)) == 1
 
 
 def test_no_lines(tmp_path):

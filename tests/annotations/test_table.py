@@ -105,6 +105,12 @@ def test_tables_that_cannot_be_read(tmp_path, text, message):
         open_data(tmp_path / "x.csv")
 
 
+def test_a_header_that_is_none(tmp_path):
+    (tmp_path / "x.csv").write_text('image,"pre"fix,suffix\n')
+    with pytest.raises(InputError, match="the header cannot be read"):
+        open_data(tmp_path / "x.csv", format="table")
+
+
 def test_a_broken_parquet_file(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing")
     with pytest.raises(InputError, match="no Parquet"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from paligemma.data.opening import open_data, splits
 from paligemma.data.records import DataSet
 from paligemma.errors import InputError, UsageError
-from tests.annotations.world import CLASSES, SIZE, TRUTH, codes, ellipse, iou, outline, picture, pictures, supervised, things
+from tests.annotations.world import CLASSES, SIZE, TRUTH, codes, ellipse, iou, outline, picture, pictures, supervised, things, turned
 
 
 def by_supervision(folder: Path, *, masks: bool = False) -> Path:
@@ -175,11 +176,25 @@ def test_a_darknet_folder(tmp_path):
     assert (data.format, things(data)["a.png"]) == ("yolo", [("dog", (24, 12, 40, 36))])
 
 
+def test_a_picture_on_its_side_is_noted(tmp_path):
+    """Numbers that are shares of width and height do not say which way up it was."""
+    turned(tmp_path / "images" / "e.jpg")
+    assert list(yolo(tmp_path, "0 0.5 0.5 0.5 0.5").notes)[-1].startswith("pictures are turned by their EXIF data")
+
+
 def test_names_by_number_and_key_points(tmp_path):
     data = yolo(tmp_path, "7 0.5 0.5 0.25 0.5 0.1 0.1 2", "kpt_shape: [1, 3]\nnames:\n  0: cat\n  7: dog\n")
     assert data.records[0].things[0].label == "dog"
     assert data.classes == ("cat", "dog")
     assert "data sets have key points, which were not used" in data.notes
+
+
+BOMB = (
+    "a: &a [x, x]\n"
+    + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise("abcdefghijkl"))
+    + "names: *l\n"
+)
+"""Nine to the eleventh names, if one wrote them out."""
 
 
 @pytest.mark.parametrize(
@@ -190,6 +205,7 @@ def test_names_by_number_and_key_points(tmp_path):
         ("names: [cat\n", "broken YAML"),
         ("names: !!python/object/apply:os.system [echo]\n", "broken YAML"),
         ("- names\nnames: x\n", "broken YAML"),
+        (BOMB, "names of the classes"),
     ],
 )
 def test_a_description_that_is_none(tmp_path, description, message):

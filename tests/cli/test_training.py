@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 import paligemma
 from paligemma.checkpoint import save_codec, save_huggingface
 from paligemma.cli import main
+from paligemma.data.formats import FORMATS
 from paligemma.training.loop import LOG, read_log
 
 from ..tiny import random_codec, tiny_model, tiny_tokenizer
@@ -161,3 +163,9 @@ def test_wrong_input_gets_a_line(words, code, says, basic, tmp_path, monkeypatch
     start = basic if "--data" not in words else basic[:2]
     assert run(*start, *words) == code
     assert says in capsys.readouterr().err
+
+
+def test_the_page_lists_every_format_and_task():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = dict(re.findall(r"^\| ([a-z-]+) \|.*\| ([^|]+) \|$", page, re.MULTILINE))
+    assert {name: rows[name] for name in FORMATS} == {name: ", ".join(reader.tasks) or "every task" for name, reader in FORMATS.items()}

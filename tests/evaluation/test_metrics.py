@@ -147,7 +147,10 @@ def test_masks_are_measured_with_their_boxes():
     shifted = Mask("cat", Box("cat", *BOX, 0.9), rectangle(2, 2, 22, 10), 0.8)
     found = measure("mask-ap", [segmented("a", [CAT], [shifted])])
     assert (found.values["ap"], found.values["box_ap"]) == pytest.approx((0, 1))
-    assert [one.right for kind in ("mask", "box") for one in found.judged[kind]] == [0, 1]
+    assert [(one.score, one.right) for kind in ("mask", "box") for one in found.judged[kind]] == [(0.8, 0), (0.9, 1)], (
+        "each by its own score"
+    )
+    assert measure("ap", [segmented("a", [CAT], [shifted])]).judged["box"][0].score == 0.9
 
 
 def test_referring():
@@ -186,11 +189,22 @@ def test_order_does_not_matter():
         ("segment", [()], ("refcoco",), "refer"),
         ("refer", [()], (), "refer"),
         ("answer", [("1",)], ("mmvp",), "exact"),
+        ("answer", [("1",)], ("vqav2",), "exact"),
+        ("answer", [("1",) * 5], ("vqav2",), "vqa"),
+        ("answer", [("1",)], ("rsvqa-lr",), "exact"),
+        ("answer", [("yes",), ("No",)], ("pope",), "pope"),
+        ("answer", [("a hat",)], ("pope",), "exact"),
+        ("answer", [("The answer is b.",)], ("science-qa",), "scienceqa"),
+        ("answer", [("b",)], ("science-qa",), "exact"),
     ],
 )
 def test_what_auto_means(task, answers, names, metric):
     records = [Prediction(str(n), task, answers=known) for n, known in enumerate(answers)]
     assert metric_for(records, *names).name == metric
+
+
+def test_auto_knows_the_types_of_remote_sensing():
+    assert metric_for([Prediction("a", "answer", answers=("1",), about={"type": "count"})], "rsvqa_hr").name == "rsvqa"
 
 
 def test_auto_of_several_tasks():

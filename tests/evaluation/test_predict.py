@@ -122,7 +122,7 @@ def test_what_cannot_be_asked_becomes_an_error_and_the_rest_goes_on(tmp_path):
         dataclasses.replace(question(tmp_path, 3), id="torn", pictures=(tmp_path / "torn.png",)),
         dataclasses.replace(question(tmp_path, 4), id="long", prompt="too long"),
         Record("outline", "segment", (path,), "a", asked=("cat",), things=(small,)),
-        Record("nothing", "detect", (path,), "a"),
+        dataclasses.replace(question(tmp_path, 6), id="pattern", pictures=(tmp_path / "[1].png",)),
         question(tmp_path, 5),
     ]
     found = {one.id: one for one in run(StandIn(refuses=("too long",)), records)}
@@ -131,12 +131,40 @@ def test_what_cannot_be_asked_becomes_an_error_and_the_rest_goes_on(tmp_path):
         "torn": found["torn"].error["code"],  # type: ignore[index]
         "long": "context_length_exceeded",
         "outline": "outline",
-        "nothing": "nothing_asked",
+        "pattern": "not_found",  # not 1.png
     }
     assert "none.png" in found["missing"].error["message"]  # type: ignore[index]
     assert "cat" in found["outline"].error["message"]  # type: ignore[index]
     assert [id for id, one in found.items() if one.result] == ["q1", "q5"]
     assert list(found) == [record.id for record in records]
+
+
+def test_nothing_to_look_for(tmp_path):
+    found = run(StandIn(), [Record("nothing", "detect", (picture(tmp_path),), "a")])
+    assert found[0].error is not None
+    assert found[0].error["code"] == "nothing_asked"
+
+
+def test_without_a_list_of_classes_every_record_is_asked_for_all_that_any_has(tmp_path):
+    path = picture(tmp_path)
+    records = [Record(label, "detect", (path,), "a", things=(thing(label, 1, 2, 11, 12),)) for label in ("cat", "dog")]
+    model = StandIn()
+    run(model, records)
+    assert model.asked[0][2] == [["cat", "dog"]] * 2, "what is there must not be told"
+
+
+def test_one_picture_is_opened_once_a_batch(tmp_path):
+    seen = []
+
+    class Watching(StandIn):
+        def run(self, pictures, prompts, **how):
+            seen.extend(map(id, pictures))
+            return super().run(pictures, prompts, **how)
+
+    same = [dataclasses.replace(question(tmp_path, 1), id=f"q{n}", prompt=f"{n}?") for n in range(3)]
+    run(Watching(), [*same, question(tmp_path, 2)])
+    assert len(seen) == 4
+    assert len(set(seen)) == 2
 
 
 @pytest.mark.parametrize("how", [{"batch_size": 0}, {"names_per_prompt": 0}])

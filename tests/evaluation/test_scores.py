@@ -144,7 +144,7 @@ def test_the_summary_says_it_all(tmp_path):
         ([FAILED], "auto", InputError, "all 1 records failed, the first one: x.png"),
         ([answered("a", "1")], "best", UsageError, "no metric is called"),
         ([answered("a", "1")], "ap", UsageError, "does not measure the task"),
-        ([answered("a", "1", ())], "exact", InputError, r"record a .* has nothing that its answer"),
+        ([answered("a", "1", ())], "auto", InputError, r"record a .* has nothing that its answer"),
         ([detected("a", [], [])], "auto", UsageError, "no true object"),
     ],
 )

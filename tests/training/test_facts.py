@@ -12,8 +12,8 @@ from paligemma.errors import CheckpointError, InputError, PaliGemmaError, UsageE
 from paligemma.training.facts import KINDS, check_resume, code_fingerprint, differences, flat_facts, machine_facts
 
 FACTS = {
-    "base": "3b-224 1234", "adapter.rank": "8", "parameters": "99", "data": "abcd",
-    "recipe.lr": "0.001", "recipe.seed": "0", "recipe.batch": "8", "machine.threads": "2", "version.torch": "2.13.0", "note.host": "here", "unheard of": "x",
+    "base": "3b-224 1234", "adapter.rank": "8", "parameters": "99", "data": "abcd", "recipe.lr": "0.001", "recipe.seed": "0",
+    "recipe.batch": "8", "machine.threads": "2", "version.torch": "2.13.0", "note.host": "here", "unheard of": "x",
 }  # fmt: skip
 
 
@@ -118,12 +118,12 @@ def test_machine_facts():
     assert facts["machine.threads"] == str(torch.get_num_threads())
     assert json.loads(json.dumps(facts)) == facts
     assert all(KINDS[name.partition(".")[0]] == "inexact" for name in facts)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(not before)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
     try:
-        assert machine_facts()["machine.deterministic"] != facts["machine.deterministic"]
+        assert machine_facts()["machine.matmul_precision"] == "medium" != facts["machine.matmul_precision"]
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_float32_matmul_precision(before)
 
 
 def test_the_code_s_fingerprint_is_of_the_code(tmp_path, monkeypatch):

@@ -109,6 +109,17 @@ def test_the_python_of_the_page_runs():
     assert (names["again"].name, names["again"].epochs) == ("docvqa", 3)
 
 
+def test_a_recipe_is_judged_by_its_benchmarks_metric():
+    from paligemma.evaluation.metrics import METRICS
+    from paligemma.evaluation.published import benchmark_named
+
+    assert {found.metric for found in EVERY} - {"auto"} <= METRICS.keys()
+    for name in TRANSFERS:
+        benchmark = benchmark_named(name)
+        assert benchmark is not None
+        assert recipe(name).metric == benchmark.metric
+
+
 def test_stages_of_pretraining():
     one, two, three = recipe("stage1"), recipe("stage2a"), recipe("stage2b")
     assert [(r.resolution, r.text_len, r.examples) for r in (one, two, three)] == [

@@ -34,6 +34,7 @@ def test_said_and_written(tmp_path):
 
 
 def test_the_next_process_goes_on(tmp_path):
+    report = Report(tmp_path)
     for number in range(3):
         report = Report(tmp_path, say=lambda line: None)
         report.open(never)

@@ -33,6 +33,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
             "Fine-tune a model on annotated pictures.\n\nA run that was stopped goes on with the same command. Exit code 7 if it diverged.",
             "--data annotations.jsonl --recipe lora --out run",
         ),
+        "eval": (
+            "evaluation:evaluate",
+            "Measure a model on annotated pictures.\n\nExit code 6 if some of them could not be asked about.",
+            "--data annotations.jsonl --model run/best --out measured",
+        ),
     },
     "Models": {
         "models": ("checkpoints:models", "List the published models, and those on this machine.", ""),

@@ -163,11 +163,11 @@ def train(
             setup=setup, tell=tell,
         )  # fmt: skip
         tell({"total": run.steps})
-        _say(str(run.trainable))
-        _say(f"{run.steps:,} updates of {chosen.batch} examples; recipe {chosen.name}: {out / 'recipe.toml'}")
+        say(str(run.trainable))
+        say(f"{run.steps:,} updates of {chosen.batch} examples; recipe {chosen.name}: {out / 'recipe.toml'}")
         finished = run.go()
     if finished.model is None:
-        _say(f"stopped after {finished.ending.position.step:,} of {finished.steps:,} updates; the same command goes on")
+        say(f"stopped after {finished.ending.position.step:,} of {finished.steps:,} updates; the same command goes on")
         return finished.ending.exit_code
     for name, value in finished.ending.measures.items():
         print(f"held-out {name.replace('_', ' ')}: {value:.4f}")
@@ -178,7 +178,7 @@ def train(
     return 0
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
 
 
@@ -213,16 +213,16 @@ def _open(options: DataOptions) -> _Chosen:
         parts = splits(path, format=options.format)
         split = options.split or ("train" if "train" in parts else None)
         sources.append(open_data(path, split=split, **common))
-        _say(f"{path}: {sources[-1].format}, {sources[-1].task}{f', split {split}' if split else ''}\n{summary(sources[-1])}")
+        say(f"{path}: {sources[-1].format}, {sources[-1].task}{f', split {split}' if split else ''}\n{summary(sources[-1])}")
         if options.valid is None and held_out is None and "valid" in parts and split == "train":
             held_out = open_data(path, split="valid", **common)
     if options.valid is not None:
         parts = splits(options.valid, format=options.format)
         held_out = open_data(options.valid, split="valid" if "valid" in parts else None, **common)
     if held_out is not None:
-        _say(f"held out: {held_out.path} {held_out.split}, {len(held_out):,} records")
+        say(f"held out: {held_out.path} {held_out.split}, {len(held_out):,} records")
     else:
-        _say("nothing is held out: the last model counts (--valid SOURCE)")
+        say("nothing is held out: the last model counts (--valid SOURCE)")
     return _Chosen(tuple(sources), None if set(weights) == {None} else tuple(weight or 1.0 for weight in weights), held_out)
 
 
@@ -284,7 +284,7 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def _lines(entry: dict[str, Any]) -> None:
     if "step" in entry:
-        _say(f"step {entry['step']}  {_shown(entry)}")
+        say(f"step {entry['step']}  {_shown(entry)}")
 
 
 def _shown(entry: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -30,7 +31,7 @@ _START, _END = re.compile(r"\s*<(?:image|bos)>"), re.compile(r"<(?:eos|pad)>\s*$
 
 def text(value: object, what: str, code: str = "field") -> str:
     """Text, or a number written out. `what` is for the message: "the question"."""
-    if _is_number(value):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         if not _finite([value]):
             raise Flaw(code, f"{what} must be text, found {_short(value)}")
         value = str(value)
@@ -204,6 +205,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+_REPR.maxlist = _REPR.maxdict = 6
+
+
 def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    """Bounded before it is written out: YAML can say a list of lists that grows without bounds in words."""
+    return _REPR.repr(value)

@@ -32,18 +32,24 @@ SENTENCES = ("sentences", "sentence", "caption", "phrase")
 
 
 def find(path: Path) -> Found | None:
+    """`files` of a part: the annotations of things, then a file of captions beside it."""
     if path.is_file():
         return Found((Part((path,)),), f"{path.name} has images and annotations") if _is(path) else None
-    folders = [folder for folder in (path, path / "annotations", path / "labels") if folder.is_dir()]
-    for folder in folders:
-        files = [file for file in files_of(folder, ".json") if _is(file)]
-        if files:
-            return Found(annotation_parts(_preferred(files), "COCO files"), f"{files[0].relative_to(path)} has images and annotations")
-    parts = []
-    for split, folder in split_folders(path).items():
-        files = [file for file in files_of(folder, ".json") if _is(file)]
-        parts += [Part(part.files, folder, split) for part in annotation_parts(_preferred(files), f"COCO files in {folder.name}/")]
+    for folder in (path, path / "annotations", path / "labels"):
+        if parts := _parts(folder):
+            return Found(parts, f"{parts[0].files[0].relative_to(path)} has images and annotations")
+    parts = [Part(part.files, folder, split) for split, folder in split_folders(path).items() for part in _parts(folder)]
     return Found(in_order(parts), f"{parts[0].files[0].relative_to(path)} has images and annotations") if parts else None
+
+
+def _parts(folder: Path) -> tuple[Part, ...]:
+    """Of COCO's own files the instances, with the captions of their split; key points are read by naming the file."""
+    files = [file for file in files_of(folder, ".json") if _is(file)]
+    captions = {split_named(file.stem): file for file in files if file.name.startswith("captions")}
+    instances = [file for file in files if file.name.startswith("instances")] or [file for file in files if file not in captions.values()]
+    found = annotation_parts(instances or captions.values(), f"COCO files in {folder.name}/")
+    own = {part.split: captions.get(part.split) for part in found}
+    return tuple(Part((*part.files, *filter(None, [own[part.split]])), None, part.split) for part in found)
 
 
 def _is(path: Path) -> bool:
@@ -57,15 +63,9 @@ def _looks_like(seen: Glance) -> bool:
     return images or annotations or ("categories" in seen.keys and "supercategory" in seen.inner)
 
 
-def _preferred(files: list[Path]) -> list[Path]:
-    """Of COCO's own files the instances; captions and key points are read by naming them."""
-    instances = [file for file in files if file.name.startswith("instances")]
-    return instances or files
-
-
 def read(part: Part, to: Collector) -> None:
     """Raises `InputError` for a file without its three lists."""
-    file = part.files[0]
+    file = part.files[-1 if to.task == "caption" else 0]
     data = json_of(to.bytes_of(file), file)
     images, annotations = _list(data, "images", file), _list(data, "annotations", file)
     place, by_image = to.place(file), defaultdict(list)
@@ -73,8 +73,8 @@ def read(part: Part, to: Collector) -> None:
         id = annotation.get("image_id") if isinstance(annotation, Mapping) else None
         by_image[id if isinstance(id, int | str) else None].append(annotation)
     captions = to.task == "caption" or (to.task is None and _only_captions(annotations))
-    reading = _Reading(to, part, {} if captions else _categories(_list(data, "categories", file), to, file))
-    known = _Images(to, part, by_image).kept(images)
+    reading = _Reading(to, part, {} if captions else _categories(_list(data, "categories", file), annotations, to, file))
+    known = _Images(to, part, place, by_image).kept(images)
     if part.pictures is None:
         folder = picture_folder([image["file_name"] for image in known], _folders(file, to))
         to.pictures.allow(folder)
@@ -104,8 +104,11 @@ def _only_captions(annotations: list[Any]) -> bool:
     return "caption" in first and "bbox" not in first and "segmentation" not in first
 
 
-def _categories(categories: list[Any], to: Collector, file: Path) -> dict[Any, str]:
-    """Number -> name. A file whose categories are broken is broken as a whole."""
+def _categories(categories: list[Any], annotations: list[Any], to: Collector, file: Path) -> dict[Any, str]:
+    """Number -> name. A file whose categories are broken is broken as a whole.
+
+    A category without annotations that others have as their supercategory is no class of things: Roboflow writes one for the whole set.
+    """
     names: dict[Any, str] = {}
     for category in categories:
         try:
@@ -116,8 +119,9 @@ def _categories(categories: list[Any], to: Collector, file: Path) -> dict[Any, s
         if repeated:
             raise InputError(f"{file.name}: two categories have the id {number}: {names[number]}, {label}", code="bad_annotations")
         names[number] = label
-    used = dict.fromkeys(names.values())
-    to.classes.update(used)
+    parents = {category.get("supercategory") for category in categories if category.get("supercategory") != category["name"]}
+    used = {str(one.get("category_id")) for one in annotations if isinstance(one, Mapping)}
+    to.classes.update(dict.fromkeys(name for number, name in names.items() if str(number) in used or name not in parents))
     return names
 
 
@@ -132,8 +136,8 @@ def _folders(file: Path, to: Collector) -> list[Path]:
 class _Images:
     """The list of images, checked: what is wrong with one is a fault, and so are annotations of images that are not there."""
 
-    def __init__(self, to: Collector, part: Part, by_image: Mapping[Any, list[Any]]):
-        self.to, self.part, self.by_image, self.place = to, part, by_image, to.place(part.files[0])
+    def __init__(self, to: Collector, part: Part, place: str, by_image: Mapping[Any, list[Any]]):
+        self.to, self.part, self.by_image, self.place = to, part, by_image, place
 
     def kept(self, images: list[Any]) -> list[dict[str, Any]]:
         by_id: dict[Any, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ class Collector:
     connected: bool = False
     records: list[Record] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    progress: Callable[[int], None] | None = None
+    """Told how many records have been read, usable or not, after each."""
     classes: dict[str, None] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     _ids: set[str] = field(default_factory=set)
@@ -59,7 +61,7 @@ class Collector:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256("\n".join(sorted(self._traces)).encode("utf-8", "surrogateescape")).hexdigest()
+        return hashlib.sha256("\n".join(sorted(self._traces)).encode("utf-8", "surrogatepass")).hexdigest()
 
     @contextmanager
     def record(self, where: str, id: str = "", path: object = "") -> Iterator[None]:
@@ -70,6 +72,8 @@ class Collector:
             self.fault(where, flaw.code, flaw.detail, id, path)
         except UsageError as error:  # a task refuses the words it is given
             self.fault(where, "field", error.message, id, path)
+        if self.progress:
+            self.progress(len(self.records) + len(self.faults))
 
     def fault(self, where: str, code: str, detail: str, id: str = "", path: object = "") -> None:
         self.faults.append(Fault(where, code, detail, id, path if isinstance(path, str) else str(path)))
@@ -130,6 +134,18 @@ class Collector:
             for number, (thing, own) in enumerate(unique.items()):
                 asked = describe_box.prompt(shares(thing.box, size))
                 self.add(Record(f"{id}#{number}", task, (picture,), where, asked, tuple(own) or (thing.label,), about=about))
+
+    def answers(self, given: object, what: str, target: Callable[[str], str], *, empty: bool = False) -> tuple[str, ...]:
+        """One answer or several, each text or {"answer": text}. Of several, empty ones are left out and counted, if others are there."""
+        several = given if isinstance(given, list) else [given]
+        texts = [one.get("answer") if isinstance(one, Mapping) else one for one in several]
+        there = [one for one in texts if not isinstance(one, str) or one.strip()] if not empty else texts
+        if there and len(there) < len(texts):
+            self.notes["answers were empty and left out beside others"] += len(texts) - len(there)
+            texts = there
+        if not texts:
+            raise Flaw("answer", f"{what} is an empty list")
+        return tuple(target(checks.answer(one, what, empty=empty)) for one in texts)
 
     def once(self, things: Sequence[Thing]) -> tuple[Thing, ...]:
         """Without those that stand there twice, label, box and outline, which are counted."""

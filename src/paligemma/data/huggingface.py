@@ -52,8 +52,8 @@ def read(part: Part, to: Collector) -> None:
         to.hashed(file)
     table = _opened(part.files[0])
     names, place = named_classes(table.features.to_dict()), to.place(part.files[0])
-    for number in range(len(table)):
-        row = {key: value for key, value in table[number].items() if value is not None}
+    for number, cells in enumerate(table):
+        row = {key: value for key, value in dict(cells).items() if value is not None}
         add_row(to, part, row, where=f"{place}: row {number}", number=number, names=names)
 
 

@@ -6,12 +6,15 @@ Found in a folder: `train.jsonl`, `_annotations.valid.jsonl` (PaliGemma exports 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
 from .collector import Collector
 from .layout import Found, Part, annotation_parts, files_of, split_folders
-from .reading import decoded, glance, json_of, numbered_lines, parsed_json
+from .reading import BOM, decoded, glance, json_of, numbered_lines, parsed_json
+from .records import Flaw
 from .rows import add_row, is_row
 
 name = "jsonl"
@@ -25,15 +28,29 @@ def find(path: Path) -> Found | None:
     if path.is_file():
         why = f"{path.name} is " + ("JSON lines" if _is_lines(path) else "a list of rows")
         return Found((Part((path,), path.parent),), why) if _is(path) else None
-    files = files_of(path, *ENDINGS)
-    if files:
+    if files := _files(path):
         return Found(annotation_parts(files, "files of JSON lines", path), f"it holds {files[0].name}")
     parts = []
     for split, folder in split_folders(path).items():
-        if inside := files_of(folder, *ENDINGS):
-            several = annotation_parts(inside, f"files of JSON lines in {folder.name}/", folder)
-            parts += [Part(part.files, folder, split) for part in several]
+        several = annotation_parts(_files(folder), f"files of JSON lines in {folder.name}/", folder)
+        parts += [Part(part.files, folder, split) for part in several]
     return Found(tuple(parts), f"it holds {parts[0].files[0].relative_to(path)}") if parts else None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of JSON lines that hold a row; logs and the like lie in folders too."""
+    return [file for file in files_of(folder, *ENDINGS) if _has_row(file)]
+
+
+def _has_row(file: Path) -> bool:
+    with file.open("rb") as opened:
+        lines = [opened.readline(1 << 16) for _ in range(20)]
+    for line in lines:
+        with suppress(Flaw):
+            row = parsed_json(decoded(line.removeprefix(BOM)))
+            if isinstance(row, Mapping) and is_row(frozenset(row)):
+                return True
+    return False
 
 
 def _is_lines(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,9 @@ def files_of(folder: Path, *endings: str) -> list[Path]:
     """Files right in a folder whose name ends so, in natural order; hidden ones are left out."""
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith("."))
-    return sorted((path for path in found if path.is_file()), key=natural_order)
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if os.path.splitext(entry.name)[1].lower() in endings and entry.is_file()]
+    return [folder / name for name in sorted(found, key=natural_order) if not name.startswith(".")]
 
 
 def annotation_parts(files: Iterable[Path], what: str, pictures: Path | None = None) -> tuple[Part, ...]:
@@ -108,9 +110,9 @@ def in_order(parts: Iterable[Part]) -> tuple[Part, ...]:
 def picture_folder(names: Sequence[str], candidates: Iterable[Path]) -> Path:
     """The first folder that has one of the first few named pictures; the first of all if none has."""
     folders = list(dict.fromkeys(candidates))
-    some = [name for name in names[:20] if isinstance(name, str) and name and "\0" not in name and not Path(name).is_absolute()]
+    some = [name for name in names[:20] if name and not Path(name).is_absolute()]
     for folder in folders:
-        if any((folder / name).is_file() for name in some):
+        if any(os.path.isfile(folder / name) for name in some):
             return folder
     return folders[0]
 

@@ -5,11 +5,13 @@ Nothing is dropped silently: what cannot be used is a fault, and too many of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError, UsageError, did_you_mean
 from ..image import Limits
 from ..printable import printable
+from ..tasks import task_named
 from .collector import Collector
 from .formats import FORMATS, Detected, detect_format
 from .layout import Part, canonical
@@ -47,6 +49,7 @@ def open_data(
     strict_pictures: bool = False,
     connected: bool = False,
     limits: Limits | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> DataSet:
     """Reads annotated pictures in any of `formats.FORMATS`.
 
@@ -54,7 +57,8 @@ def open_data(
     (things: detect; captions: caption; questions: answer; rows: what each says). `split`: train, valid or test of a divided data set, or
     "all" of them; a divided data set is not read without it. `pictures`: the folder that names of pictures are relative to, if not the
     usual one; no picture is taken from outside. `scratch`: where pictures that come inside tables are unpacked to. `strict_pictures`:
-    decode every picture, instead of its header only. `connected`: each connected part of a class mask is a thing of its own.
+    decode every picture, instead of its header only. `connected`: each connected part of a class mask is a thing of its own. `progress`
+    is told after each record how many have been read.
 
     Raises `UsageError` for names that are unknown or missing, `InputError` for a file that cannot be read as a whole, and `BadData`, an
     `InputError` too, if no record is usable or faults are more than `max_bad_share` (0 to 1) of everything.
@@ -64,11 +68,15 @@ def open_data(
         raise UsageError(f"the share of faults that is allowed must be 0 to 1, got {max_bad_share:g}")
     detected = detect_format(path, format=format)
     reader = FORMATS[detected.format]
-    if task is not None and reader.tasks and task not in reader.tasks:
+    if task is not None and not reader.tasks:
+        task_named(task)
+    elif task is not None and task not in reader.tasks:
         raise UsageError(
             f"{detected.format} can be read for {', '.join(reader.tasks)}; {task!r} is none of them",
             hint=did_you_mean(task, reader.tasks) or "JSON lines can be read for every task",
         )
+    if pictures is not None and not Path(pictures).is_dir():
+        raise InputError(f"{printable(str(pictures))}: no such folder of pictures", code="not_found")
     chosen = _chosen(detected, split, path)
     folder = path if path.is_dir() else path.parent
     to = Collector(
@@ -76,12 +84,14 @@ def open_data(
         Pictures(folder, limits=limits, strict=strict_pictures, scratch=None if scratch is None else Path(scratch)),
         task=task,
         connected=connected,
+        progress=progress,
     )
     for part in chosen:
         if pictures is not None:
             to.pictures.allow(Path(pictures))
             part = Part(part.files, Path(pictures), part.split)
         reader.read(part, to)
+    to.notes["pictures are turned by their EXIF data; places are those of the upright picture"] += to.pictures.sideways
     tasks = {record.task for record in to.records}
     data = DataSet(
         path,

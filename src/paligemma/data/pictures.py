@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path, PureWindowsPath
 
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, ResourceError
 from ..image import Limits, _check_size, _header, _opened, _turn, open_image
 from ..printable import printable
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
@@ -46,6 +47,8 @@ class Pictures:
         self._roots = [os.path.realpath(root)]
         self._real: dict[str, str] = {}
         self._seen: dict[Path, tuple[Size, bool] | Flaw] = {}
+        self.sideways = 0
+        """Pictures that EXIF data turns on their side."""
 
     def allow(self, folder: Path) -> None:
         """Also take pictures from this folder, which a person named or which is a part of the data set."""
@@ -59,10 +62,14 @@ class Pictures:
             raise Flaw("field", f"the picture's name must be text, found {repr(name)[:60] if name else 'nothing'}")
         if "\0" in name:
             raise Flaw("path", "the picture's name holds a NUL")
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:
+            raise Flaw("encoding", "the picture's name holds half a character (a lone surrogate)") from None
         if os.path.isabs(name) or PureWindowsPath(name).anchor:
             raise Flaw("path", f"{name!r:.200} is absolute; pictures are named relative to their folder")
         path = folder / os.path.normpath(name)
-        if "\\" in name and not path.exists():
+        if "\\" in name and not os.path.exists(path):
             path = folder / os.path.normpath(name.replace("\\", "/"))
         parent = str(path.parent)
         if parent not in self._real:
@@ -70,7 +77,7 @@ class Pictures:
         real = os.path.join(self._real[parent], path.name)
         if not self._inside(real):
             raise Flaw("path", f"{name!r:.200} leads out of the data set's folder")
-        if path.is_symlink() and not self._inside(os.path.realpath(path)):
+        if os.path.islink(path) and not self._inside(os.path.realpath(path)):
             raise Flaw("path", f"{name!r:.200} is a link out of the data set's folder")
         if not os.path.lexists(path):
             raise Flaw("missing", f"no such file: {name:.200}")
@@ -96,8 +103,8 @@ class Pictures:
         """As `size`, for pictures whose size does not matter, and videos, of which only the file is looked at."""
         if path.suffix.lower() not in VIDEO_EXTENSIONS:
             self.size(path)
-        elif not path.is_file() or not path.stat().st_size:
-            raise Flaw("picture", f"{path.name} is an empty file" if path.is_file() else f"{path.name} is no file")
+        elif not os.path.isfile(path) or not os.path.getsize(path):
+            raise Flaw("picture", f"{path.name} is {'an empty' if os.path.isfile(path) else 'no'} file")
 
     def _look(self, path: Path) -> tuple[Size, bool] | Flaw:
         try:
@@ -107,6 +114,7 @@ class Pictures:
         except InputError as error:
             unreadable = error.code == "not_found" or (error.code == error.default_code and isinstance(error.__cause__, OSError))
             return Flaw("missing" if unreadable else "picture", error.message)
+        self.sideways += found[1]
         return found
 
     def unpack(self, data: object) -> Path:
@@ -114,11 +122,17 @@ class Pictures:
         if not isinstance(data, bytes) or not data:
             raise Flaw("picture", "the picture in the table is empty")
         path = self.scratch / hashlib.sha256(data).hexdigest()[:40]
-        if not path.exists():
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{os.getpid()}.part")
-            unfinished.write_bytes(data)
-            unfinished.replace(path)
+        if not path.is_file() or path.stat().st_size != len(data):
+            unfinished = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+            try:
+                self.scratch.mkdir(parents=True, exist_ok=True)
+                unfinished.write_bytes(data)
+                unfinished.replace(path)
+            except OSError as error:
+                raise ResourceError(
+                    f"{printable(str(self.scratch))}: pictures cannot be unpacked to it ({error.strerror})",
+                    hint="name another folder with --scratch, on a disk with room",
+                ) from error
         self.allow(self.scratch)
         return path
 

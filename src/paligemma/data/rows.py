@@ -155,11 +155,7 @@ class _Reading:
         key = next((key for key in keys if row.get(key) is not None), None)
         if key is None:
             raise Flaw("answer", f"there is no answer: none of {', '.join(keys)}")
-        several = row[key] if isinstance(row[key], list) else [row[key]]
-        if not several:
-            raise Flaw("answer", f"{key} is an empty list")
-        target = TASKS[task].target
-        return tuple(target(checks.answer(_of_answer(one), key, empty=empty)) for one in several)
+        return self.to.answers(row[key], key, TASKS[task].target, empty=empty)
 
     # Places
 
@@ -262,8 +258,3 @@ def _missing(row: Row, key: str) -> Flaw:
     there = [str(other) for other, value in row.items() if value is not None]
     close = did_you_mean(key, there)
     return Flaw("field", f"there is no {key}; found: {', '.join(there)[:120]}{f' ({close})' if close else ''}")
-
-
-def _of_answer(value: Any) -> Any:
-    """VQA's answers are objects."""
-    return value.get("answer") if isinstance(value, Mapping) else value

@@ -52,11 +52,11 @@ def find(path: Path) -> Found | None:
 def _fits(path: Path) -> bool:
     with path.open("rb") as file:
         line = file.readline(1 << 16).removeprefix(BOM).decode("utf-8", "replace")
-    return is_row(frozenset(_header(line, path)))
-
-
-def _header(line: str, path: Path) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line, path)), [])]
+    try:
+        header = next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line, path)), [])
+    except csv.Error:
+        return False
+    return is_row(frozenset(cell.strip() for cell in header))
 
 
 def _delimiter(header: str, path: Path) -> str:
@@ -77,7 +77,10 @@ def _add_csv(to: Collector, part: Part) -> None:
     text = to.bytes_of(file).removeprefix(BOM).decode("utf-8", "surrogateescape")
     first = text[: text.find("\n") + 1] or text
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first, file), strict=True)
-    header = [cell.strip() for cell in next(rows, [])]
+    try:
+        header = [cell.strip() for cell in next(rows, [])]
+    except csv.Error as error:
+        raise InputError(f"{place}: the header cannot be read: {error}", code="bad_annotations") from error
     if len(set(header)) < len(header) or not header:
         raise InputError(f"{place}: the header must name each column once: {printable(', '.join(header))[:120]}", code="bad_annotations")
     number = 0

@@ -69,7 +69,7 @@ def read(part: Part, to: Collector) -> None:
     for file in files:
         id = part.id(os.path.relpath(file.with_suffix(""), folder))
         with to.record(to.place(file), id, file.stem):
-            if not file.is_file():
+            if not os.path.isfile(file):
                 raise Flaw("missing", f"no such file: {to.place(file)}")
             _File(to, file, part.pictures, id).add(xml_of(to.bytes_of(file)), part)
     for label in sorted({thing.label for record in to.records for thing in record.things}):
@@ -144,7 +144,7 @@ class _File:
         file = self.file.parent.parent / "SegmentationObject" / f"{self.file.stem}.png"
         if self.file.parent == self.pictures or not file.is_file():
             return None
-        self.to.trace(file)
+        file = self.to.picture(file.name, file.parent)
         if self.to.task in ("segment", "refer"):
             try:
                 values = bitmap(file, *size)

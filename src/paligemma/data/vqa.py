@@ -165,14 +165,13 @@ def _add(to: Collector, part: Part, item: Mapping[str, Any], id: str, where: str
         raise Flaw("answer", "there is no answer")
     else:
         choices = ()
-    several = given if isinstance(given, list) else [given]
-    texts = [checks.answer(one.get("answer") if isinstance(one, Mapping) else one) for one in several]
+    answers = to.answers(given, "the answer", answer.target)
     path = pictures.find(item)
     to.pictures.check(path)
     task = to.task or "answer"
     whole = answer.prompt(asked, None if bare else "en", choices)
     about = {key: item[key] for key in ABOUT if item.get(key) is not None} | part.about
-    to.add(Record(id, task, (path,), where, whole, tuple(map(answer.target, texts)), about=about))
+    to.add(Record(id, task, (path,), where, whole, answers, about=about))
 
 
 class _Finder:

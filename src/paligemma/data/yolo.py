@@ -70,12 +70,14 @@ def _found(folder: Path, described: Path) -> Found:
     base = [Path(said["path"])] if isinstance(said.get("path"), str) else []
     parts = []
     for key, value in said.items():
-        if canonical(str(key)) in ("train", "valid", "test") and value:
-            places = [_place(folder, base, str(one)) for one in (value if isinstance(value, list) else [value])]
-            if None in places:
-                why += f"; its {key} ({value}) is not in the data set's folder"
+        split = canonical(key) if isinstance(key, str) else ""
+        if split in ("train", "valid", "test") and value:
+            named = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+            places = [place for one in named if (place := _place(folder, base, one))]
+            if len(places) < len(named) or not named:
+                why += f"; its {key} is not in the data set's folder"
             else:
-                parts.append(Part((described, *filter(None, places)), None, canonical(str(key))))
+                parts.append(Part((described, *places), None, split))
     if not parts and (folder / "images").is_dir():
         inside = split_folders(folder / "images")
         parts = [Part((described, place), None, split) for split, place in inside.items()] or [Part((described, folder / "images"))]
@@ -170,7 +172,7 @@ def _pictures(place: Path, folder: Path, to: Collector) -> Iterator[Path]:
     for number, line in numbered_lines(to.bytes_of(place)):
         with to.record(f"{to.place(place)}:{number}", f"{place.name}:{number}"):
             named = decoded(line).strip()
-            base = place.parent if (place.parent / named).exists() else folder
+            base = place.parent if os.path.exists(place.parent / named) else folder
             yield to.pictures.find(named, base)
 
 

@@ -7,6 +7,7 @@ they are what published scores were computed with.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -80,6 +81,7 @@ def vqa_accuracy(answer: str, known: Sequence[str]) -> float:
     return (matches * agreeing + (len(known) - matches) * others) / len(known) if matches else 0.0
 
 
+@functools.lru_cache(maxsize=1 << 16)  # people give the same answers
 def vqa_normal(text: str) -> str:
     """VQA's normal form: lower case, most punctuation and articles removed, small numbers as digits, apostrophes restored."""
     everywhere = re.search(r"\d,\d", text) is not None  # meant to spare the comma in 1,000; in fact it joins all words at punctuation

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..data.lessons import MOST_CLASSES
 from ..data.records import DataSet, Record
 from ..errors import InputError, UsageError
+from ..video import DEFAULT_FRAMES
 from .metrics import check_tasks, metric_for, metric_named
-from .predict import predict
+from .predict import class_names, predict
 from .predictions import appending, read_predictions
 from .report import write_report
 from .run_file import Run, describe_run
@@ -37,7 +38,7 @@ def evaluate(
     recipe: str = "",
     report: bool = True,
     fresh: bool = False,
-    frames: int = 16,
+    frames: int = DEFAULT_FRAMES,
     names_per_prompt: int = MOST_CLASSES,
     **how: Any,
 ) -> Scores:
@@ -66,9 +67,8 @@ def evaluate(
         finished = len(records) - len(waiting)
         if progress:
             progress(finished, len(records))
-        asked = predict(
-            predictor, waiting, classes=dataset.classes, batch_size=batch_size, names_per_prompt=names_per_prompt, frames=frames, **how
-        )
+        classes = dataset.classes or class_names(dataset.records)
+        asked = predict(predictor, waiting, classes=classes, batch_size=batch_size, names_per_prompt=names_per_prompt, frames=frames, **how)
         for predictions in asked:
             add(predictions)
             finished += len(predictions)

@@ -189,7 +189,8 @@ def masks(predictions: Sequence[Prediction]) -> Measured:
 
 
 def _objects(predictions: Sequence[Prediction], kind: Kind) -> Measured:
-    evaluation = Evaluation([_labelled(p, p.things) for p in predictions], [_labelled(p, p.found) for p in predictions], kind)
+    guesses = [_labelled(p, p.found if kind == "mask" else p.boxes) for p in predictions]
+    evaluation = Evaluation([_labelled(p, p.things) for p in predictions], guesses, kind)
     there = Counter(thing.label for p in predictions for thing in p.things if not thing.ignored)
     groups = {label: Group(value, there[label]) for label, value in evaluation.by_class().items()}
     values = evaluation.values() | {"invalid": _invalid(predictions)}
@@ -219,8 +220,7 @@ def referring(predictions: Sequence[Prediction]) -> Measured:
         overlaps[row], boxes[row] = mask_overlap(mask_of(guess.rle), true), box_iou(guess.box, truth.box)
         if guess.score is not None:
             judged["mask"].append(Judged(row, guess.score, float(overlaps[row, 0] >= RIGHT_IOU * overlaps[row, 1])))
-        result: Any = p.result
-        if (score := result["masks"][0]["box"]["score"]) is not None:
+        if (score := p.boxes[0].score) is not None:
             judged["box"].append(Judged(row, score, float(boxes[row] >= RIGHT_IOU)))
     each = overlaps[:, 0] / np.maximum(overlaps[:, 1], 1)
     values = {"miou": each.mean(), "overall_iou": overlaps[:, 0].sum() / max(overlaps[:, 1].sum(), 1)}

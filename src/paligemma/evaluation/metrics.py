@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import UsageError, did_you_mean
 from . import answers, measures
@@ -25,7 +25,7 @@ PLACES = frozenset({"detect", "segment", "refer"})
 @dataclass(frozen=True)
 class Metric:
     """`keys`: the numbers it returns and what they are, in order; a key may be missing where there is nothing to count. All are shares of
-    one, shown as hundredths, but those in `counts`. `main`: the key that tells a better model.
+    one, shown as hundredths, but those in `counts`. `main`: the key that tells a better model. `fits`: whether a record has what it needs.
     """
 
     name: str
@@ -36,10 +36,22 @@ class Metric:
     main: str
     higher_is_better: bool = True
     counts: frozenset[str] = frozenset()
+    fits: Callable[[Asked], bool] = lambda record: True
 
     def shown(self, value: float, key: str | None = None) -> str:
         """As tables show it: hundredths with one decimal, or a plain count. Without `key`, of the main one."""
         return f"{value:,.0f}" if key in self.counts else f"{100 * value:.1f}"
+
+
+class Asked(Protocol):
+    """What of a record or a prediction tells its metric."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def answers(self) -> Sequence[str]: ...
+    @property
+    def about(self) -> Mapping[str, Any]: ...
 
 
 _ANSWER_KEYS = {
@@ -62,19 +74,23 @@ _ALL = (
     _answering("any", "match with any known answer", "any"),
     _answering("agreement", "agreement with three people", "agreement"),
     _answering("anls", "ANLS, capitals or not", "anls", lower=True),
-    Metric("vqa", "VQA accuracy", measures.vqa, WORDS, {"vqa": "VQA accuracy", "any": "match with anybody's answer"}, "vqa"),
+    Metric("vqa", "VQA accuracy", measures.vqa, WORDS, {"vqa": "VQA accuracy", "any": "match with anybody's answer"}, "vqa",
+           fits=lambda record: len(record.answers) > answers.ANNOTATORS),
     Metric(
         "chartqa", "relaxed accuracy",
         by_rules({"relaxed": lambda text, known: answers.relaxed_match(text, known[0]), "exact": answers.exact}, "relaxed", lower=True),
         WORDS, {"relaxed": "relaxed accuracy", "exact": "exact match"}, "relaxed",
     ),
     Metric("tallyqa", "counting accuracy", measures.tallyqa, WORDS, {"accuracy": "accuracy"}, "accuracy"),
-    Metric("pope", "yes-or-no accuracy", measures.pope, WORDS, {"accuracy": "accuracy", "valid": "answers that are yes or no"}, "accuracy"),
+    Metric("pope", "yes-or-no accuracy", measures.pope, WORDS, {"accuracy": "accuracy", "valid": "answers that are yes or no"}, "accuracy",
+           fits=lambda record: answers.yes_or_no(record.answers[0]) is not None),
     Metric(
         "rsvqa", "average accuracy of question types", measures.rsvqa, WORDS,
         {"average": "average of types", "accuracy": "accuracy of all", "average_without_numbers": "average without numbers"}, "average",
+        fits=lambda record: any(name in record.about for name in measures.TYPE_NAMES),
     ),
-    Metric("scienceqa", "accuracy", measures.scienceqa, WORDS, {"accuracy": "accuracy", "unread": "answers without a choice"}, "accuracy"),
+    Metric("scienceqa", "accuracy", measures.scienceqa, WORDS, {"accuracy": "accuracy", "unread": "answers without a choice"}, "accuracy",
+           fits=lambda record: answers.choice(record.answers[0]) is not None),
     Metric(
         "cider", "CIDEr", measures.caption_scores, WORDS,
         {"cider": "CIDEr"} | {f"bleu{n}": f"BLEU-{n}" for n in range(1, 5)} | {"rouge_l": "ROUGE-L"}, "cider",
@@ -109,23 +125,17 @@ def metric_named(name: str) -> Metric:
     raise UsageError(f"no metric is called {name!r}", hint=did_you_mean(name, METRICS, "metrics: auto, " + ", ".join(METRICS)))
 
 
-class Asked(Protocol):
-    """What of a record or a prediction tells its metric."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def answers(self) -> Sequence[str]: ...
-
-
 def metric_for(records: Sequence[Asked], *names: str | Path) -> Metric:
     """What `--metric auto` means: the metric of the benchmark that one of `names` (of the data set, of a recipe) speaks of, where it suits
-    the tasks; else the usual one of the task; `mixed` for records of several tasks. Questions with ten people's answers are VQA's.
+    the tasks and fits all records; else the usual one of the task; `mixed` for records of several tasks. Questions with ten people's
+    answers are VQA's.
     """
     tasks = {record.task for record in records}
     benchmark = benchmark_named(*names)
-    if benchmark is not None and benchmark.metric and tasks <= METRICS[benchmark.metric].tasks:
-        return METRICS[benchmark.metric]
+    if benchmark is not None and benchmark.metric:
+        metric = METRICS[benchmark.metric]
+        if tasks <= metric.tasks and all(metric.fits(record) for record in records):
+            return metric
     if len(tasks) != 1:
         return METRICS["exact" if tasks <= {"answer", "run", "question"} else "mixed"]
     (task,) = tasks

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -18,12 +19,13 @@ from PIL import Image
 from ..data.lessons import MOST_CLASSES
 from ..data.records import Record, Thing
 from ..errors import InputError, UsageError
-from ..image import Clip
+from ..image import Clip, open_image
 from ..mask_formats import compress, run_lengths
 from ..results import Detections, Masks, Result
-from ..sources import expand
 from ..tasks import TASKS
 from ..tasks.detect import tidy
+from ..video import DEFAULT_FRAMES, sample_frames
+from ..video import EXTENSIONS as VIDEOS
 from .places import Place
 from .predictions import Prediction
 
@@ -40,26 +42,33 @@ def predict(
     classes: Sequence[str] = (),
     batch_size: int | None = None,
     names_per_prompt: int = MOST_CLASSES,
-    frames: int = 16,
+    frames: int = DEFAULT_FRAMES,
     **how: Any,
 ) -> Iterator[list[Prediction]]:
     """Predictions of all records, in their order, a batch at a time.
 
-    `classes`: all names of the data set; `names_per_prompt`: more of them are asked in several prompts; `frames`: of a video; `how`:
-    options of the predictor, such as `beams`. A picture that cannot be opened, an outline that does not fit it and a prompt that is too
-    long become predictions with an `error`. Raises `UsageError` for options that are none, and what the predictor raises for a model that
-    cannot do the task at all (`UsageError`: masks without a codec).
+    `classes`: all names of the data set, by default those of these records; `names_per_prompt`: more of them are asked in several prompts;
+    `frames`: of a video; `how`: options of the predictor, such as `beams`. A picture that cannot be opened, an outline that does not fit it
+    and a prompt that is too long become predictions with an `error`. Raises `UsageError` for options that are none, and what the predictor
+    raises for a model that cannot do the task at all (`UsageError`: masks without a codec).
     """
     if names_per_prompt < 1 or (batch_size is not None and batch_size < 1):
         raise UsageError(f"batch_size and names_per_prompt are at least 1, got {batch_size} and {names_per_prompt}")
     size = batch_size or _pictures_at_a_time(predictor)
+    classes = classes or class_names(records)
     for start in range(0, len(records), size):
-        asked = [_open(record, classes, names_per_prompt, frames) for record in records[start : start + size]]
+        opened: dict[Sequence[Path], Picture] = {}  # what is asked about one picture shares it, and so the image tower's pass
+        asked = [_open(record, classes, names_per_prompt, frames, opened) for record in records[start : start + size]]
         answers: dict[int, Prediction] = {}
         for task in dict.fromkeys(one.record.task for one in asked):
             rows = [row for row, one in enumerate(asked) if one.record.task == task]
             answers |= zip(rows, _answer(predictor, task, [asked[row] for row in rows], batch_size, how), strict=True)
         yield [answers[row] for row in range(len(asked))]
+
+
+def class_names(records: Sequence[Record]) -> tuple[str, ...]:
+    """Everything that is to be found anywhere, in order of appearance."""
+    return tuple(dict.fromkeys(tidy(thing.label) for record in records for thing in record.things))
 
 
 def _pictures_at_a_time(predictor: Predictor) -> int:
@@ -86,12 +95,14 @@ class _Asked:
         return first.size
 
 
-def _open(record: Record, classes: Sequence[str], names_per_prompt: int, frames: int) -> _Asked:
+def _open(record: Record, classes: Sequence[str], names_per_prompt: int, frames: int, opened: dict[Sequence[Path], Picture]) -> _Asked:
     start = time.perf_counter()
     try:
-        picture = _picture(record, frames)
+        if record.pictures not in opened:
+            opened[record.pictures] = open_pictures(record.pictures, frames)
+        picture = opened[record.pictures]
         first = picture.frames[0] if isinstance(picture, Clip) else picture
-        names = tuple(dict.fromkeys(map(tidy, record.asked or classes or [thing.label for thing in record.things])))
+        names = tuple(dict.fromkeys(map(tidy, record.asked or classes)))
         named = record.task in ("detect", "segment")
         if named and not names:
             raise InputError(f"{record.where}: nothing says which objects are to be found", code="nothing_asked")
@@ -103,12 +114,12 @@ def _open(record: Record, classes: Sequence[str], names_per_prompt: int, frames:
     return _Asked(record, picture, tuple(things), prompts, None, time.perf_counter() - start)
 
 
-def _picture(record: Record, frames: int) -> Picture:
-    """What the prompt is about: a picture, or a clip of several pictures and the frames of videos."""
-    opened: list[Picture] = [source.open() for path in record.pictures for source in expand([str(path)], frames=frames)]
-    if len(opened) == 1:
-        return opened[0]
-    return Clip(tuple(frame for one in opened for frame in (one.frames if isinstance(one, Clip) else (one,))))
+def open_pictures(paths: Sequence[Path], frames: int) -> Picture:
+    """What a prompt is about: a picture, or a clip of several pictures and of `frames` from each video. Raises `InputError`."""
+    opened: list[Image.Image] = []
+    for path in paths:
+        opened += sample_frames(path, frames) if path.suffix.lower() in VIDEOS else [open_image(path)]
+    return opened[0] if len(opened) == 1 else Clip(tuple(opened))
 
 
 def _place(thing: Thing, size: tuple[int, int], ignored: bool) -> Place:

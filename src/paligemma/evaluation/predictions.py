@@ -67,6 +67,14 @@ class Prediction:
             return [Place(mask["label"], _corners(mask["box"]), mask["rle"], mask["score"]) for mask in result["masks"]]
         return [Place(box["label"], _corners(box), None, box["score"]) for box in result.get("boxes", ())]
 
+    @property
+    def boxes(self) -> list[Place]:
+        """Boxes of the answer, also those around its masks, which have a score of their own."""
+        result = self.result or {}
+        if "masks" in result:
+            return [Place(mask["label"], _corners(mask["box"]), None, mask["box"]["score"]) for mask in result["masks"]]
+        return self.found
+
     def answer(self) -> Result:
         """The result itself, fit to be drawn. Raises `InputError` where there is none, or it is broken."""
         if self.result is None:
@@ -120,7 +128,7 @@ class Prediction:
                 raise ValueError(f"a box is no box: {place.box}")
             if place.rle is not None and (tuple(place.rle["size"]) != (self.size or (0, 0))[::-1] or area_of(place.rle) < 0):
                 raise ValueError(f"a mask has the size {place.rle['size']}, the picture {self.size}")
-        scores = [self.score, *(place.score for place in self.found)]
+        scores = [self.score, *(place.score for place in (*self.found, *self.boxes))]
         if not all(score is None or 0 <= score <= 1 for score in scores):
             raise ValueError("a score is not from 0 to 1")
 

@@ -59,7 +59,7 @@ _TOKEN = re.compile(
     | (?:https?://|www\.)[^\s"<>]*[^\s"<>.,;:!?)]                      # an address of the web
     | [\w.-]+@\w[\w-]*(?:\.\w[\w-]*)+                                  # or of a person
     | [@][a-z_]\w* | [#][a-z]+
-    | [:;=]-?[()DP](?!{_L})                                            # a smiley
+    | [:;=]-?(?-i:[()DP])(?!{_L})                                      # a smiley
     | {_L}+?(?=n['’`]t(?!{_L})) | n['’`]t(?!{_L})                      # is n't
     | ['’](?:s|d|m|re|ve|ll)(?!{_L})                                   # man 's
     | ['’](?:\d0s|\d\d)(?!\d) | ['’](?:n['’]?|em|til|cause)(?!{_L})    # '90s, 'em
@@ -67,7 +67,7 @@ _TOKEN = re.compile(
     | (?<![^\W_]){_L}\.(?=\s|\Z)(?!\s+(?-i:{_any(_STARTERS)})\b)       # an initial
     | (?<![^\W_])(?:{_any(_ABBREVIATIONS)}|(?-i:{_any(_CAPITAL_ABBREVIATIONS)}))\.(?!\w)
     | (?<![^\W_])(?:{_any(_BEFORE_NUMBERS)})\.(?=\s*\d)                # no. 5
-    | (?:us|c|a|nz|hk)\$ | c\+\+ | c[#](?!\w) | (?-i:[A-Z]+(?:&[A-Z]+)+)                    # AT&T
+    | (?:us|c|a|nz|hk)\$ | c\+\+ | c[#](?!\w) | (?-i:[A-Z]+(?:&[A-Z]+)+)  # AT&T
     | {_L}+(?:[.!?]{_L}+)+(?:(?<=\.{_L})\.)?(?:-{_L}+)?                # U.S., Ph.D., and sentences without a blank between them
     | [-+]?\d*(?:[.,:]\d+)+(?:-{_L}+)? | [-+]\d+(?!\w) | \d+(?:/\d+)+
     | y['’](?={_L}) | (?:o|d|l|c|j|qu)['’]{_L}+ | {_L}+['’][ae]{_L}+ | cap['’]n | ol['’]

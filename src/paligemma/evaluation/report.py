@@ -14,9 +14,10 @@ from PIL import Image
 from ..errors import InputError, UsageError
 from ..image import Clip
 from ..results import Box, Detections, Mask, Masks
-from ..sources import expand
+from ..video import DEFAULT_FRAMES
 from .places import mask_of
 from .plots import length_plot, reliability_plot
+from .predict import open_pictures
 from .predictions import Prediction, read_predictions
 from .scores import Scores
 
@@ -93,8 +94,8 @@ def _example(scores: Scores, one: Prediction, value: float) -> Example:
 
 def _pictures(one: Prediction) -> list[tuple[Image.Image, str]]:
     """The picture, or where objects are to be found one with the true ones and one with those of the answer."""
-    opened = [source.open() for path in one.pictures for source in expand([path])]
-    frames = [frame for each in opened for frame in (each.frames if isinstance(each, Clip) else (each,))]
+    opened = open_pictures([Path(path) for path in one.pictures], DEFAULT_FRAMES)
+    frames = opened.frames if isinstance(opened, Clip) else (opened,)
     if one.task not in ("detect", "segment", "refer"):
         return [(frames[0], "the picture" if len(frames) == 1 else f"the first of {len(frames)} pictures")]
     return [(truth(one).draw(frames[0]), "the truth"), (one.answer().draw(frames[0]), "the answer")]

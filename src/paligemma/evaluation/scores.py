@@ -178,11 +178,11 @@ def _metric(name: str, answered: Sequence[Prediction], asked: Sequence[Predictio
         failed = next((one.error["message"] for one in asked if one.error), None)
         why = f"all {len(asked)} records failed, the first one: {failed}" if asked else "there are none"
         raise InputError(f"no prediction can be scored: {why}", code="nothing_answered")
-    kind = metric_for(answered, *(run.names if run else ())) if name == "auto" else metric_named(name)
-    check_tasks(kind, answered)
     for one in answered:
         if (one.task in WORDS and not one.answers) or (one.task == "refer" and not one.things):
             raise InputError(f"record {one.id} ({one.where}) has nothing that its answer could be compared with")
+    kind = metric_for(answered, *(run.names if run else ())) if name == "auto" else metric_named(name)
+    check_tasks(kind, answered)
     return kind
 
 

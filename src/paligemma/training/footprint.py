@@ -1,7 +1,7 @@
 """What one forward and backward pass holds in memory: the real code runs on tensors that have shapes and no numbers, and they are counted.
 
-No formula repeats the model, so none can fall behind it. Blocks of a tower are alike, so models of two and three blocks tell what any
-number of them holds.
+No formula repeats the model, so none can fall behind it. Blocks of a tower are alike, so models of a few blocks, and of one more, tell what
+any number of them holds.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .objective import losses_at
 from .recipes import Recipe
 from .strategies import prepare
 
-FEW, MORE = 2, 3
-"""Blocks of the models that are run."""
+VISION, TEXT = 2, 3
+"""Blocks of the models that are run: so many, and one more. With fewer, what is special of the first and the last one counts twice."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,31 @@ class Footprint:
     peak: int
 
 
-@functools.lru_cache(maxsize=256)
 def footprint(config: PaliGemmaConfig, recipe: Recipe, how: Pass) -> Footprint:
-    """Of a recipe on a model, where every text has its full length and is all answer."""
-    few, vision, text = (_counted(config, recipe, how, *depth) for depth in ((FEW, FEW), (MORE, FEW), (FEW, MORE)))
+    """Of a recipe on a model, where every text has its full length and is all answer. Takes a second or two, the first time."""
+    matters = (
+        "frames",
+        "text_len",
+        "label_smoothing",
+        "dropout",
+        "final_softcap",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_targets",
+    )
+    strategy = "lora" if recipe.strategy == "qlora" else recipe.strategy  # see `small_model`
+    return _footprint(config, Recipe(name="-", steps=1, strategy=strategy, **{name: getattr(recipe, name) for name in matters}), how)
+
+
+@functools.lru_cache(maxsize=256)
+def _footprint(config: PaliGemmaConfig, recipe: Recipe, how: Pass) -> Footprint:
+    few, vision, text = (_counted(config, recipe, how, *depth) for depth in ((VISION, TEXT), (VISION + 1, TEXT), (VISION, TEXT + 1)))
 
     def all_blocks(phase: str) -> int:
         """A straight line through what so few blocks take."""
         one, more_vision, more_text = (getattr(count, phase) for count in (few, vision, text))
-        return one + (config.vision.depth - FEW) * (more_vision - one) + (config.text.depth - FEW) * (more_text - one)
+        return one + (config.vision.depth - VISION) * (more_vision - one) + (config.text.depth - TEXT) * (more_text - one)
 
     return Footprint(all_blocks("kept"), max(map(all_blocks, ("looking", "reading", "learning"))))
 
@@ -89,13 +105,13 @@ def _counted(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int, te
 def small_model(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int, text: int) -> PaliGemma:
     """The model with so many blocks, made ready for the recipe, on the meta device.
 
-    Layers of 4 bits are left as they are, frozen: they keep as little, and what unpacking one takes is known (see `memory_plan.py`).
+    For qlora it is lora's: a layer of 4 bits keeps as little as a frozen one, and what unpacking it takes is known (`memory_plan.py`).
     """
     shallow = dataclasses.replace(
         config, vision=dataclasses.replace(config.vision, depth=vision), text=dataclasses.replace(config.text, depth=text)
     )
     model = empty_model(shallow).to(how.dtype).train()
-    prepare(model, dataclasses.replace(recipe, strategy="lora") if recipe.strategy == "qlora" else recipe)
+    prepare(model, recipe)
     model.vision.recompute = model.text.recompute = how.recompute
     return model
 

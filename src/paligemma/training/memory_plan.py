@@ -1,7 +1,7 @@
 """Will a run fit? Its memory by kind before anything is loaded, and in words what would fit instead.
 
-Weights, gradients and the optimizer's state are counted on the model as it will be trained, on the meta device; what a pass holds comes from
-`footprint.py`. Left out: pictures waiting to be used, what a device's own software takes, and gaps between tensors; `MARGIN` is for those.
+Weights, gradients and the optimizer's state are counted on the model as it will be trained, on the meta device; what a pass holds comes
+from `footprint.py`. Left out: pictures waiting to be used, what a device's own software takes, gaps between tensors. `MARGIN` is for those.
 """
 
 from __future__ import annotations
@@ -80,23 +80,24 @@ class MemoryPlan:
         return "\n".join([*lines, *(f"  {part:<11} {getattr(self, part) / GB:9.2f} GB" for part in parts)])
 
 
-def plan(config: PaliGemmaConfig, recipe: Recipe, batch: int, machine: Machine = Machine()) -> MemoryPlan:  # noqa: B008 - frozen
+def plan(config: PaliGemmaConfig, recipe: Recipe, batch: int, machine: Machine = Machine()) -> MemoryPlan:
     """The memory of a recipe on a model, `batch` examples at a time. A recipe's own resolution counts, if it has one."""
     if recipe.resolution:
         config = config.with_resolution(recipe.resolution)
     still = _still(config, recipe, machine.dtype)
     how = Pass(batch, machine.dtype, machine.autocast, machine.recompute, fused_attention=machine.kind != "cpu")
-    moving = footprint(config, dataclasses.replace(recipe, name="-", about="", epochs=1.0, steps=0, examples=0), how)
+    moving = footprint(config, recipe, how)
     n = machine.devices
     workspace = max(moving.peak - moving.kept + still.unpacked, still.step - moving.kept, 0) + (still.gathered if n > 1 else 0)
-    shared = (-(-size // n) for size in (still.weights, still.gradients, still.optimizer))
-    return MemoryPlan(config, recipe, batch, machine, *shared, moving.kept, workspace)
+    weights, gradients, optimizer = (-(-size // n) for size in (still.weights, still.gradients, still.optimizer))
+    return MemoryPlan(config, recipe, batch, machine, weights, gradients, optimizer, moving.kept, workspace)
 
 
 @dataclass(frozen=True)
 class _Still:
-    """What is there all the time; `unpacked`: the largest 4-bit matrix as a plain one, `step`: what the optimizer needs besides for a
-    moment; `gathered`: whole tensors that a device has of shared ones, the part that is never wrapped and two blocks, and their gradients."""
+    """What is there all the time. `unpacked`: the largest 4-bit matrix as a plain one. `step`: what the optimizer needs besides for a
+    moment. `gathered`: what a device has whole of shared tensors, all that is in no block and two blocks, and the gradients of that.
+    """
 
     weights: int
     gradients: int
@@ -137,52 +138,56 @@ class Suggestion:
     plan: MemoryPlan
 
 
-def suggestions(wanted: MemoryPlan, available: int) -> list[Suggestion]:
-    """What would fit in so many free bytes where a plan does not, the smallest change first: each with the largest number of examples at
-    a time that fits, up to the plan's. Empty if nothing does."""
-    found = []
-    for words, recipe, machine in _changes(wanted):
-        smaller = _largest(dataclasses.replace(wanted, recipe=recipe, machine=machine), available)
+def suggestions(wanted: MemoryPlan, available: int) -> Iterator[Suggestion]:
+    """What would fit in so many free bytes where a plan does not, the smallest change first, each with the largest number of examples at a
+    time that fits, up to the plan's. None if nothing does. Each takes some seconds to find, so take as many as you show.
+    """
+    kinds = set()
+    for kind, words, recipe, machine in _changes(wanted):
+        smaller = None if kind in kinds else _largest(dataclasses.replace(wanted, recipe=recipe, machine=machine), available)
         if smaller is not None:
-            found.append(Suggestion(", ".join([*words, *_fewer(wanted.batch, smaller.batch)]), smaller))
-    return found
+            kinds.add(kind)
+            yield Suggestion(", ".join([*words, *_fewer(wanted.batch, smaller.batch)]), smaller)
 
 
-def _changes(wanted: MemoryPlan) -> Iterator[tuple[list[str], Recipe, Machine]]:
-    """Ever larger changes, each besides the number of examples: (words, recipe, machine)."""
+def _changes(wanted: MemoryPlan) -> Iterator[tuple[str, list[str], Recipe, Machine]]:
+    """Ever larger changes, each besides the number of examples: (kind, words, recipe, machine); of a kind one that fits is enough."""
     recipe, machine = wanted.recipe, wanted.machine
-    yield [], recipe, machine
+    yield "batch", [], recipe, machine
     words: list[str] = []
     if not machine.recompute:
         words = ["compute blocks again in the backward pass (a third more arithmetic)"]
         machine = dataclasses.replace(machine, recompute=True)
-        yield words, recipe, machine
+        yield "recompute", words, recipe, machine
     if recipe.optimizer == "adam" and recipe.strategy in ("full", "freeze-vision") and machine.dtype == torch.bfloat16:
-        yield [*words, "the optimizer adam-small"], dataclasses.replace(recipe, optimizer="adam-small"), machine
+        yield "optimizer", [*words, "the optimizer adam-small"], dataclasses.replace(recipe, optimizer="adam-small"), machine
     for strategy in ("lora", "qlora"):
         if recipe.strategy not in ("qlora", strategy):
-            yield [*words, f"the strategy {strategy}"], dataclasses.replace(recipe, strategy=strategy), machine
+            yield strategy, [*words, f"the strategy {strategy}"], dataclasses.replace(recipe, strategy=strategy), machine
     for size in SMALLER:
         if wanted.config.name in PRESETS and size < wanted.config.vision.image_size:
-            yield [*words, f"the model for {size} pixels"], dataclasses.replace(recipe, resolution=size), machine
+            yield "resolution", [*words, f"the model for {size} pixels"], dataclasses.replace(recipe, resolution=size), machine
     for devices in MORE_DEVICES:
         if devices > machine.devices and machine.kind != "cpu":
-            yield [*words, f"{devices} devices"], recipe, dataclasses.replace(machine, devices=devices)
+            yield "devices", [*words, f"{devices} devices"], recipe, dataclasses.replace(machine, devices=devices)
 
 
 def _largest(wanted: MemoryPlan, available: int) -> MemoryPlan | None:
-    """With as many examples at a time as fit, by halves. What a pass holds grows in a straight line, so two looks tell where to begin."""
-    one, two = (plan(wanted.config, wanted.recipe, batch, wanted.machine) for batch in (1, 2))
-    if not one.fits(available):
-        return None
-    each = max(two.total - one.total, 1)
+    """With as many examples at a time as fit, by halves. A pass grows in a straight line with them, so two looks tell where to begin."""
+
+    def look(batch: int) -> MemoryPlan:
+        return plan(wanted.config, wanted.recipe, batch, wanted.machine)
+
+    one, all_of_them = look(1), look(wanted.batch)
+    if not one.fits(available) or all_of_them.fits(available):
+        return all_of_them if one.fits(available) else None
+    each = (all_of_them.total - one.total) / (wanted.batch - 1)
     batch = wanted.batch
-    while batch > 1 and one.total + (batch - 1) * each > available * (1 - MARGIN):
+    while one.total + (batch - 1) * each > available * (1 - MARGIN):
         batch = -(-batch // 2)
-    for size in (batch, -(-batch // 2), 1):
-        if (found := plan(wanted.config, wanted.recipe, size, wanted.machine)).fits(available):
-            return found
-    return None
+    while not (found := look(batch)).fits(available):
+        batch = -(-batch // 2)
+    return found
 
 
 def _fewer(wanted: int, batch: int) -> Iterator[str]:

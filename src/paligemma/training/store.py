@@ -178,8 +178,11 @@ class Store:
         self._tidy(step)
         return folder
 
-    def mark_best(self, step: int) -> None:
-        """From now on the checkpoint of `step` is the one that is never pruned. Raises `CheckpointError` if it is not there."""
+    def mark_best(self, step: int) -> bool:
+        """From now on the checkpoint of `step` is the one that is never pruned. Raises `CheckpointError` if it is not there.
+
+        False where the mark could not be written, which is reported: this process keeps to it, and the next save tries again.
+        """
         self._need_lock()
         with self._explained():
             if step not in self.steps():
@@ -189,6 +192,8 @@ class Store:
             self._write_mark()
         except OSError as error:
             self.report.add("best", f"step {step} could not be marked yet: {error.strerror or error}", step=step)
+            return False
+        return True
 
     # How it is done
 

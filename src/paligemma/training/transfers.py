@@ -72,15 +72,15 @@ TRANSFERS: dict[str, Transfer] = {
     ),
     # questions
     "vqav2": _answer(
-        LOW, "questions about everyday pictures (VQAv2)", 32, "vqa-accuracy", epochs=10, learning_rate=1e-5, weight_decay=(1e-6, 0.0)
+        LOW, "questions about everyday pictures (VQAv2)", 32, "vqa", epochs=10, learning_rate=1e-5, weight_decay=(1e-6, 0.0)
     ),
-    "okvqa": _answer(LOW, "questions that need outside knowledge (OK-VQA)", 32, "vqa-accuracy", epochs=10, batch=128, learning_rate=5e-6),
+    "okvqa": _answer(LOW, "questions that need outside knowledge (OK-VQA)", 32, "agreement", epochs=10, batch=128, learning_rate=5e-6),
     "aokvqa-mc": _answer(
         LOW, "questions that need outside knowledge, with choices (A-OKVQA)", 128, "exact", epochs=15, batch=128, learning_rate=5e-6,
         prompt="answer en {question} choose from: {choices}",
     ),
     "aokvqa-da": _answer(
-        LOW, "questions that need outside knowledge, answered freely (A-OKVQA)", 32, "vqa-accuracy",
+        LOW, "questions that need outside knowledge, answered freely (A-OKVQA)", 32, "agreement",
         epochs=10, batch=128, learning_rate=5e-6,
     ),
     "gqa": _answer(
@@ -96,7 +96,7 @@ TRANSFERS: dict[str, Transfer] = {
         epochs=10, learning_rate=1e-5, weight_decay=1e-6,
     ),
     "science-qa": _answer(
-        LOW, "school questions, with choices (ScienceQA)", 512, "science-qa", resize="bilinear",
+        LOW, "school questions, with choices (ScienceQA)", 512, "scienceqa", resize="bilinear",
         prompt="Question: {question}\nContext: {hint}\nOptions: {choices}\nAnswer:",
         epochs=20, batch=128, learning_rate=1e-5, strategy=FROZEN,
     ),
@@ -105,16 +105,18 @@ TRANSFERS: dict[str, Transfer] = {
     ),
     "rsvqa-hr": _answer(LOW, "questions about aerial pictures (RSVQA, high resolution)", 32, "rsvqa", epochs=1, learning_rate=1e-5),
     "chartqa": _answer(
-        LOW, "questions about charts (ChartQA)", 48, "relaxed-accuracy", prompt="{question}",
+        LOW, "questions about charts (ChartQA)", 48, "chartqa", prompt="{question}",
         epochs=30, learning_rate=1e-5, weight_decay=1e-6, dropout=0.1, label_smoothing=0.2,
     ),
-    "vizwiz": _answer(LOW, "questions by blind people (VizWiz)", 48, "vqa-accuracy", epochs=10, learning_rate=1e-5),
+    "vizwiz": _answer(LOW, "questions by blind people (VizWiz)", 48, "agreement", epochs=10, learning_rate=1e-5),
     "tallyqa": _answer(
         ALL, "how many? (TallyQA, CountBenchQA)", 32, "tallyqa", epochs=2, learning_rate=(1e-5, 1e-5, 7e-6), weight_decay=(0.0, 1e-6, 7e-7)
     ),
-    "ocrvqa": _answer(ALL, "questions about book covers (OCR-VQA)", 32, "exact", epochs=3, batch=128, learning_rate=(3e-6, 3e-6, 1e-5)),
+    "ocrvqa": _answer(
+        ALL, "questions about book covers (OCR-VQA)", 32, "exact-lower", epochs=3, batch=128, learning_rate=(3e-6, 3e-6, 1e-5)
+    ),
     "textvqa": _answer(
-        ALL, "questions about text in pictures (TextVQA)", 32, "vqa-accuracy",
+        ALL, "questions about text in pictures (TextVQA)", 32, "vqa",
         epochs=(5, 10, 10), learning_rate=3e-6, weight_decay=(0.0, 3e-7, 0.0),
     ),
     "docvqa": _answer(
@@ -130,7 +132,7 @@ TRANSFERS: dict[str, Transfer] = {
     ),
     # places
     "refcoco": _row(
-        ALL, "outline what a sentence refers to (RefCOCO, RefCOCO+, RefCOCOg)", "refer", "{sentence}", "referring-iou", 48,
+        ALL, "outline what a sentence refers to (RefCOCO, RefCOCO+, RefCOCOg)", "refer", "{sentence}", "refer", 48,
         resize="bilinear", epochs=100, batch=(256, 256, 64), learning_rate=(3e-5, 1e-5, 1e-5), dropout=(0.1, 0.0, 0.0), label_smoothing=0.3,
     ),
     # videos

@@ -44,7 +44,7 @@ class Result:
     @property
     def bound(self) -> float | None:
         """At 95% no more than this share of such cases fails (rule of three); None where one did."""
-        return 3 / self.cases if self.cases and not self.failures else None
+        return min(1.0, 3 / self.cases) if self.cases and not self.failures else None
 
 
 def run_campaign(reference: Reference, campaign: ModuleType, tier: str, seed: int, *, only: int | None = None, limit: int = 0) -> Result:

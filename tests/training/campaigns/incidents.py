@@ -86,7 +86,7 @@ def _two_signals(reference: Reference, run: Path, rng: random.Random) -> list[Ou
     running = reference.start(run, Plan(incident="wait", at_step=rng.randint(1, reference.steps)))
     running.until("waits")
     running.signal(number)
-    time.sleep(0.05)
+    running.until_printed(signal.Signals(number).name)
     assert not running.ended_within(0.2), "the first signal ended it in the middle of a step"
     running.signal(number)
     assert running.ended_within(5.0), "the second signal did not end it"

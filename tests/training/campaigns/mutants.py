@@ -19,6 +19,7 @@ from paligemma.training import disk, lock, manifest, saved, stopping, store, ten
 from paligemma.training.disk import Disk
 
 from . import crashes
+from .reference import Reference
 
 Mutation = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -105,8 +106,11 @@ def _no_lock() -> contextlib.AbstractContextManager[Any]:
 
 
 def _no_second_signal() -> contextlib.AbstractContextManager[Any]:
+    handle = stopping.Stopping._handle
+
     def first_only(self: stopping.Stopping, number: int, frame: Any) -> None:
-        self.signal = stopping.signal.Signals(number)
+        if self.signal is None:
+            handle(self, number, frame)
 
     return mock.patch.object(stopping.Stopping, "_handle", first_only)
 
@@ -180,21 +184,22 @@ MUTANTS: dict[str, tuple[Mutation, str, int]] = {
 
 def main(trainer: str, folder: Path, seed: int) -> int:
     """Print each mutant's fate; 1 if one survived."""
-    fates = {name: _fate(name, trainer, folder / str(number), seed) for number, name in enumerate(MUTANTS)}
+    reference = Reference.of(trainer, folder / "reference")
+    fates = {name: _fate(name, reference.moved(folder / str(number)), seed) for number, name in enumerate(MUTANTS)}
     for name, killer in fates.items():
         print(f"{name:<38}{MUTANTS[name][1]:>5}  {'SURVIVED' if killer is None else 'killed: ' + killer}")
     return int(None in fates.values())
 
 
-def _fate(name: str, trainer: str, folder: Path, seed: int) -> str | None:
+def _fate(name: str, reference: Reference, seed: int) -> str | None:
     """In a process of its own, so that the guard is back afterwards. The first failure it led to, or None."""
-    answer = folder.with_suffix(".txt")
+    answer = reference.folder / "fate"
     pid = os.fork()
     if pid == 0:
         try:
             with open(os.devnull, "w") as quiet:
                 os.dup2(quiet.fileno(), 2)
-            answer.write_text(_first_failure(name, trainer, folder, seed))
+            answer.write_text(_first_failure(name, reference, seed))
         except BaseException:
             traceback.print_exc(file=sys.stdout)
         finally:
@@ -204,12 +209,10 @@ def _fate(name: str, trainer: str, folder: Path, seed: int) -> str | None:
     return answer.read_text() or None if answer.exists() else None
 
 
-def _first_failure(name: str, trainer: str, folder: Path, seed: int) -> str:
+def _first_failure(name: str, reference: Reference, seed: int) -> str:
     from .__main__ import CAMPAIGNS
-    from .reference import Reference
 
     mutation, campaign, tried = MUTANTS[name]
-    reference = Reference.of(trainer, folder)
     with mutation():
         # The states after a power cut are many and cheap: enough of them are looked at to meet each missing sync.
         points = CAMPAIGNS[campaign].points(reference, "ci" if campaign == "C13" else "push", random.Random(seed))

@@ -18,7 +18,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ class Reference:
                 Running(trainer, pieces, Plan(incident="kill", at_step=step + 1)).end()
                 expected.add(["checkpoint", step, content(pieces, step)])
         return reference
+
+    def moved(self, folder: Path) -> Reference:
+        """The same, with trials in another folder."""
+        shutil.copytree(self.folder / "reference", folder / "reference")
+        shutil.copy(self.folder / "expected.jsonl", folder)
+        return replace(self, folder=folder, started=[])
 
     @contextmanager
     def trial(self) -> Iterator[Path]:

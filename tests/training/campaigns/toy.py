@@ -48,8 +48,7 @@ def train(run: Path, disk: Disk, watch: Watch, *, seed: int = SEED) -> int:
                 last = stopping.requested or state.step == STEPS
                 if (last or state.step % SAVE_EVERY == 0) and store.save(state.step, state.tensors, state.rest(), required=last):
                     watch.saved(state.step)
-                    if state.is_best():
-                        store.mark_best(state.step)
+                    if state.is_best() and store.mark_best(state.step):
                         watch.best(state.step)
                 if stopping.requested:
                     return stopping.exit_code

@@ -180,8 +180,16 @@ class Running:
 
     def until(self, kind: str, count: int = 1) -> None:
         """Wait until that was told so often (or the end)."""
-        while sum(note[0] == kind for note in self.notes) < count and self._read(HANG):
-            pass
+        self._until(lambda: sum(note[0] == kind for note in self.notes) >= count)
+
+    def until_printed(self, text: str) -> None:
+        """Wait until its stderr holds that (or the end)."""
+        self._until(lambda: text.encode() in self._got[self._stderr])
+
+    def _until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + HANG
+        while not reached() and self._read(max(0.0, deadline - time.monotonic())):
+            assert time.monotonic() < deadline, "the trainer hung"
 
     def ended_within(self, seconds: float) -> bool:
         """Whether it ends by itself in that time."""

@@ -1,0 +1,113 @@
+"""What a pass holds: foretold from tensors without numbers and a few blocks, it is what tensors with numbers and all blocks take."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from paligemma.config import PaliGemmaConfig
+from paligemma.training.footprint import Footprint, Pass, _attention, _Counter, count, footprint, small_model
+from paligemma.training.recipes import Recipe, recipe
+from tests.tiny import TINY_1, TINY_2, random_model, random_pixels
+
+BASE = dataclasses.replace(recipe("debug"), text_len=20, lora_rank=2)
+PLAIN = Pass(3, torch.float32, fused_attention=False)
+
+
+def deep(config: PaliGemmaConfig, vision: int = 4, text: int = 6) -> PaliGemmaConfig:
+    return dataclasses.replace(
+        config, vision=dataclasses.replace(config.vision, depth=vision), text=dataclasses.replace(config.text, depth=text)
+    )
+
+
+def really(config: PaliGemmaConfig, mine: Recipe, how: Pass) -> Footprint:
+    """Counted on a whole model with numbers."""
+    model = small_model(config, mine, how, config.vision.depth, config.text.depth).to_empty(device="cpu")
+    with _attention(how.fused_attention):
+        found = count(model, mine, how)
+    return Footprint(found.kept, max(found.looking, found.reading, found.learning))
+
+
+@pytest.mark.parametrize(
+    ("config", "strategy", "how"),
+    [
+        (TINY_1, "full", PLAIN),
+        (TINY_2, "full", Pass(3, torch.float32, autocast=True, recompute=True, fused_attention=False)),
+        (TINY_1, "freeze-vision", Pass(1, torch.bfloat16, recompute=True)),
+        (TINY_1, "attention-only", Pass(3, torch.float32, autocast=True)),
+        (TINY_2, "lora", Pass(3, torch.bfloat16)),
+    ],
+    ids=lambda value: getattr(value, "name", None) or str(value),
+)
+def test_foretold_is_counted(config, strategy, how):
+    mine = dataclasses.replace(BASE, strategy=strategy, label_smoothing=0.1, final_softcap=3.0)
+    assert footprint(deep(config), mine, how) == really(deep(config), mine, how)
+
+
+def test_several_pictures_and_dropout():
+    mine = dataclasses.replace(BASE, frames=2, dropout=0.1)
+    assert footprint(deep(TINY_1), mine, PLAIN) == really(deep(TINY_1), mine, PLAIN)
+
+
+def test_a_tower_that_does_not_learn_keeps_nothing():
+    mine = dataclasses.replace(BASE, strategy="freeze-vision")
+    small, large = (footprint(deep(TINY_1, vision=depth), mine, PLAIN) for depth in (4, 40))
+    assert small.kept == large.kept
+
+
+def test_what_saves_memory_does():
+    plain, again, fused = (
+        footprint(deep(TINY_1), BASE, dataclasses.replace(PLAIN, **changes))
+        for changes in ({}, {"recompute": True}, {"fused_attention": True})
+    )
+    assert again.kept < plain.kept / 3
+    assert again.peak < plain.peak
+    assert fused.kept < plain.kept
+
+
+def test_a_soft_cap_forbids_the_fused_kernel():
+    """Of PaliGemma 2's decoder; its image tower has none."""
+    frozen = dataclasses.replace(BASE, strategy="freeze-vision")
+    plain, fused = (footprint(deep(TINY_2), frozen, dataclasses.replace(PLAIN, fused_attention=fused)) for fused in (False, True))
+    assert plain.kept == fused.kept
+
+
+def test_qlora_keeps_what_lora_keeps():
+    lora, qlora = (footprint(deep(TINY_1), dataclasses.replace(BASE, strategy=strategy), PLAIN) for strategy in ("lora", "qlora"))
+    assert lora == qlora
+
+
+def test_the_counter_counts_each_storage_once_while_it_lives():
+    x = torch.nn.Parameter(torch.ones(1000))
+    holder = torch.nn.ParameterList([x])
+    with _Counter(holder) as counter:
+        y = x.exp()
+        assert counter.live == 4000
+        z = y.view(10, 100)[2:]
+        w = x.detach().view(-1)
+        assert counter.live == 4000, "views, of results and of parameters, are nothing new"
+        del y
+        assert counter.live == 4000
+        del z, w
+        assert counter.live == 0
+        counter.mark("first")
+        (x.sum() * 2).backward()
+        assert x.grad is not None
+        assert counter.live == 4000
+        counter.mark("second")
+    assert counter.peaks["first"] == 4000
+    assert counter.peaks["second"] > 4000
+
+
+def test_a_look_ahead_leaves_no_trace():
+    config = deep(TINY_1)
+    model, pixels = random_model(config), random_pixels(config, 1)
+    ids = torch.arange(2, 8)[None]
+    state = torch.get_rng_state()
+    before = model(model.encode_image(pixels), ids, torch.ones_like(ids))
+    footprint(config, dataclasses.replace(BASE, text_len=21, dropout=0.2), PLAIN)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(model(model.encode_image(pixels), ids, torch.ones_like(ids)), before)
+    assert torch.get_default_dtype() == torch.float32

@@ -45,6 +45,13 @@ def test_boxes_that_are_none(box):
     assert caught.value.code == "box"
 
 
+def test_a_box_inside_out_is_called_so():
+    with pytest.raises(Flaw, match="inside out"):
+        checks.box((10, 10, 5, 20), SIZE)
+    with pytest.raises(Flaw, match="no area"):
+        checks.box((10, 10, 10, 20), SIZE)
+
+
 @given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
 def test_a_box_lies_in_its_picture_or_is_a_flaw(box):
     try:

@@ -152,6 +152,10 @@ def test_broken(tmp_path, shapes, fields, code):
     assert [record.id for record in data.records] == ["b"]
 
 
+def test_a_rectangle_of_one_point_is_called_so(tmp_path):
+    assert labelme(tmp_path, shape("rectangle", [[4, 6]])).faults[0].detail == "shape 1: a rectangle needs two points, found 1"
+
+
 @pytest.mark.parametrize(("text", "code"), [("{", "json"), (b'{"shapes": "\xff"}', "encoding"), ("[]", "field")])
 def test_a_file_that_is_none(tmp_path, text, code):
     assert codes(labelme(tmp_path, text=text)) == {"a": code}

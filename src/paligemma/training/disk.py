@@ -20,13 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import ResourceError, UsageError
 
 TEMPORARY = ".tmp-"
 """How the name of everything unfinished begins. Whoever holds a run's lock may remove all of it."""
 DAMAGE = (0, errno.EIO, errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 """Errors on reading that come from what is read (0: see `read_file`); others, no handle left or no permission, say nothing about it."""
 BLOCK_BYTES = 16 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ASIDE_BYTES = 1 << 20
 """From this size on, a piece is hashed beside being written or read."""
 
@@ -223,6 +224,12 @@ def move_into(disk: Disk, path: Path, box: Path) -> Path:
     disk.sync_folder(box)
     disk.sync_folder(path.parent)
     return target
+
+
+def lacking(where: Path, error: OSError) -> ResourceError:
+    """What the file system refused, as an error for the user."""
+    code = "disk_full" if error.errno in _FULL else "read_only" if error.errno == errno.EROFS else "file_system"
+    return ResourceError(f"{where}: {error.strerror or error}", hint="the checkpoints that are there are untouched", code=code)
 
 
 class _Hashing:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from .strategies import prepare
 
 VISION, TEXT = 2, 3
 """Blocks of the models that are run: so many, and one more. With fewer, what is special of the first and the last one counts twice."""
+MIDDLE = "a block in the middle"
 
 
 @dataclass(frozen=True)
@@ -77,25 +78,26 @@ def footprint(config: PaliGemmaConfig, recipe: Recipe, how: Pass) -> Footprint:
 def _footprint(config: PaliGemmaConfig, recipe: Recipe, how: Pass) -> Footprint:
     few, vision, text = (_counted(config, recipe, how, *depth) for depth in ((VISION, TEXT), (VISION + 1, TEXT), (VISION, TEXT + 1)))
 
-    def all_blocks(phase: str) -> int:
+    def all_blocks(size: Callable[[Count], int]) -> int:
         """A straight line through what so few blocks take."""
-        one, more_vision, more_text = (getattr(count, phase) for count in (few, vision, text))
+        one, more_vision, more_text = map(size, (few, vision, text))
         return one + (config.vision.depth - VISION) * (more_vision - one) + (config.text.depth - TEXT) * (more_text - one)
 
-    return Footprint(all_blocks("kept"), max(map(all_blocks, ("looking", "reading", "learning"))))
+    moments = few.peaks.keys() - {MIDDLE}
+    return Footprint(all_blocks(lambda found: found.kept), max(all_blocks(lambda found, at=at: found.peaks[at]) for at in moments))
 
 
 @dataclass(frozen=True)
-class _Count:
-    """The peaks while pictures are encoded, while the text is read and judged, and in the backward pass."""
+class Count:
+    """`peaks`: at worst until a moment of the pass, by its name. Those of the backward pass are when a parameter's gradient is whole; each
+    kind of them grows in a straight line with the depth, but which is the worst may change. What is in the middle is never the worst.
+    """
 
     kept: int
-    looking: int
-    reading: int
-    learning: int
+    peaks: dict[str, int]
 
 
-def _counted(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int, text: int) -> _Count:
+def _counted(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int, text: int) -> Count:
     model = small_model(config, recipe, how, vision, text)
     with FakeTensorMode(), _attention(how.fused_attention):
         _fill(model)
@@ -116,18 +118,33 @@ def small_model(config: PaliGemmaConfig, recipe: Recipe, how: Pass, vision: int,
     return model
 
 
-def count(model: PaliGemma, recipe: Recipe, how: Pass) -> _Count:
+def count(model: PaliGemma, recipe: Recipe, how: Pass) -> Count:
     """One pass of a model, counted; on tensors with numbers it counts the same. Gradients are dropped as soon as they are whole."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_drop)
     with _Counter(model) as counter:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(functools.partial(_whole, counter, _moment(model, name)))
         loss = _forward(model, recipe, how, counter)
         kept = counter.live
         counter.mark("reading")
         loss.backward()
-        counter.mark("learning")
-    return _Count(kept, **counter.peaks)
+        counter.mark("end")
+    return Count(kept, counter.peaks)
+
+
+def _moment(model: PaliGemma, name: str) -> str:
+    """What the gradient of a parameter stands for in time."""
+    tower, _, rest = name.partition(".blocks.")
+    if not rest:
+        return name
+    place = int(rest.partition(".")[0])
+    below = len(model.get_submodule(tower).blocks) - 1 - place  # pyright: ignore[reportArgumentType]
+    return f"{tower} block {place}" if place == 0 else f"{tower} block -{below + 1}" if below < 2 else MIDDLE
+
+
+def _whole(counter: _Counter, moment: str, parameter: Tensor) -> None:
+    counter.mark(moment)
+    parameter.grad = None
 
 
 def _forward(model: PaliGemma, recipe: Recipe, how: Pass, counter: _Counter) -> Tensor:
@@ -144,6 +161,7 @@ def _forward(model: PaliGemma, recipe: Recipe, how: Pass, counter: _Counter) -> 
             soft = model.encode_image(pixels)
         counter.mark("looking")
         hidden = model.hidden_states(soft, ids, mask_ar, valid)
+        hidden.register_hook(lambda gradient: counter.mark("judging"))
         losses, _ = losses_at(
             chosen,
             hidden[:, :-1],
@@ -179,17 +197,14 @@ class _Counter(TorchDispatchMode):
             self.live += size
             self._peak = max(self._peak, self.live)
 
-    def mark(self, phase: str) -> None:
-        """Here ends a phase."""
-        self.peaks[phase], self._peak = self._peak, self.live
+    def mark(self, moment: str) -> None:
+        """Here the time since the last mark ends."""
+        self.peaks[moment] = max(self._peak, self.peaks.get(moment, 0))
+        self._peak = self.live
 
     def _remove(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
-
-
-def _drop(parameter: Tensor) -> None:
-    parameter.grad = None
 
 
 def _fill(model: nn.Module) -> None:

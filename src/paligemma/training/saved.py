@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PaliGemmaError
-from .disk import Disk, read_file
+from .disk import Disk, lacking, read_file
 from .manifest import DamagedError, verified
 from .tensor_file import NotFiniteError, read_tensors
 
@@ -34,10 +34,16 @@ class Saved:
     files: tuple[str, ...]
 
     def read(self, file: str, *, mapped: bool = True) -> dict[str, Tensor]:
-        """The tensors of one file. `mapped`: views of it, for copying from; else copies. Raises `KeyError` for an unknown name."""
+        """The tensors of one file. `mapped`: views of it, for copying from; else copies.
+
+        Raises `KeyError` for an unknown name, `ResourceError` where the machine does not let it be read.
+        """
         if file not in self.files:
             raise KeyError(file)
-        return read_tensors(self.folder / f"{file}{WEIGHTS}", mapped=mapped)
+        try:
+            return read_tensors(self.folder / f"{file}{WEIGHTS}", mapped=mapped)
+        except OSError as error:
+            raise lacking(self.folder, error) from error
 
 
 def open_saved(folder: Path, disk: Disk | None = None) -> Saved:

@@ -14,15 +14,14 @@ read of all bytes. State is safetensors and JSON: nothing is ever unpickled.
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ResourceError, UsageError
-from .disk import DAMAGE, TEMPORARY, Disk, make_folders, move_into, read_file, remove_tree, replace_file, write_file
+from .disk import DAMAGE, TEMPORARY, Disk, lacking, make_folders, move_into, read_file, remove_tree, replace_file, write_file
 from .facts import package_version
 from .lock import locked
 from .manifest import MANIFEST, DamagedError, Manifest, folder_name, step_of, verified
@@ -38,7 +37,6 @@ ROOM = 1.2
 """Free space a save asks for before it begins, as a multiple of what it writes."""
 PATIENCE = 3
 """Saves that fail in a row before the run ends."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STEM = re.compile(r"[a-z0-9_]+", re.ASCII)
 
 
@@ -233,12 +231,14 @@ class Store:
 
     def _tidy(self, step: int) -> None:
         """What may fail after a save without harm: the next save does it again."""
-        hint = f"{folder_name(step)}\n".encode()
-        for job in (lambda: replace_file(self._disk, self.run / LATEST, hint), self._write_mark, lambda: self._prune(step)):
-            try:
-                job()
-            except OSError as error:
-                self.report.add("tidying", f"after step {step} was saved: {error.strerror or error}", step=step)
+        for job in (lambda: self._hint(step), self._write_mark, lambda: self._prune(step)):
+            self._tidied(step, job)
+
+    def _tidied(self, step: int, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except OSError as error:
+            self.report.add("tidying", f"at step {step}: {error.strerror or error}", step=step)
 
     def _prune(self, step: int) -> None:
         """Remove all but the newest, the best, and `step`, which was just verified."""
@@ -287,6 +287,11 @@ class Store:
             lost = f"{folder_name(hinted)}, which {LATEST} names, not there"
         if lost:
             self.report.add("fallback", f"{lost}: " + (f"continuing from step {found.step}" if found else "beginning anew"))
+        if lost and found:
+            self._tidied(found.step, lambda: self._hint(found.step))  # it was told: the next look does not tell it again
+
+    def _hint(self, step: int) -> None:
+        replace_file(self._disk, self.run / LATEST, f"{folder_name(step)}\n".encode())
 
     def _hinted(self) -> int | None:
         """The step in LATEST, where it holds one. Nothing is opened by that name."""
@@ -342,9 +347,3 @@ class Store:
             yield
         except OSError as error:
             raise lacking(self.run, error) from error
-
-
-def lacking(where: Path, error: OSError) -> ResourceError:
-    """What the file system refused, as an error for the user."""
-    code = "disk_full" if error.errno in _FULL else "read_only" if error.errno == errno.EROFS else "file_system"
-    return ResourceError(f"{where}: {error.strerror or error}", hint="the checkpoints that are there are untouched", code=code)

@@ -1,0 +1,110 @@
+"""Memory plans: `python -m bench.plans` prints those of the published models; `--measure` holds one beside what a process really takes.
+
+The measured model has 110 million parameters, random weights, float32 on the CPU; its steps run in a process of their own, whose peak
+memory
+is counted from after the imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from paligemma.config import PRESETS, PaliGemmaConfig, TextConfig, VisionConfig, preset
+from paligemma.training.recipes import Recipe, recipe
+
+MEDIUM = PaliGemmaConfig(
+    VisionConfig(width=384, depth=8, mlp_dim=1536, heads=6, image_size=224),
+    TextConfig(width=512, depth=10, mlp_dim=2048, heads=8, kv_heads=1, head_dim=64, vocab_size=120_000),
+    name="medium",
+)
+BATCH = 4
+RUNS = (("full", "adam", False), ("full", "adam", True), ("full", "sgd", False), ("freeze-vision", "adam", False), ("lora", "adam", False))
+
+
+def table() -> None:
+    """At one example at a time, so that any batch is a multiple of the activations."""
+    from paligemma.checkpoint.memory import GB
+    from paligemma.training.memory_plan import Machine, plan
+
+    print("| model | strategy | optimizer | weights | gradients | optimizer's state | an example | recomputed | with 8, recomputed |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in PRESETS:
+        for strategy, optimizer in (
+            ("full", "adam"),
+            ("full", "adam-small"),
+            ("freeze-vision", "adam"),
+            ("lora", "adam"),
+            ("qlora", "adam"),
+        ):
+            mine = dataclasses.replace(recipe("simple"), strategy=strategy, optimizer=optimizer)
+            one = plan(preset(name), mine, 1)
+            again, eight = (plan(preset(name), mine, batch, Machine(recompute=True)) for batch in (1, 8))
+            sizes = (one.weights, one.gradients, one.optimizer, one.activations, again.activations, eight.total)
+            print(f"| {name} | {strategy} | {optimizer} | " + " | ".join(f"{size / GB:.1f}" for size in sizes) + " |", flush=True)
+
+
+def measure() -> None:
+    from paligemma.checkpoint.memory import GB
+
+    print("| strategy | optimizer | recomputed | planned, GB | taken, GB | planned / taken |")
+    print("|---|---|---|---|---|---|")
+    for strategy, optimizer, again in RUNS:
+        arguments = [sys.executable, "-m", "bench.plans", "--worker", json.dumps([strategy, optimizer, again])]
+        found = json.loads(subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        planned, taken = found["planned"] / GB, found["taken"] / GB
+        print(
+            f"| {strategy} | {optimizer} | {'yes' if again else 'no'} | {planned:.2f} | {taken:.2f} | {planned / taken:.2f} |", flush=True
+        )
+
+
+def worker(strategy: str, optimizer: str, again: bool) -> dict[str, int]:
+    """Two parts of a batch and an update, in this process."""
+    import torch
+
+    from paligemma.model.paligemma import PaliGemma
+    from paligemma.training.memory_plan import Machine, plan
+    from paligemma.training.objective import fused_loss, loss_weights
+    from paligemma.training.optim import make_optimizer
+    from paligemma.training.strategies import prepare
+
+    mine: Recipe = dataclasses.replace(recipe("simple"), strategy=strategy, optimizer=optimizer)
+    planned = plan(MEDIUM, mine, BATCH, Machine("cpu", dtype=torch.float32, recompute=again))
+    torch.ones(600, 600) @ torch.ones(600, 600)  # wakes what products need
+    before = peak()
+    model = PaliGemma(MEDIUM).train()
+    trainable = prepare(model, mine)
+    model.vision.recompute = model.text.recompute = again
+    update = make_optimizer(mine, trainable.parameters, 1)
+    ids = torch.randint(5, 1000, (BATCH, mine.text_len + 1))
+    mask = torch.ones_like(ids)
+    for _ in range(2):
+        soft = model.encode_image(torch.randn(BATCH, 3, 224, 224))
+        hidden = model.hidden_states(soft, ids, mask, mask.bool())
+        fused_loss(hidden[:, :-1], model.text.embed.weight, ids[:, 1:], loss_weights(mask)[:, 1:]).total.backward()
+        del soft, hidden
+    update.step(0)
+    return {"planned": planned.total, "taken": peak() - before}
+
+
+def peak() -> int:
+    """Most bytes that this process ever had in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(worker(*json.loads(options.worker))))
+    elif options.measure:
+        measure()
+    else:
+        table()

@@ -122,7 +122,8 @@ class Loop:
                 again = self._stretch(stopping)
                 if stopping.requested:
                     self._save(required=True)
-                    self.store.report.add("stopped", f"{stopping.signal.name if stopping.signal else 'stopped'}: saved and ended", step=self.position.step)
+                    name = stopping.signal.name if stopping.signal else "a signal"
+                    self.store.report.add("stopped", f"{name}: saved and ended", step=self.position.step)
                     return Ending(self.position, stopping.exit_code, self.measures)
                 if again:
                     self._go_back()

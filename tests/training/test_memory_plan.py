@@ -136,10 +136,11 @@ def test_a_plan_as_text(straight):
     ]
 
 
-def test_a_tenth_is_left_alone(straight):
-    found = plan(THREE_B, recipe("simple"), 1)
-    assert found.fits(int(found.total / 0.9) + 1)
-    assert not found.fits(int(found.total / 0.91))
+@pytest.mark.parametrize(("kind", "usable"), [("cuda", 0.9), ("cpu", 0.8)])
+def test_some_memory_is_left_alone(straight, kind, usable):
+    found = plan(THREE_B, recipe("simple"), 1, Machine(kind))
+    assert found.fits(int(found.total / usable) + 1)
+    assert not found.fits(int(found.total / (usable + 0.01)))
 
 
 def test_suggestions_name_what_would_fit(straight):

@@ -25,7 +25,7 @@ from .recipes import Recipe
 from .strategies import prepare
 
 MARGIN = {"cpu": 0.2, "elsewhere": 0.1}
-"""Share of what is free that a plan leaves alone. A CPU's allocator leaves gaps that take up to a fifth (`python -m bench.plans --measure`)."""
+"""Share of what is free that a plan leaves alone. On a CPU gaps between tensors take up to a fifth (`python -m bench.plans --measure`)."""
 SMALLER = (448, 224)
 """Resolutions to fall back to."""
 MORE_DEVICES = (2, 4, 8)

@@ -46,9 +46,10 @@ def test_foretold_is_counted(config, strategy, how):
     assert footprint(deep(config), mine, how) == really(deep(config), mine, how)
 
 
-def test_several_pictures_and_dropout():
-    mine = dataclasses.replace(BASE, frames=2, dropout=0.1)
-    assert footprint(deep(TINY_1), mine, PLAIN) == really(deep(TINY_1), mine, PLAIN)
+def test_many_pictures_and_dropout():
+    """The last block of the decoder asks for the text only, so the one before it takes more."""
+    mine, how = dataclasses.replace(BASE, frames=12, dropout=0.1), dataclasses.replace(PLAIN, batch=1, recompute=True)
+    assert footprint(deep(TINY_1), mine, how) == really(deep(TINY_1), mine, how)
 
 
 def kept(config: PaliGemmaConfig, mine: Recipe, how: Pass, vision: int = 1) -> int:

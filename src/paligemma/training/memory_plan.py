@@ -148,7 +148,7 @@ def suggestions(wanted: MemoryPlan, available: int) -> Iterator[Suggestion]:
     """
     kinds = set()
     for kind, words, recipe, machine in _changes(wanted):
-        smaller = None if kind in kinds else _largest(dataclasses.replace(wanted, recipe=recipe, machine=machine), available)
+        smaller = None if kind in kinds else largest_that_fits(dataclasses.replace(wanted, recipe=recipe, machine=machine), available)
         if smaller is not None:
             kinds.add(kind)
             yield Suggestion(", ".join([*words, *_fewer(wanted.batch, smaller.batch)]), smaller)
@@ -176,8 +176,11 @@ def _changes(wanted: MemoryPlan) -> Iterator[tuple[str, list[str], Recipe, Machi
             yield "devices", [*words, f"{devices} devices"], recipe, dataclasses.replace(machine, devices=devices)
 
 
-def _largest(wanted: MemoryPlan, available: int) -> MemoryPlan | None:
-    """With as many examples at a time as fit, by halves. A pass grows in a straight line with them, so two looks tell where to begin."""
+def largest_that_fits(wanted: MemoryPlan, available: int) -> MemoryPlan | None:
+    """The plan with as many examples at a time, up to its own number and by halves, as fit in so many free bytes; None if one does not.
+
+    A pass grows in a straight line with them, so two looks tell where to begin.
+    """
 
     def look(batch: int) -> MemoryPlan:
         return plan(wanted.config, wanted.recipe, batch, wanted.machine)

@@ -56,7 +56,7 @@ def decays(name: str, parameter: Tensor, mask: Decay) -> bool:
     """
     if mask == "matrices":
         return parameter.dim() >= 2
-    return name.startswith(("vision.", "projector.")) and name.endswith(".weight") and parameter.dim() >= 2 and ".adapters." not in name
+    return name.startswith(("vision.", "projector.")) and name.endswith(".weight") and parameter.dim() >= 2
 
 
 def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:

@@ -32,16 +32,13 @@ from .disk import Disk, replace_file
 from .export import card, export
 from .facts import check_resume, flat_facts, machine_facts
 from .loop import LOG, Ending, Loop, Measures, Plan, read_log, trained_tensors
-from .optimizer import Adam, GradientDescent, Group, Optimizer
+from .optim import make_optimizer
 from .recipes import Recipe, to_text
-from .schedule import Schedule
-from .small_adam import SmallAdam
 from .step import Objective, mean_loss
 from .store import Saved, Store
 from .strategies import Trainable, prepare
 
 RECIPE, CURVES, QUARANTINE = "recipe.toml", "curves.png", "quarantine.jsonl"
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adam-small": SmallAdam, "sgd": GradientDescent}
 HELD_OUT = 512
 """Records of the held-out data that are looked at while training, the first of them."""
 
@@ -98,7 +95,7 @@ class Run:
         self.steps = recipe.total_steps(len(self.mixture))
         self.device = model.device
         self.objective = Objective(model, mean=recipe.loss, smoothing=recipe.label_smoothing)
-        self.optimizer = OPTIMIZERS[recipe.optimizer](groups(self.trainable, recipe, self.steps), recipe.learning_rate)
+        self.optimizer = make_optimizer(recipe, self.trainable.parameters, self.steps)
         self.faults: list[Fault] = []
         self.plan = Plan(
             steps=self.steps,
@@ -216,28 +213,6 @@ class Run:
         folder = export(self.parts, self.recipe, self.out / "best", describe(best.step), base=self.base)
         _put(self.objective, newest)
         return folder
-
-
-def groups(trainable: Trainable, recipe: Recipe, steps: int) -> list[Group]:
-    """Parameters by what decays and what rises slowly, in the recipe's words."""
-    warmup = round(recipe.warmup * steps)
-    found: dict[tuple[bool, bool], dict[str, Tensor]] = {}
-    for name, parameter in trainable.parameters.items():
-        slow = recipe.slow_vision > 0 and name.startswith("vision.")
-        found.setdefault((decays(name, parameter, recipe.decay), slow), {})[name] = parameter
-    made = []
-    for (decay, slow), parameters in found.items():
-        rise = round(recipe.slow_vision * steps) if slow else 0
-        schedule = Schedule(recipe.schedule, steps, warmup, recipe.start, recipe.timescale, rise)
-        name = f"{'decaying' if decay else 'plain'}{', slow' if slow else ''}"
-        made.append(Group(name, parameters, recipe.weight_decay if decay else 0.0, schedule))
-    return made
-
-
-def decays(name: str, parameter: Tensor, rule: str) -> bool:
-    """Whether weight decay acts on it: matrices of the image tower and the projector, as in the reference, or every matrix."""
-    matrix = parameter.dim() >= 2 and not name.endswith(("pos_embed", "embed.weight"))
-    return matrix and (rule == "matrices" or name.startswith(("vision.", "projector.")))
 
 
 def fingerprint(model: PaliGemma) -> str:

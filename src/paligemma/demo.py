@@ -13,8 +13,6 @@ The pictures and questions are listed in `bundled/demo/demo.json`, which the tra
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shlex
 import time
@@ -24,6 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .drawing import data_url
 from .errors import CheckpointError, InputError
 from .image import open_image
 from .mask_formats import decompress, from_run_lengths
@@ -268,10 +267,3 @@ class Album:
         path = self.folder / "index.html"
         path.write_text(text, encoding="utf-8")
         return path
-
-
-def data_url(image: Image) -> str:
-    """A picture as a `data:` URL, small enough to hold many in one page."""
-    written = io.BytesIO()
-    image.save(written, "webp", quality=90)
-    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"

@@ -6,7 +6,9 @@ packages of the `fonts_ttf` entry point). If none has them, accents are dropped 
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 import itertools
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -95,6 +97,16 @@ def draw_text(image: Image.Image, text: str, *, title: str = "", note: str = "")
         draw.text((margin, y + height / 2), words, fill=colour, font=font, anchor="lm")
         y += height
     return page
+
+
+def data_url(image: Image.Image, side: int | None = None) -> str:
+    """A picture as a `data:` URL (WebP), no longer than `side`, so that a page can hold many."""
+    if side is not None:
+        image = image.copy()
+        image.thumbnail((side, side))
+    written = io.BytesIO()
+    image.save(written, "webp", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
 def _canvas(image: Image.Image) -> tuple[Image.Image, float]:

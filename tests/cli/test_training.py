@@ -100,6 +100,19 @@ def test_a_recipe_is_printed_edited_and_passed_back(basic, tmp_path, capsys):
     assert "steps = 2 " in (tmp_path / "run" / "recipe.toml").read_text()
 
 
+def test_a_recipe_is_shown_without_data(tiny, capsys):
+    assert run("--model", tiny, "--print-recipe", "--recipe", "lora") == 0
+    assert 'strategy = "lora"' in capsys.readouterr().out
+    assert run("--model", tiny, "--out", "run") == 2
+    assert "--data names" in capsys.readouterr().err
+
+
+def test_a_hint_of_several_lines_is_shown_as_such(tiny, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("hello")
+    assert run("--model", tiny, "--data", tmp_path / "text.png", "--out", tmp_path / "run") == 3
+    assert "\n  jsonl " in capsys.readouterr().err
+
+
 def test_killed_and_started_again_it_ends_with_the_same_weights(basic, tmp_path):
     """A process of its own, SIGKILL in the middle, the same command again: bit for bit what an unkilled run gives."""
     words = [*basic, "--steps", 30, "--save-every", 3]
@@ -150,6 +163,8 @@ def test_changed_data_are_noticed(basic, data, tmp_path, capsys):
     ("words", "code", "says"),
     [
         (["--data", "nowhere", "--out", "run"], 3, "nowhere"),
+        (["--steps", "2"], 2, "--out names"),
+        (["--out", "run", "--recipe", "missing.toml"], 3, "No such file"),
         (["--recipe", "docvqua", "--out", "run"], 2, "did you mean 'docvqa'"),
         (["--recipe", "docvqa", "--out", "run"], 2, "pixels"),
         (["--out", "run", "--flip", "2"], 2, "augment.flip"),

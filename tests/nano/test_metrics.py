@@ -17,16 +17,13 @@ from hypothesis import strategies as st
 
 from paligemma.engine.scores import Calibration
 from paligemma.errors import UsageError
+from paligemma.evaluation.answers import edit_distance
+from paligemma.evaluation.calibration import MIN_SLOPE, calibration_error, fit_platt, logit
 from paligemma.nano.metrics import (
-    MIN_SLOPE,
     Score,
     average_precision,
     average_precision_score,
-    calibration_error,
     characters_right,
-    edit_distance,
-    fit_platt,
-    logit,
     majority,
     mask_iou,
     mean_score,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,21 +16,6 @@ from paligemma.training.store import BEST, LATEST, QUARANTINE
 from paligemma.training.tensor_file import Later, NotFiniteError
 
 from .storing import Refusing, files, flip, kinds, step_of, store_of
-
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def store(run):
-    """Locked, and known to be empty."""
-    store = store_of(run)
-    with store.lock():
-        assert store.newest() is None
-        yield store
-
 
 # What is saved
 

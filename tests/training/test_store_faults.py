@@ -17,21 +17,6 @@ from paligemma.training.store import QUARANTINE
 
 from .storing import Refusing, files, flip, kinds, step_of, store_of
 
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def store(run):
-    """Locked, and known to be empty."""
-    store = store_of(run)
-    with store.lock():
-        assert store.newest() is None
-        yield store
-
-
 # What fails
 
 

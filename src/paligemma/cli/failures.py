@@ -38,7 +38,8 @@ def stop(signum: int, frame: object) -> None:
 def lines(error: PaliGemmaError) -> str:
     """`error[code]: what`, in several lines where it is a list, and, where there is one, `hint: what to do`."""
     text = "\n".join(printable(line) for line in f"error[{error.code}]: {error.message}".split("\n"))
-    return f"{text}\nhint: {printable(error.hint)}" if error.hint else text
+    hint = "\n".join(map(printable, error.hint.split("\n"))) if error.hint else ""
+    return f"{text}\nhint: {hint}" if hint else text
 
 
 def show_warning(message: Warning | str, *_: object) -> None:

@@ -32,7 +32,7 @@ Strategy = Literal["full", "freeze-vision", "attention-only", "lora", "qlora"]
 class DataOptions:
     """Which annotated pictures, and how they are read."""
 
-    data: Annotated[list[str], Parameter(group=DATA, consume_multiple=True, negative="")]
+    data: Annotated[tuple[str, ...], Parameter(group=DATA, consume_multiple=True, negative="", show_default=False)] = ()
     """Annotated pictures in any known format; several are mixed. PATH=3 gives one three times the weight of PATH=1."""
     valid: Annotated[str | None, Parameter(group=DATA)] = None
     """Pictures that are held out, to say which checkpoint is best. By default the data's own valid split, if it has one."""
@@ -49,6 +49,8 @@ class DataOptions:
 
 
 DEFAULTS = ModelOptions(model="bundled")
+NO_DATA = DataOptions()
+EXAMPLE = "for example: paligemma train --data annotations.jsonl --recipe lora --out run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +62,8 @@ class _Chosen:
 
 def train(
     *,
-    data: DataOptions,
-    out: Annotated[Path, Parameter(alias="-o", group=RUN)],
+    data: DataOptions = NO_DATA,
+    out: Annotated[Path | None, Parameter(alias="-o", group=RUN)] = None,
     recipe: Annotated[str, Parameter(group=RECIPE)] = "simple",
     resolution: Annotated[int | None, Parameter(group=RECIPE)] = None,
     strategy: Annotated[Strategy | None, Parameter(group=RECIPE)] = None,
@@ -132,6 +134,7 @@ def train(
         Compress with this probability.
     """
     from ..data.augment import Augment
+    from ..errors import UsageError
     from ..predictor.loading import find
     from ..training.recipes import to_text
     from ..training.run import Run, Setup
@@ -146,6 +149,10 @@ def train(
     if print_recipe:
         print(to_text(chosen), end="")
         return 0
+    if not data.data:
+        raise UsageError("--data names the annotated pictures to learn from, and is missing", hint=EXAMPLE)
+    if out is None:
+        raise UsageError("--out names the folder of the run, and is missing", hint=EXAMPLE)
     setup = Setup(
         micro=micro,
         recompute=recompute,
@@ -169,7 +176,7 @@ def train(
     if finished.model is None:
         say(f"stopped after {finished.ending.position.step:,} of {finished.steps:,} updates; the same command goes on")
         return finished.ending.exit_code
-    for name, value in finished.ending.measures.items():
+    for name, value in finished.measures.items():
         print(f"held-out {name.replace('_', ' ')}: {value:.4f}")
     print(f"curves: {out / 'curves.png'}")
     verb = {"describe_box": "describe-box"}.get(sources.train[0].task, sources.train[0].task)
@@ -191,8 +198,10 @@ def _recipe(name: str, resolution: int | None, model: Path) -> Recipe:
     if file.suffix == ".toml" or file.is_file():
         try:
             return recipes.from_text(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: no recipe can be read from it: {error}", hint="--print-recipe writes one") from error
+        except OSError as error:
+            raise InputError(f"{file}: no recipe can be read ({error.strerror})", hint="--print-recipe shows one to save") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: a recipe is text, and this is none", hint="--print-recipe shows one to save") from error
     if resolution is None:
         known = recipes.RECIPES.get(name.lower().replace("_", "-"), {})
         size = checkpoint.inspect(model).config.vision.image_size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..drawing import data_url
 from ..errors import InputError, UsageError
 from ..image import Clip
 from ..results import Box, Detections, Mask, Masks
@@ -76,7 +75,7 @@ def write_report(scores: Scores, folder: Path, predictions: Path | None = None) 
 def _example(scores: Scores, one: Prediction, value: float) -> Example:
     note, pictures = "", ()
     try:
-        pictures = tuple((data_url(picture), what) for picture, what in _pictures(one))
+        pictures = tuple((data_url(picture, SIDE), what) for picture, what in _pictures(one))
     except (InputError, UsageError) as error:
         note = error.message
     objects = bool(one.things) or one.task in ("detect", "segment", "refer")
@@ -110,12 +109,3 @@ def truth(one: Prediction) -> Detections | Masks:
         return Detections(tuple(boxes), width, height)
     masks = (Mask(box.label, box, mask_of(rle)) for box, rle in zip(boxes, outlines, strict=True) if rle)
     return Masks(tuple(masks), width, height)
-
-
-def data_url(image: Image.Image, side: int = SIDE) -> str:
-    """A picture as a `data:` URL, small enough to hold many in one page."""
-    image = image.copy()
-    image.thumbnail((side, side))
-    written = io.BytesIO()
-    image.save(written, "webp", quality=85)
-    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"

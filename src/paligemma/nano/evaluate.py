@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..engine.scores import Calibration
 from ..errors import UsageError
+from ..evaluation.calibration import calibration_error, fit_platt
 from ..predictor import Predictor
 from ..results import Box
 from ..tasks import segment as segment_task
@@ -24,9 +25,7 @@ from .lessons import Lesson, Teacher, bins, label
 from .metrics import (
     Score,
     average_precision_score,
-    calibration_error,
     characters_right,
-    fit_platt,
     majority,
     mask_iou,
     mean_score,

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..evaluation.answers import edit_distance
 from ..results import Box
 
 RESAMPLES = 1000
 AP_RESAMPLES = 30
 """Fewer, since each is a whole COCO evaluation."""
-MIN_SLOPE = 0.01
-"""Least slope of a calibration: above zero, so that the order of scores stays."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,6 @@ def majority(truths: Sequence[str]) -> float:
     """Share of the most frequent answer, of one at least."""
     _, counts = np.unique(np.asarray(truths), return_counts=True)
     return float(counts.max() / counts.sum())
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Least number of characters inserted, removed or replaced."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
 
 
 def characters_right(guess: str, truth: str) -> float:
@@ -115,55 +104,6 @@ def average_precision_score(truths: Sequence[Sequence[Box]], guesses: Sequence[S
         return average_precision([truths[i] for i in rows], [guesses[i] for i in rows], iou)
 
     return Score(value, *_resampled(len(truths), resampled, seed, AP_RESAMPLES), len(truths), 0.0)
-
-
-def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean |score - share right| over equally filled bins, weighted by size; 0 for no scores."""
-    order = np.argsort(scores, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return float(sum(len(part) * abs(scores[part].mean() - right[part].mean()) for part in parts) / max(1, len(scores)))
-
-
-def fit_platt(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """a >= `MIN_SLOPE` and b that make sigmoid(a * logit(score) + b) the most likely explanation of `right` (0 or 1 each).
-
-    Drawn very slightly towards a = 1, b = 0, which is the answer for no scores and keeps separable ones finite.
-    """
-    x, ones = logit(scores), np.ones((len(scores), 1))
-    a, b = _logistic(np.column_stack([x, ones]), right, np.array([1.0, 0.0]), np.zeros(len(x)))
-    if a < MIN_SLOPE:  # the likelihood is concave, so its maximum over a >= MIN_SLOPE lies on that edge
-        a = MIN_SLOPE
-        (b,) = _logistic(ones, right, np.zeros(1), a * x)
-    return float(a), float(b)
-
-
-def _logistic(design: np.ndarray, right: np.ndarray, prior: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Weights (K,) of a logistic regression with design (N, K), weakly regularised towards `prior`: Newton's method, steps halved
-    while they overshoot."""
-    regular = 1e-3
-
-    def loss(weights: np.ndarray) -> float:
-        z = offset + design @ weights
-        return float(np.logaddexp(0, z).sum() - right @ z + 0.5 * regular * ((weights - prior) ** 2).sum())
-
-    weights = prior
-    for _ in range(100):
-        p = np.exp(-np.logaddexp(0, -(offset + design @ weights)))
-        gradient = design.T @ (p - right) + regular * (weights - prior)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + regular * np.eye(len(weights))
-        step = np.linalg.solve(hessian, gradient)
-        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-12:
-            step = step / 2
-        weights = weights - step
-        if np.abs(step).max() < 1e-9:
-            break
-    return weights
-
-
-def logit(p: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)), finite also at 0 and 1."""
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
 
 
 def _xywh(box: Box) -> list[float]:

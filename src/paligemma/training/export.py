@@ -12,7 +12,6 @@ from ..data.records import DataSet
 from ..predictor.loading import Parts
 from ..printable import printable
 from .recipes import Recipe, to_text
-from .run_report import KINDS
 
 
 def export(parts: Parts, recipe: Recipe, folder: Path, card: str, *, base: str) -> Path:
@@ -38,7 +37,6 @@ def card(
     judged = "none" if held_out is None else f"{printable(str(held_out.path))} {held_out.split}".strip() + f", {len(held_out):,} records"
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in measures.items()) or "| nothing was held out | |"
     happened = "\n".join(f"- step {event.get('step')}: {printable(str(event.get('message')))}" for event in events) or "Nothing."
-    assert all(event.get("kind") in KINDS for event in events)
     return f"""---
 library_name: paligemma
 base_model: {base}

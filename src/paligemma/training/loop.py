@@ -42,7 +42,7 @@ class Plan:
     steps: int
     batch: int
     micro: int
-    clip: float | None = 1.0
+    clip: float = 1.0
     save_every: int = 200
     evaluate_every: int = 200
     log_every: int = 10

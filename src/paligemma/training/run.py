@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..data.augment import Augment
 from ..data.batch import Batches, RowReader
@@ -27,11 +26,12 @@ from ..errors import UsageError
 from ..model import cpu
 from ..model.paligemma import PaliGemma
 from ..predictor.loading import SMALL, Parts
+from . import random_state
 from .curves import draw_curves
 from .disk import Disk, replace_file
 from .export import card, export
 from .facts import check_resume, flat_facts, machine_facts
-from .loop import LOG, Ending, Loop, Measures, Plan, read_log, trained_tensors
+from .loop import LOG, Ending, Loop, Measures, Plan, load_trained, read_log
 from .optim import make_optimizer
 from .recipes import Recipe, to_text
 from .step import Objective, mean_loss
@@ -60,10 +60,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Finished:
-    """`model`: the folder to use: `best` where something was held out, else `last`; None where a signal ended the run early."""
+    """`model`: the folder to use: `best` where something was held out, else `last`; None where a signal ended the run early. `measures`: of
+    that model."""
 
     ending: Ending
     model: Path | None
+    measures: Measures
     steps: int
 
 
@@ -88,7 +90,7 @@ class Run:
         self.parts = dataclasses.replace(parts, network=_fitted(parts.network, recipe))
         self.fingerprint = fingerprint(parts.network)
         model = self.parts.network
-        torch.manual_seed(recipe.seed)
+        random_state.seed_all(recipe.seed)
         self.trainable: Trainable = prepare(model, recipe)
         model.text.recompute = model.vision.recompute = self.setup.recompute
         self.mixture = Mixture(self.data, weights, seed=recipe.seed)
@@ -101,7 +103,7 @@ class Run:
             steps=self.steps,
             batch=recipe.batch,
             micro=self.setup.micro or recipe.batch,
-            clip=recipe.clip or None,
+            clip=recipe.clip,
             save_every=self.setup.save_every,
             evaluate_every=(self.setup.evaluate_every or max(self.steps // 10, 1)) if held_out is not None else 0,
             log_every=max(min(10, self.steps // 50), 1),
@@ -136,8 +138,9 @@ class Run:
             ending = loop.run(saved, allow_inexact=self.setup.allow_inexact)
             draw_curves(read_log(self.out / LOG), self.out / CURVES)
             if ending.exit_code:
-                return Finished(ending, None, self.steps)
-            return Finished(ending, self._write_models(store, loop), self.steps)
+                return Finished(ending, None, ending.measures, self.steps)
+            model, measures = self._write_models(store, loop)
+            return Finished(ending, model, measures, self.steps)
 
     def _check(self, saved: Saved, store: Store) -> None:
         allowed = check_resume(
@@ -172,7 +175,8 @@ class Run:
 
     def _reader(self, augment: Augment) -> RowReader:
         parts, recipe = self.parts, self.recipe
-        return RowReader(parts.tokenizer, parts.network.config, recipe.text_len, parts.codec, frames=max(recipe.frames, 1), augment=augment)
+        length = recipe.text_len + 1  # the last token is only predicted, never read
+        return RowReader(parts.tokenizer, parts.network.config, length, parts.codec, frames=recipe.frames, augment=augment)
 
     def measure(self) -> Measures:
         """Loss and right tokens of the held-out data: first answers, no augmentation, the same records each time."""
@@ -192,27 +196,21 @@ class Run:
             return torch.autocast("cpu", torch.bfloat16, enabled=wide and cpu.has_bfloat16() and model.config.num_parameters >= SMALL)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wide)
 
-    def _write_models(self, store: Store, loop: Loop) -> Path:
-        """`last`, then `best` from its checkpoint."""
-        position, events = loop.position, store.report.events
+    def _write_models(self, store: Store, loop: Loop) -> tuple[Path, Measures]:
+        """`last`, then `best` from its checkpoint; the folder to use, and what was measured of it."""
+        last = self._export("last", loop.position.step, loop.measures, store)
+        best = None if loop.position.best_step is None else store.best()
+        if best is None:
+            return last, loop.measures
+        load_trained(self.objective, best.read("model"))
+        measures = dict(best.state["measures"])
+        return self._export("best", best.step, measures, store), measures
 
-        def describe(step: int) -> str:
-            return card(
-                self.recipe, self.data, self.held_out, loop.measures, events, base=self.base, step=step, steps=self.steps
-            )  # fmt: skip
-
-        last = export(self.parts, self.recipe, self.out / "last", describe(position.step), base=self.base)
-        if position.best_step is None:
-            return last
-        best = store.best()
-        if best is None or best.step == position.step:
-            return export(self.parts, self.recipe, self.out / "best", describe(position.step), base=self.base)
-        newest = {name: tensor.clone() for name, tensor in trained_tensors(self.objective).items()}
-        loop.measures = dict(best.state["measures"])
-        _put(self.objective, best.read("model"))
-        folder = export(self.parts, self.recipe, self.out / "best", describe(best.step), base=self.base)
-        _put(self.objective, newest)
-        return folder
+    def _export(self, name: str, step: int, measures: Measures, store: Store) -> Path:
+        text = card(
+            self.recipe, self.data, self.held_out, measures, store.report.events, base=self.base, step=step, steps=self.steps
+        )  # fmt: skip
+        return export(self.parts, self.recipe, self.out / name, text, base=self.base)
 
 
 def fingerprint(model: PaliGemma) -> str:
@@ -239,9 +237,3 @@ def _fitted(model: PaliGemma, recipe: Recipe) -> PaliGemma:
     model.config = dataclasses.replace(config, text=text, resize=recipe.resize or config.resize)
     model.text.config = text
     return model
-
-
-@torch.no_grad()
-def _put(objective: Objective, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in trained_tensors(objective).items():
-        parameter.copy_(tensors[name])

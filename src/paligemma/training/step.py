@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch
 from ..model.paligemma import PaliGemma
 from .objective import Loss, Mean, fused_loss, loss_weights, size_of
+from .optim import clip_gradients
 from .optimizer import Optimizer
 
 
@@ -69,7 +70,7 @@ def train_step(
     *,
     step: int,
     micro: int,
-    clip: float | None,
+    clip: float,
     device: torch.device,
     precision: Callable[[], contextlib.AbstractContextManager],
     whole: int | None = None,
@@ -77,7 +78,7 @@ def train_step(
 ) -> Outcome:
     """Update the parameters from one batch, `micro` rows at a time; an update that is not finite is left out, gradients are cleared.
 
-    `step`: the place in the schedule. `clip`: largest norm of the gradient. `precision` makes the context of the forward pass. With
+    `step`: the place in the schedule. `clip`: largest norm of the gradient, 0: any. `precision` makes the context of the forward pass. With
     several processes `whole` is of the batch of all of them, and `total` adds a tensor up over them.
     """
     objective.train()
@@ -97,22 +98,6 @@ def train_step(
         outcome = Outcome(loss_value, norm, right / max(tokens, 1), int(tokens), applied=True)
     optimizer.clear_gradients()
     return outcome
-
-
-def clip_gradients(parameters: Iterable[Tensor], largest: float | None) -> Tensor:
-    """The norm of all gradients together, in float32; scaled down to `largest` if it is larger and finite."""
-    with_gradient = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
-    norm = whole_tensor(norm).float()
-    if largest is not None and torch.isfinite(norm):
-        torch.nn.utils.clip_grads_with_norm_(with_gradient, largest, norm)
-    return norm
-
-
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """Of a sharded tensor all of it, on every process."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
 
 
 @torch.no_grad()

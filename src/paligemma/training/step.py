@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.batch import Batch
 from ..model.paligemma import PaliGemma
@@ -73,16 +73,14 @@ def train_step(
     clip: float,
     device: torch.device,
     precision: Callable[[], contextlib.AbstractContextManager],
-    whole: int | None = None,
-    total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Outcome:
     """Update the parameters from one batch, `micro` rows at a time; an update that is not finite is left out, gradients are cleared.
 
-    `step`: the place in the schedule. `clip`: largest norm of the gradient, 0: any. `precision` makes the context of the forward pass. With
-    several processes `whole` is of the batch of all of them, and `total` adds a tensor up over them.
+    `step`: the place in the schedule. `clip`: largest norm of the gradient, 0: any. `precision` makes the context of
+    the forward pass.
     """
     objective.train()
-    whole = size_of(batch.mask_loss, objective.mean) if whole is None else whole
+    whole = size_of(batch.mask_loss, objective.mean)
     sums = torch.zeros(3, device=device)
     for start in range(0, len(batch.records), micro):
         part = batch.rows(start, start + micro).to(device)
@@ -90,7 +88,7 @@ def train_step(
             loss = objective(part, whole)
         loss.total.backward()
         sums += torch.stack([loss.total.detach().float(), loss.right.float(), loss.tokens.float()])
-    loss_value, right, tokens = total(sums).tolist()
+    loss_value, right, tokens = sums.tolist()
     norm = float(clip_gradients(optimizer.parameters.values(), clip))
     outcome = Outcome(loss_value, norm, right / max(tokens, 1), int(tokens), applied=False)
     if outcome.finite:
@@ -108,7 +106,6 @@ def mean_loss(
     micro: int,
     device: torch.device,
     precision: Callable[[], contextlib.AbstractContextManager],
-    total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> dict[str, float]:
     """Loss by example, by token, and the share of right tokens of held-out batches, without dropout or smoothing."""
     objective.eval()
@@ -126,5 +123,5 @@ def mean_loss(
                 sums += torch.stack([each.sum(), (each * counts).sum(), counts.sum(), loss.right.double(), rows])
     finally:
         objective.smoothing = smoothing
-    by_example, by_token, tokens, right, rows = total(sums).tolist()
+    by_example, by_token, tokens, right, rows = sums.tolist()
     return {"loss": by_example / max(rows, 1), "token_loss": by_token / max(tokens, 1), "right": right / max(tokens, 1)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +21,8 @@ from paligemma.checkpoint.source import TensorSpec
 from paligemma.checkpoint.weight_maps import HF_EMBEDDING, bv_layout
 from paligemma.config import VOCAB_SIZE
 from paligemma.errors import CheckpointError, ResourceError, UsageError
+from paligemma.model.lora import LoraConfig, add_adapter, merge
+from paligemma.model.nf4 import quantize_linears
 from tests.tiny import TINY, TINY_1, TINY_2, random_model
 
 from .making import hf_tensors
@@ -206,3 +210,73 @@ def test_small_vocabularies_get_no_surplus_rows(tmp_path):
     data = json.loads((tmp_path / "config.json").read_text())
     assert data == json.loads(json.dumps(write_config(TINY_1, dtype="float32")))
     assert data["text_config"]["vocab_size"] == load_file(tmp_path / "model.safetensors")[HF_EMBEDDING].shape[0] == TINY_1.text.vocab_size
+
+
+def test_a_model_that_carries_more_than_a_checkpoint_holds(tmp_path):
+    """An adapter that is not merged, 4-bit layers: refused with a way out rather than lost."""
+    model = random_model(TINY_1)
+    add_adapter(model, LoraConfig(), "birds")
+    for save, path in ((save_huggingface, tmp_path / "hf"), (save_npz, tmp_path / "x.npz")):
+        with pytest.raises(UsageError, match="carries the adapter 'birds'") as caught:
+            save(model, path)
+        assert caught.value.code == "unmerged_adapter"
+    merge(model, "birds")
+    save_huggingface(model, tmp_path / "hf")
+    quantize_linears(model)
+    with pytest.raises(UsageError, match="4-bit layers"):
+        save_npz(model, tmp_path / "x.npz")
+    assert not (tmp_path / "x.npz").exists()
+
+
+def write_all(paths, text: str, error: OSError | None = None) -> None:
+    with write.replacing_together(*paths) as files:
+        for file in files:
+            file.write(text.encode())
+        if error is not None:
+            raise error
+
+
+def contents_of(paths) -> list[str | None]:
+    return [path.read_text() if path.exists() else None for path in paths]
+
+
+@pytest.mark.parametrize("dies_at", range(1, 5))
+def test_files_that_belong_together_are_never_half_old(tmp_path, monkeypatch, dies_at):
+    """Killed at any change of a name: the first file is there only beside others of its own time."""
+    paths = [tmp_path / name for name in ("first", "b", "c")]
+    for path in paths:
+        path.write_text("old")
+    left = dies_at
+
+    class Killed(BaseException):
+        pass
+
+    def counted(call):
+        def or_die(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return or_die
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", counted(os.replace))
+        patch.setattr("pathlib.Path.unlink", counted(Path.unlink))
+        with pytest.raises(Killed):
+            write_all(paths, "new")
+    found = contents_of(paths)
+    assert found[0] is None or set(found) == {found[0]}, found
+
+
+def test_files_that_belong_together_are_as_they_were_after_a_failure(tmp_path):
+    paths = [tmp_path / name for name in ("first", "b")]
+    for path in paths:
+        path.write_text("old")
+    with pytest.raises(ResourceError, match="disk is full"):
+        write_all(paths, "new", OSError(errno.ENOSPC, "full"))
+    assert contents_of(paths) == ["old", "old"]
+    write_all(paths, "new")
+    assert contents_of(paths) == ["new", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "first"]

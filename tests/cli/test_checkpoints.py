@@ -9,12 +9,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from paligemma.checkpoint import inspect, save_huggingface
+from paligemma.checkpoint import inspect, load_model, save_adapter, save_huggingface
 from paligemma.config import PRESETS, preset
+from paligemma.model.lora import LoraConfig
 
-from ..tiny import TINY_1, random_model
+from ..model.adapted import adapted, logits
+from ..tiny import TINY_1, TINY_2, random_model
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +210,55 @@ def test_names_cannot_steer_a_terminal(tiny, call, monkeypatch, tmp_path):
         assert done.code == 0
         assert r"\x1b[31m" in done.out
         assert "\x1b" not in done.out
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny) -> Path:
+    """Of the tiny model, in a folder with a blank in its name."""
+    lora = LoraConfig(rank=4, alpha=12, targets=("text.blocks.*.attn.q", "projector"))
+    return save_adapter(adapted(lora=lora), tiny.parent / "an adapter", base=tiny)
+
+
+def test_info_of_an_adapter(tiny, adapter, call):
+    done = call("info", adapter)
+    assert done.code == 0
+    assert "LoRA, rank 4, alpha 12" in done.out
+    assert str(tiny) in done.out
+    assert "model.language_model.layers.*.self_attn.q_proj (3)" in done.out
+    (record,) = call("info", adapter, "--json").records
+    assert record["parameters"] == 4 * (24 + 32) + 3 * 4 * (32 + 64)
+    assert record["base"] == record["base_found"] == str(tiny)
+    assert record["problems"] == []
+    manifest = sums(adapter, "adapter_model.safetensors")
+    done = call("info", adapter, "--verify-sha256", manifest)
+    assert done.code == 0
+    assert "adapter_config.json was not compared" in done.out
+
+
+def test_info_of_an_adapter_and_another_base(tiny, adapter, call, tmp_path):
+    other = save_huggingface(random_model(TINY_2), tmp_path / "other")
+    done = call("info", adapter, "--base", other)
+    assert done.code == 4
+    assert "has shape (4, 32), expected (4, 40)" in done.out
+    assert call("info", adapter, "--base", "nowhere").code == 4
+    assert call("info", tiny, "--base", other).code == 2
+    alone = save_adapter(adapted(), tmp_path / "alone", base="google/paligemma-3b-pt-224")
+    done = call("info", alone)
+    assert done.code == 0
+    assert "paligemma pull" in done.out or "neither a folder here" in done.out
+    assert "base found          no" in done.out
+
+
+def test_convert_merges_an_adapter(tiny, adapter, call, tmp_path):
+    done = call("convert", adapter, tmp_path / "merged")
+    assert done.code == 0
+    assert f"{tiny} with the adapter {adapter} added to 4 of its layers" in done.out
+    together = logits(adapted(lora=LoraConfig(rank=4, alpha=12, targets=("text.blocks.*.attn.q", "projector"))))
+    torch.testing.assert_close(logits(load_model(tmp_path / "merged")), together, rtol=1e-4, atol=1e-4)
+    assert call("convert", adapter, tmp_path / "merged.npz", "--base", tiny).code == 0
+    torch.testing.assert_close(logits(load_model(tmp_path / "merged.npz")), together, rtol=1e-4, atol=1e-4)
+    assert call("convert", tiny, tmp_path / "x", "--base", tiny).code == 2
+    other = save_huggingface(random_model(TINY_1, 3), tmp_path / "other")
+    done = call("convert", adapter, tmp_path / "x", "--base", other)
+    assert done.code == 4
+    assert "trained on other weights" in done.err

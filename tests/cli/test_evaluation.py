@@ -33,6 +33,9 @@ def test_a_model_is_measured_and_scored_again_without_it(data, call, tmp_path):
     again = call("eval", "--predictions", out / "predictions.jsonl", "--metric", "exact", "--json")
     assert json.loads(again.out)["value"] == scores["value"]
     assert "exact match" in call("eval", "--data", data, "--out", out, "--metric", "exact").out, "everything was asked already"
+    compared = call("eval", "--data", data, "--out", tmp_path / "again", "--metric", "exact", "--against", out)
+    assert "+0.0, which may be chance" in compared.out
+    assert "came out better" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,7 @@ def test_a_model_is_measured_and_scored_again_without_it(data, call, tmp_path):
         (["--data", "nowhere"], 3, "nowhere"),
         (["--data", "DATA", "--metric", "cidre"], 2, "did you mean 'cider'"),
         (["--data", "DATA", "--limit", "0"], 2, "limit"),
+        (["--data", "DATA", "--against", "nowhere"], 3, "no scores to compare with"),
     ],
 )
 def test_wrong_input_gets_a_line(words, code, says, data, call, tmp_path, monkeypatch):

@@ -118,6 +118,40 @@ def test_activation_checkpointing_changes_no_gradient(quantized):
     assert all(map(torch.equal, *gradients))
 
 
+def kept_bytes(model, step) -> int:
+    """Of the tensors that autograd keeps in a step, each storage once, without the weights."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other one gets its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_a_narrow_base_keeps_its_inputs_narrow(monkeypatch):
+    """A bfloat16 base under float32 adapters, without autocast: no float32 copies of what the layers read, and the same to the last bit."""
+    model = adapted(model=random_model(TINY_2).bfloat16(), lora=LoraConfig(rank=2))
+    found = {}
+    for way in ("narrow", "plain"):
+        if way == "plain":
+            monkeypatch.setattr("paligemma.model.lora._Narrow.apply", lambda rows, a: nn.functional.linear(rows.to(a.dtype), a))
+        model.zero_grad()
+        result = []
+        kept = kept_bytes(model, lambda result=result: result.append(logits(model)))
+        result[0].float().square().mean().backward()
+        found[way] = kept, result[0], [parameter.grad.clone() for parameter in adapter_parameters(model)]
+    assert torch.equal(found["narrow"][1], found["plain"][1])
+    assert all(map(torch.equal, found["narrow"][2], found["plain"][2]))
+    text, rows = TINY_2.text, 2 * (4 + 7)
+    inputs = (3 * text.width + text.heads * text.head_dim + 2 * text.width + text.mlp_dim) * rows * text.depth
+    assert found["plain"][0] - found["narrow"][0] >= 4 * inputs - 2 * inputs, "float32 copies of q, k, v, o, gate, up, down"
+
+
 def test_dropout_only_while_training():
     model = adapted(lora=LoraConfig(dropout=0.5))
     assert torch.equal(logits(model), logits(model))

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class StandIn:
 
     codec = Whole()
     calibration: Any = None
+    model = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(image_size=SIZE)))
 
     def with_calibration(self, calibration: Any) -> StandIn:
         other = copy.copy(self)

@@ -39,7 +39,7 @@ def same(a: Batch, b: Batch) -> bool:
 def making(tokenizer_path, codes) -> Making:
     return Making(
         tokenizer_path=str(tokenizer_path), codes=codes[:, :1], size=4, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3,
-        mix=Mix(), grid=8,
+        mix=Mix(), grid=8, side=112,
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ if __name__ == "__main__":
     codes = np.zeros((49, 1, 16), int)
     making = Making(
         tokenizer_path=sys.argv[1], codes=codes, size=64, bank_size=1, bank_seed=0, backgrounds=5, seed=7, text_share=0.3,
-        mix=Mix(), grid=8,
+        mix=Mix(), grid=8, side=112,
     )
     batches = stream(making, 0)
     next(batches)

@@ -85,7 +85,7 @@ def test_what_is_trained_where(arguments, recipe, run, compiled, samples, nano, 
     monkeypatch.setattr(publish, "finish", stand_in)
     assert nano("train", *arguments).out == "paligemma demo --model model\n"
     assert calls == [
-        ((RECIPES[recipe], Path(run)), {"compiled": compiled}),
+        ((RECIPES[recipe], Path(run)), {"start": None, "phase": 0, "compiled": compiled}),
         ((Path("model"), Path(run)), {"samples": samples}),
     ]
 
@@ -106,13 +106,18 @@ def test_evaluate_prints_and_writes_every_score(nano, monkeypatch, test_scenes, 
     ("arguments", "says"),
     [
         (["train", "--recipe", "debgu"], ["error[usage]: no recipe is called 'debgu'", "hint: did you mean 'debug'?"]),
-        (["train", "--recipe", "xyz"], ["error[usage]: no recipe is called 'xyz'", "hint: recipes: nano-112, debug"]),
+        (
+            ["train", "--recipe", "xyz"],
+            ["error[usage]: no recipe is called 'xyz'", "hint: recipes: nano-112, nano-pt-112, nano-pt-224, debug"],
+        ),
         (["scenes", "out", "--split", "dev"], ["error[usage]: no split is called 'dev'", "hint: one of: train, test"]),
+        (["examples", "refr", "out"], ["error[usage]: no data is called 'refr'", "hint: did you mean 'refer'?"]),
+        (["family", "nano-ft-referr"], ["error[usage]: no transfer is called", "hint: did you mean 'nano-ft-refer'?"]),
         (["scenes"], ['error[usage]: Command "nano scenes" parameter', "hint: see paligemma nano scenes --help"]),
         (["train", "--smaples", "3"], ["error[usage]: Unknown option: --smaples", "hint: see paligemma nano train --help"]),
         (["tarin"], ['error[usage]: Unknown command "tarin"', "hint: see paligemma nano --help"]),
     ],
-    ids=["recipe", "no such recipe", "split", "no folder", "option", "command"],
+    ids=["recipe", "no such recipe", "split", "examples", "transfer", "no folder", "option", "command"],
 )
 def test_a_wrong_call_is_one_line_a_hint_and_code_2(arguments, says, nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -136,3 +141,9 @@ def test_no_samples_are_no_measurement(nano, monkeypatch):
     done = nano("evaluate", "--samples", 0)
     assert done.code == 2
     assert "at least one sample" in done.err
+
+
+def test_examples(nano, tmp_path):
+    done = nano("examples", "video", tmp_path / "films", "--split", "valid", "--count", 2)
+    assert (done.code, done.out, done.err) == (0, f"{tmp_path / 'films' / 'valid.jsonl'}\n", "")
+    assert len(list((tmp_path / "films" / "valid").iterdir())) == 8

@@ -10,7 +10,7 @@ import torch
 
 from paligemma.nano.dense import CELLS, MIN_COVER, DenseHead, dense_targets
 from paligemma.nano.names import things
-from paligemma.nano.world import CHARACTERS, SIZE, Scene
+from paligemma.nano.world import CHARACTERS, SIZE, Scene, Split, World
 
 GRID = 8
 PATCH = SIZE // GRID
@@ -134,3 +134,21 @@ def test_a_batch_without_things_or_print_has_a_loss(scenes):
     assert features.grad.isfinite().all()
     assert all(math.isfinite(value) for value in record.values())
     assert "thing_accuracy" not in record, "there was nothing to be right about"
+
+
+def test_larger_pictures_have_more_patches_and_edges_in_shares_of_their_side():
+    world = World(Split.TEST, seed=1, side=2 * SIZE, text_share=0.0)
+    scenes = [world.scene(index) for index in range(8)]
+    targets = dense_targets(scenes, 2 * GRID)
+    assert targets.thing.shape == (8, 4 * GRID * GRID)
+    seen = 0
+    for b, scene in enumerate(scenes):
+        boxes = [(spot.x0, spot.y0, spot.x1, spot.y1) for spot in scene.objects]
+        for place in (targets.thing[b] < NOTHING).nonzero()[:, 0].tolist():
+            row, column = divmod(place, 2 * GRID)
+            x, y = (column + 0.5) * PATCH, (row + 0.5) * PATCH
+            found = (targets.edges[b, place] * 2 * SIZE).tolist()
+            corners = (found[0] + x, found[1] + y, found[2] + x, found[3] + y)
+            assert any(corners == pytest.approx(box, abs=1e-3) for box in boxes)
+            seen += 1
+    assert seen > 50

@@ -170,8 +170,8 @@ def test_the_baseline_of_captions_is_always_the_same_caption(lang):
 
 
 def test_the_baseline_of_masks_is_a_square_in_the_middle():
-    scores = exam_of(Blind("", _middle())).segmentation()
-    assert _middle().mean() == 1 / 4
+    scores = exam_of(Blind("", _middle(SIZE))).segmentation()
+    assert _middle(SIZE).mean() == 1 / 4
     for name in ("referring segmentation mIoU", "segmentation mIoU, phrases with a side"):
         assert 0 < scores[name].value == pytest.approx(scores[name].baseline)
     assert scores["mask codec ceiling mIoU"].baseline == scores["referring segmentation mIoU"].baseline

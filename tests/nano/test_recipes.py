@@ -18,7 +18,7 @@ def test_a_recipe_is_a_model(name):
     found = recipe(name)
     assert found.name == name
     config = found.config()
-    assert config.vision.image_size == SIZE
+    assert config.vision.image_size == (224 if name.endswith("-224") else SIZE)
     assert config.text.vocab_size == found.vocab_size
     with torch.device("meta"):
         model = PaliGemma(config)
@@ -44,3 +44,16 @@ def test_an_unknown_recipe_names_the_closest():
 def test_recipes_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe("debug").phases = ()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_mix_goes_on_where_pretraining_ends():
+    pretrained, mix = recipe("nano-pt-112"), recipe("nano-112")
+    assert pretrained.phases == mix.phases[: len(pretrained.phases)]
+    assert dataclasses.replace(pretrained, name=mix.name, phases=mix.phases) == mix
+    assert not any(phase.mix.side or phase.mix.place for phase in pretrained.phases)
+
+
+def test_the_second_stage_changes_nothing_but_the_size_of_the_pictures():
+    small, large = recipe("nano-pt-112").config(), recipe("nano-pt-224").config()
+    assert dataclasses.replace(large, vision=small.vision, name=small.name) == small
+    assert dataclasses.replace(large.vision, image_size=SIZE) == small.vision

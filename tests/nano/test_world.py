@@ -190,3 +190,20 @@ def test_test_sprites_are_not_in_the_bank(train_world, test_scenes):
     spots = [spot for scene in test_scenes for spot in scene.objects]
     assert all(spot.view is None and spot.sprite.rgb.tobytes() not in bank for spot in spots)
     assert len({spot.sprite.rgb.tobytes() for spot in spots}) == len(spots), "warped for this scene alone"
+
+
+def test_larger_pictures_have_things_and_letters_as_small_as_before_and_larger_ones():
+    world, usual = World(Split.TEST, seed=1, side=2 * SIZE), World(Split.TEST, seed=1)
+    scenes, others = ([drawn.scene(index) for index in range(60)] for drawn in (world, usual))
+    for scene in scenes:
+        assert scene.pixels.shape == (2 * SIZE, 2 * SIZE, 3)
+        assert scene.owner.shape == (2 * SIZE, 2 * SIZE)
+        assert scene.side == 2 * SIZE
+        assert all(0 <= x < 2 * SIZE and 0 <= y < 2 * SIZE for line in scene.lines for x, y in line.centres)
+        for index, spot in enumerate(scene.objects):
+            rows, columns = np.nonzero(scene.mask(index))
+            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (spot.x0, spot.y0, spot.x1, spot.y1)
+            assert spot.side == 2 * SIZE
+    sides, usual_sides = ([max(o.sprite.alpha.shape) for s in drawn for o in s.objects] for drawn in (scenes, others))
+    assert min(sides) < min(usual_sides) + 4
+    assert max(sides) > 1.3 * max(usual_sides)

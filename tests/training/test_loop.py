@@ -128,6 +128,22 @@ def test_parts_of_a_batch_add_up_to_it(data, tmp_path):
     assert max((whole[name] - parts[name]).abs().max() for name in whole) < 1e-4 * moved
 
 
+def test_measures_that_are_no_numbers_end_no_run_and_choose_no_checkpoint(data, tmp_path):
+    """NaN at the first look, infinite at the second, at last a number: that one is best. Nothing of it gets into a checkpoint."""
+    losses = iter([float("nan"), float("inf"), 2.0])
+    loop = a_loop(data, tmp_path)
+    loop.evaluate = lambda: {"loss": next(losses), "right": 0.5}
+    finish(loop)
+    assert (loop.position.best, loop.position.best_step) == (2.0, 12)
+    told = [event["message"] for event in loop.store.report.events if event["kind"] == "measures"]
+    assert [message.split(" is")[0] for message in told] == ["held-out loss at step 4", "held-out loss at step 8"]
+    with loop.store.lock():
+        saved = loop.store.newest()
+        assert saved.state["measures"] == {"loss": 2.0, "right": 0.5}
+    log = [entry["held_out_loss"] for entry in read_log(tmp_path / LOG) if "held_out_loss" in entry]
+    assert str(log) == "[nan, inf, 2.0]"
+
+
 class Poison(Objective):
     """Its loss is no number when it sees one of certain records."""
 

@@ -85,3 +85,11 @@ def test_the_second_one_ends_the_process_at_once():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_worker_dies_of_sigterm_and_leaves_sigint_to_its_parent():
     assert run(CHILD).stdout.split() == ["True", "-15", "False"]
+
+
+def test_where_two_may_come_for_one_the_second_is_taken_for_the_first(capfd):
+    with Stopping(quiet=True, grace=30.0) as stopping:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping.exit_code == 143
+    assert capfd.readouterr().err == ""

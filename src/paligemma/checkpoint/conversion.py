@@ -1,4 +1,7 @@
-"""From one format to the other, tensor by tensor: a model far larger than memory passes through. Bits are kept where the number type is."""
+"""From one format to the other, tensor by tensor: a model far larger than memory passes through. Bits are kept where the number type is.
+
+An adapter passes through as its base with the adapter added to it (see `merging.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
+from .adapter_config import inspect_adapter, is_adapter
 from .codec import find_codec
 from .load import tied_problems
 from .locate import FORMATS, Format, npz_files
+from .merging import base_of, merged
 from .opening import Opened, open_checkpoint, surplus_rows
 from .outgoing import CheckedSource
 from .safetensors_files import weight_files
 from .values import ValueCheck
 from .write import SHARD_BYTES, Progress, save_huggingface, save_npz
 
-COMPANIONS = ("tokenizer.model", "tokenizer.json", "calibration.json")
+CALIBRATION = "calibration.json"
+COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
 """Copied along, with the mask codec: a model is of no use without them."""
-CARD = ("README.md", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
-"""Copied along from folder to folder only."""
+README = "README.md"
+CARD = (README, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+"""Copied along from folder to folder only. Of an adapter, its own card is, and its own calibration."""
 
 
 @dataclass(frozen=True)
 class Converted:
     """`dtype`: of the tensors written, or `mixed`. `copied`: files taken along. `zeros`: our names of the tensors of zeros only.
 
-    `dropped_rows`: rows of the source's embedding table that stand for no token and were not taken along.
+    `dropped_rows`: rows of the source's embedding table that stand for no token and were not taken along. `adapted`: layers that an adapter
+    was added to.
     """
 
     path: Path
@@ -36,6 +44,7 @@ class Converted:
     copied: tuple[str, ...]
     dropped_rows: int
     zeros: tuple[str, ...]
+    adapted: int = 0
 
 
 def convert(
@@ -45,12 +54,15 @@ def convert(
     dtype: str | None = None,
     progress: Progress | None = None,
     *,
+    base: str | Path | None = None,
     overwrite: bool = False,
     max_shard_bytes: int | None = SHARD_BYTES,
     prefix: str = "params/",
 ) -> Converted:
     """Write `source` to `target` as a Hugging Face folder or a big_vision `.npz`; by default the one that `target`'s name suggests.
 
+    An adapter's folder as `source` gives the model that it and its base are together; `base` says where that is, if not where the adapter
+    says. Sums are made in float32.
     `dtype`: float32, float16 or bfloat16 for all tensors. By default each keeps its own, and no value changes; only where the layers of
     one big_vision array differ, it gets the type that holds all of them. Rows that stand for no token are left out (a folder gets those of
     `padded_table`), and so is a second copy of the embedding table. Tokenizer, mask codec and calibration beside the source are copied
@@ -62,16 +74,22 @@ def convert(
         format = "big_vision" if target.suffix == ".npz" else "huggingface"
     if format not in FORMATS:
         raise UsageError(f"no format is called {format!r}", hint="known formats: " + ", ".join(FORMATS))
-    opened = open_checkpoint(source, mapped=False)
+    adapter = inspect_adapter(source) if is_adapter(source) else None
+    if adapter is None and base is not None:
+        raise UsageError(f"{source} is no adapter, so it has no base", hint="leave out base= (--base)")
+    opened = open_checkpoint(source if adapter is None else base or base_of(source), mapped=False)
     opened.refuse_problems()
-    taken = _companions(opened, format)
+    taken = _companions(opened, format, None if adapter is None else adapter.path)
     _check_target(opened, target, format, taken, overwrite)
+    if adapter is not None and target.resolve() == adapter.path.resolve():
+        raise UsageError(f"{target} is the source itself", hint="write to another place")
     for warning in opened.warnings:
         warnings.warn(f"{opened.label}: {warning}", stacklevel=2)
 
     check = ValueCheck(opened.label)
     check.problems += tied_problems(opened)
-    weights = CheckedSource(opened.weights(), check)
+    plain, adapted = (opened.weights(), 0) if adapter is None else merged(opened, adapter, dtype)
+    weights = CheckedSource(plain, check)
     common = {"config": opened.config, "dtype": dtype, "recorded_softcap": opened.recorded_softcap, "progress": progress}
     if format == "huggingface":
         save_huggingface(weights, target, max_shard_bytes=max_shard_bytes, before_commit=check.finish, **common)
@@ -83,14 +101,19 @@ def convert(
             shutil.copyfile(file, folder / file.name)
     kinds = {spec.dtype for spec in open_checkpoint(target).raw.specs.values()}
     kind = kinds.pop() if len(kinds) == 1 else "mixed"
-    return Converted(target, format, kind, tuple(file.name for file in taken), surplus_rows(opened), tuple(check.zeros()))
+    return Converted(target, format, kind, tuple(file.name for file in taken), surplus_rows(opened), tuple(check.zeros()), adapted)
 
 
-def _companions(opened: Opened, format: Format) -> list[Path]:
+def _companions(opened: Opened, format: Format, adapter: Path | None) -> list[Path]:
     folder = opened.located.folder
-    names = [*COMPANIONS, *(CARD if opened.format == format == "huggingface" else ())]
+    cards = CARD if opened.format == format == "huggingface" else ()
+    found = {name: folder / name for name in (*COMPANIONS, *cards) if (folder / name).is_file()}
+    if adapter is not None:
+        found.pop(README, None)
+        own = (CALIBRATION, *((README,) if format == "huggingface" else ()))
+        found |= {name: adapter / name for name in own if (adapter / name).is_file()}
     codec = find_codec(folder)
-    return [folder / name for name in names if (folder / name).is_file()] + ([codec] if codec is not None else [])
+    return [*found.values()] + ([codec] if codec is not None else [])
 
 
 def _check_target(opened: Opened, target: Path, format: Format, taken: list[Path], overwrite: bool) -> None:

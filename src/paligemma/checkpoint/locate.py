@@ -83,7 +83,7 @@ def _nothing(folder: Path) -> CheckpointError:
         if path.name.startswith("adapter_"):
             return CheckpointError(
                 f"{folder}: a LoRA adapter ({path.name}), not a model",
-                hint="only what asks pictures takes it; name its base",
+                hint="what asks pictures, info and convert take it; else name its base, or merge the two: paligemma convert ADAPTER FOLDER",
                 code="adapter",
             )
     for path in present:

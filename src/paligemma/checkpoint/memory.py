@@ -39,16 +39,18 @@ def _physical() -> int | None:
         return None
 
 
-def need_memory(needed: int, what: str, device: str = "cpu") -> None:
-    """Raise `ResourceError` where `needed` bytes are more than `device` has free."""
+def free_on(device: str) -> int | None:
+    """Bytes free on a device such as "cpu" or "cuda:1"; None where nobody can tell."""
     if device.startswith("cuda"):
         import torch
 
-        free = torch.cuda.mem_get_info(torch.device(device))[0]
-    elif device == "cpu":
-        free = free_memory()
-    else:
-        return
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    return free_memory() if device == "cpu" else None
+
+
+def need_memory(needed: int, what: str, device: str = "cpu") -> None:
+    """Raise `ResourceError` where `needed` bytes are more than `device` has free."""
+    free = free_on(device)
     if free is not None and needed > free:
         raise ResourceError(
             f"{what} needs {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free",

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ def save_huggingface(
     report = _Report(progress, total)
     with contextlib.ExitStack() as stack:
         for name, shard in zip(names, shards, strict=True):
-            _write_safetensors(stack.enter_context(_replacing(folder / name)), shard, report)
+            write_safetensors(stack.enter_context(replacing(folder / name)), shard, report)
         if before_commit is not None:
             before_commit()
     if len(shards) > 1:
@@ -112,7 +112,7 @@ def save_npz(
     total = sum(entry.spec.nbytes for entry in entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     need_disk(total, path.parent)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         _write_npz(file, entries, comment, _Report(progress, total))
         if before_commit is not None:
             before_commit()
@@ -121,11 +121,11 @@ def save_npz(
 
 def write_container(path: Path, entries: Iterable[Outgoing]) -> None:
     """Named tensors into one `.npz` or `.safetensors` file, by the suffix."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         if path.suffix == ".npz":
             _write_npz(file, list(entries), b"", _Report())
         else:
-            _write_safetensors(file, list(entries), _Report())
+            write_safetensors(file, list(entries))
 
 
 class _Report:
@@ -146,6 +146,7 @@ def _ready(
     from ..model.paligemma import PaliGemma
 
     if isinstance(model, PaliGemma):
+        _plain(model)
         source, config = ModelSource(model), config or model.config
     else:
         source = model
@@ -156,6 +157,25 @@ def _ready(
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise CheckpointError(f"the tensors are not those of the configuration: {', '.join(wrong[:5])}", code="tensors_differ")
     return source, config, None if dtype is None else dtype_name(dtype)
+
+
+def _plain(model: PaliGemma) -> None:
+    """Raise `UsageError` for a model that a checkpoint would not be the whole of."""
+    from ..model.lora import adapter_names
+    from ..model.nf4 import Nf4Linear
+
+    if names := adapter_names(model):
+        raise UsageError(
+            f"the model carries the adapter {names[0]!r}, which a checkpoint of it would lose",
+            hint="add it to the weights with model.lora.merge, or save it alone with save_adapter",
+            code="unmerged_adapter",
+        )
+    if any(isinstance(module, Nf4Linear) for module in model.modules()):
+        raise UsageError(
+            "the model has 4-bit layers, for which checkpoints have no form",
+            hint="save its adapter alone with save_adapter, or merge it with dequantize=True",
+            code="quantized_base",
+        )
 
 
 def _main_dtype(entries: list[Outgoing]) -> str:
@@ -175,7 +195,9 @@ def _sharded(entries: list[Outgoing], limit: int | None) -> list[list[Outgoing]]
     return shards
 
 
-def _write_safetensors(file: IO[bytes], entries: list[Outgoing], report: _Report) -> None:
+def write_safetensors(file: IO[bytes], entries: list[Outgoing], report: _Report | None = None) -> None:
+    """Named tensors into a file that is open."""
+    report = report or _Report()
     # Wider numbers first, so that every tensor starts at a multiple of its number's size.
     entries = sorted(entries, key=lambda entry: -ITEM_SIZE[entry.spec.dtype])
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -216,24 +238,43 @@ def _write_values(file: IO[bytes], entry: Outgoing, report: _Report) -> None:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` only after it was written to the end; nothing is left behind when that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing_together(path) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def replacing_together(first: Path, *others: Path) -> Iterator[Sequence[IO[bytes]]]:
+    """Files that take their places only after all of them were written to the end.
+
+    The first is the one without which the others count for nothing: where there are several it goes away before any other is replaced and
+    comes back last, so that old and new ones are never taken for a whole.
+    """
+    paths = (first, *others)
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            files = [stack.enter_context(temporary.open("wb")) for temporary in temporaries]
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        if others:
+            first.unlink(missing_ok=True)
+        for temporary, path in reversed(list(zip(temporaries, paths, strict=True))):
+            os.replace(temporary, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(f"{path}: the disk is full", code="disk_full") from error
+            raise ResourceError(f"{first}: the disk is full", code="disk_full") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write((json.dumps(value, indent=2) + "\n").encode())

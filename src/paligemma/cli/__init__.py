@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "run": ("tasks:run", "Any prompt, exactly as the model was trained on it.", 'chart.png "answer en what is the highest bar?"'),
     },
     "Teach": {
+        "data": ("paligemma.cli.data:app", "Look at annotated pictures before training on them: `data check SOURCE`.", ""),
         "train": (
             "training:train",
             "Fine-tune a model on annotated pictures.\n\nA run that was stopped goes on with the same command. Exit code 7 if it diverged.",

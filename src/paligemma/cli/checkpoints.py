@@ -1,4 +1,4 @@
-"""The commands about checkpoints: list, describe, fetch, convert."""
+"""The commands about checkpoints and adapters: list, describe, fetch, convert."""
 
 from __future__ import annotations
 
@@ -72,30 +72,55 @@ def _row(name: str, config: PaliGemmaConfig) -> dict[str, Any]:
 
 
 def info(
-    model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled.")] = "bundled",
+    model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled, an adapter's folder.")] = "bundled",
     /,
     *,
+    base: str | None = None,
     verify_sha256: Annotated[Path | None, Parameter(name="--verify-sha256")] = None,
     json: Json = False,
 ) -> int:
-    """Say what a checkpoint is.
+    """Say what a checkpoint or an adapter is.
 
     Parameters
     ----------
+    base
+        Of an adapter: the model to hold it beside, by default the one it names. Exit code 4 if it does not fit.
     verify_sha256
         A list of checksums as `sha256sum` writes it, of files in the checkpoint's folder. Exit code 4 if one differs or is missing.
     """
-    from ..checkpoint import inspect
+    from ..checkpoint import is_adapter
     from ..checkpoint import verify_sha256 as verify
-    from ..errors import CheckpointError
+    from ..errors import CheckpointError, UsageError
 
     path = resolve(model)
     # Before the files are looked into: a checksum says which one is damaged.
     compared = [] if verify_sha256 is None else verify(path if path.is_dir() else path.parent, verify_sha256)
+    if is_adapter(path):
+        facts = _adapter_facts(path, base)
+    elif base is None:
+        facts = _model_facts(path)
+    else:
+        raise UsageError(f"{model} is no adapter, so it has no base", hint="leave out --base")
+    if verify_sha256 is not None:
+        unlisted = [Path(file) for file in facts["files"] if Path(file) not in compared]
+        facts["warnings"] += [f"{file.name} was not compared: {verify_sha256} does not list it" for file in unlisted]
+        facts["compared"] = [f"{file}: SHA-256 as listed" for file in compared]
+    if json:
+        print(as_json(facts))
+    else:
+        for name, value in (facts | {name: f"{facts[name]:,}" for name in ("parameters", "bytes")}).items():
+            values = value if isinstance(value, list) else [value]
+            for position, one in enumerate(values):
+                print(printable(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}"))
+    return CheckpointError.exit_code if facts["problems"] else 0
+
+
+def _model_facts(path: Path) -> dict[str, Any]:
+    from ..checkpoint import inspect
+
     found = inspect(path)
-    unlisted = [] if verify_sha256 is None else [file for file in found.files if file not in compared]
     config = found.config
-    facts: dict[str, Any] = {
+    return {
         "model": found.description,
         "parameters": config.num_parameters,
         "picture": f"{config.vision.image_size} x {config.vision.image_size}, {config.vision.num_tokens} tokens, resized {config.resize}",
@@ -106,19 +131,56 @@ def info(
         "bytes": found.file_bytes,
         "configuration_from": found.config_from,
         "problems": list(found.problems),
-        "warnings": [*found.warnings, *(f"{file.name} was not compared: {verify_sha256} does not list it" for file in unlisted)],
+        "warnings": list(found.warnings),
     }
-    if compared:
-        facts["compared"] = [f"{file}: SHA-256 as listed" for file in compared]
-    if json:
-        print(as_json(facts))
-    else:
-        facts |= {"parameters": f"{config.num_parameters:,}", "bytes": f"{found.file_bytes:,}"}
-        for name, value in facts.items():
-            values = value if isinstance(value, list) else [value]
-            for position, one in enumerate(values):
-                print(printable(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}"))
-    return CheckpointError.exit_code if found.problems else 0
+
+
+def _adapter_facts(path: Path, base: str | None) -> dict[str, Any]:
+    """Of an adapter, by its headers; where its base is here, held beside that."""
+    from ..checkpoint.adapter_config import ADAPTER_CONFIG, inspect_adapter
+    from ..checkpoint.adapter_layout import contents, weights_file
+
+    info = inspect_adapter(path)
+    found = contents(info)
+    where, problems, warnings = _beside_base(path, base)
+    ranks, alphas = ({value, *others.values()} for value, others in ((info.rank, info.ranks), (info.alpha, info.alphas)))
+    return {
+        "adapter": f"LoRA, rank {_spread(ranks)}, alpha {_spread(alphas)}" + (", rank-stabilised" if info.rslora else ""),
+        "base": base or info.base or "not named",
+        "base_found": "no" if where is None else str(where),
+        "parameters": found.parameters,
+        "layers": [f"{name}{f' ({count})' if count > 1 else ''}" for name, count in found.layers.items()],
+        "number_type": found.dtype,
+        "files": [str(info.path / ADAPTER_CONFIG), str(weights_file(info.path))],
+        "bytes": found.file_bytes,
+        "problems": problems,
+        "warnings": warnings,
+    }
+
+
+def _beside_base(adapter: Path, base: str | None) -> tuple[Path | None, list[str], list[str]]:
+    """Where the base is, if it is here; why the adapter does not fit it; what else is to be said."""
+    from ..checkpoint import inspect
+    from ..checkpoint.adapter_config import find_base, inspect_adapter
+    from ..checkpoint.adapter_layout import fit_problems
+    from ..checkpoint.adapters import layer_shapes
+    from ..errors import CheckpointError
+    from ..model.empty import empty_model
+    from ..predictor.loading import find
+
+    try:
+        where = find(base or find_base(adapter))
+    except CheckpointError as error:
+        if base is not None:
+            raise
+        return None, [], [error.message]
+    config = inspect(where).config
+    return where, fit_problems(inspect_adapter(adapter), config, layer_shapes(empty_model(config))), []
+
+
+def _spread(values: set[Any]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def pull(
@@ -143,18 +205,21 @@ def pull(
 
 
 def convert(
-    source: Annotated[str, named("SOURCE", "What to convert: a folder, an .npz file, a pulled id.")],
+    source: Annotated[str, named("SOURCE", "What to convert: a folder, an .npz file, a pulled id, an adapter's folder.")],
     target: Annotated[Path, named("TARGET", "A new folder, or a file that ends in .npz.")],
     /,
     *,
+    base: str | None = None,
     format: Format | None = None,
     dtype: DType | None = None,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Write a checkpoint in another format.
+    """Write a checkpoint in another format. An adapter is merged: added to the weights of its base.
 
     Parameters
     ----------
+    base
+        Of an adapter: the model it is added to, by default the one it names.
     format
         What to write: huggingface (a folder of safetensors) or big_vision (one .npz). By default what TARGET's name suggests.
     dtype
@@ -163,10 +228,19 @@ def convert(
         Replace TARGET if it exists.
     """
     from ..checkpoint import convert as write
+    from ..checkpoint import is_adapter
 
+    path = resolve(source)
+    model = None if base is None else resolve(base)
+    if model is None and is_adapter(path):
+        from ..predictor.loading import base_of
+
+        model = base_of(path)
     with _progress("writing") as progress:
-        done = write(resolve(source), target, format, dtype, progress, overwrite=overwrite)
+        done = write(path, target, format, dtype, progress, base=model, overwrite=overwrite)
     print(printable(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else "")))
+    if done.adapted:
+        print(printable(f"{model} with the adapter {path} added to {done.adapted} of its layers"))
     if done.dropped_rows:
         print(f"not taken along: {done.dropped_rows} rows of the embedding table that stand for no token")
     if done.zeros:

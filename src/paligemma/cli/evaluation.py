@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,7 @@ def evaluate(
     max_tokens: Annotated[int | None, Parameter(group=MEASURE)] = None,
     calibrate: Annotated[bool, Parameter(group=MEASURE, negative="", show_default=False)] = False,
     fresh: Annotated[bool, Parameter(group=MEASURE, negative="", show_default=False)] = False,
+    against: Annotated[Path | None, Parameter(group=MEASURE)] = None,
     out: Annotated[Path, Parameter(alias="-o", group=OUTPUT)] = Path("paligemma-eval"),
     json: Json = False,
     options: ModelOptions = DEFAULTS,
@@ -77,10 +79,13 @@ def evaluate(
         Fit the scores to these answers and store the fit with the model: `--min-score` then means a probability.
     fresh
         Ask everything anew.
+    against
+        The folder of an earlier measurement on the same data: what was gained is shown.
     out
         The folder for predictions.jsonl, scores.json and report.html.
     """
     from ..errors import UsageError
+    from ..evaluation.gain import gain
     from ..evaluation.summary import summary
 
     if (data is None) == (predictions is None):
@@ -91,15 +96,16 @@ def evaluate(
         assert data is not None
         scores = _ask(
             options, data, split, {"format": format, "task": task, "pictures": pictures, "max_bad_share": max_bad_fraction},
-            {"metric": metric, "out": out, "batch_size": batch, "limit": limit, "recipe": recipe, "fresh": fresh}
+            {"metric": metric, "out": out, "batch_size": batch, "limit": limit, "recipe": recipe, "fresh": fresh, "against": against}
             | ({"beams": beams} if beams != 1 else {}) | ({} if max_tokens is None else {"max_tokens": max_tokens}),
         )  # fmt: skip
     if calibrate:
         _calibrate(predictions if predictions is not None else out, metric, options)
+    before = None if against is None else gain(scores, against)
     if json:
-        print(as_json(scores.to_dict()))
+        print(as_json(scores.to_dict() | ({"before": asdict(before)} if before else {})))
     else:
-        print(summary(scores))
+        print(summary(scores, before))
         if predictions is None:
             print(f"\nreport: {out / 'report.html'}")
     return SOME_FAILED if scores.failed else 0

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
-from ..printable import printable
 from .options import ModelOptions
+from .planning import AUGMENT, DATA, RECIPE, RUN, Optimizer, Strategy, base_name, find_recipe, plan_memory, read_parts, say, weighted
 
 if TYPE_CHECKING:
     from ..data.records import DataSet
-    from ..predictor.loading import Parts
-    from ..training.recipes import Recipe
-
-DATA = Group("Data", sort_key=2)
-RECIPE = Group("Recipe", sort_key=3)
-RUN = Group("Run", sort_key=4)
-AUGMENT = Group("Augmentation (off unless asked for)", sort_key=5)
-
-Strategy = Literal["full", "freeze-vision", "attention-only", "lora", "qlora"]
+    from ..training.tensorboard import Board
 
 
 @Parameter(name="*")
@@ -72,12 +63,14 @@ def train(
     batch: Annotated[int | None, Parameter(group=RECIPE)] = None,
     learning_rate: Annotated[float | None, Parameter(name=["--learning-rate", "--lr"], group=RECIPE)] = None,
     text_len: Annotated[int | None, Parameter(group=RECIPE)] = None,
+    optimizer: Annotated[Optimizer | None, Parameter(group=RECIPE)] = None,
     seed: Annotated[int | None, Parameter(group=RECIPE)] = None,
     print_recipe: Annotated[bool, Parameter(group=RECIPE, negative="", show_default=False)] = False,
     micro: Annotated[int, Parameter(group=RUN)] = 0,
     recompute: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     save_every: Annotated[int, Parameter(group=RUN)] = 200,
     evaluate_every: Annotated[int, Parameter(group=RUN)] = 0,
+    tensorboard: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     allow_inexact: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     allow_data_change: Annotated[bool, Parameter(group=RUN, negative="", show_default=False)] = False,
     crop: Annotated[float, Parameter(group=AUGMENT)] = 0.0,
@@ -108,18 +101,23 @@ def train(
         Its highest value.
     text_len
         Most tokens of prompt and answer.
+    optimizer
+        If not the recipe's. adam-small: a sixth of adam's memory, for --dtype bfloat16.
     seed
         Of everything that is left to chance.
     print_recipe
         Show the recipe with every setting explained, and do nothing else.
     micro
-        Examples that go through at a time; by default the whole batch. The result is the same but for rounding.
+        Examples that go through at a time; by default as many as fit, and when a run goes on as many as it began with. The result is the
+        same but for rounding, and for what dropout draws.
     recompute
         Activation checkpointing: far less memory for a third more time.
     save_every
         Updates between checkpoints.
     evaluate_every
         Updates between looks at the held-out pictures; by default ten times a run.
+    tensorboard
+        Write event files for TensorBoard to the run's folder too.
     allow_inexact
         Go on although settings, machine or versions are not as they were.
     allow_data_change
@@ -136,77 +134,62 @@ def train(
     from ..data.augment import Augment
     from ..errors import UsageError
     from ..predictor.loading import find
+    from ..training.distributed import joined
     from ..training.recipes import to_text
     from ..training.run import Run, Setup
+    from ..training.tensorboard import Board
+    from .try_out import try_out
 
-    path = find(options.model)
-    chosen = _recipe(recipe, resolution, path)
-    changes = {"strategy": strategy, "batch": batch, "learning_rate": learning_rate, "text_len": text_len, "seed": seed}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if epochs is not None or steps is not None:
-        changes |= {"epochs": epochs or 0.0, "steps": steps or 0, "examples": 0}
-    chosen = dataclasses.replace(chosen, **changes)
-    if print_recipe:
-        print(to_text(chosen), end="")
+    with joined(options.device) as processes:
+        path = find(options.model)
+        chosen = find_recipe(recipe, resolution, path)
+        changes = {"strategy": strategy, "batch": batch, "learning_rate": learning_rate, "text_len": text_len}
+        changes |= {"optimizer": optimizer, "seed": seed}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if epochs is not None or steps is not None:
+            changes |= {"epochs": epochs or 0.0, "steps": steps or 0, "examples": 0}
+        chosen = dataclasses.replace(chosen, **changes)
+        if print_recipe:
+            print(to_text(chosen), end="")
+            return 0
+        if not data.data:
+            raise UsageError("--data names the annotated pictures to learn from, and is missing", hint=EXAMPLE)
+        if out is None:
+            raise UsageError("--out names the folder of the run, and is missing", hint=EXAMPLE)
+        board = Board(out) if tensorboard and processes.first else None
+        setup = Setup(
+            micro=micro,
+            recompute=recompute,
+            save_every=save_every,
+            evaluate_every=evaluate_every,
+            augment=Augment(crop, flip, colour, jpeg),
+            allow_inexact=allow_inexact,
+            allow_data_change=allow_data_change,
+        )
+        sources = _open(data)
+        memory = plan_memory(options, chosen, setup, out, path, processes)
+        setup = dataclasses.replace(setup, micro=memory.micro, memory=memory)
+        say(str(memory))
+        parts = read_parts(options, chosen, path, processes)
+        with _progress(board) as tell:
+            run = Run(
+                chosen, parts, sources.train, out, base=base_name(options.model, path), weights=sources.weights, held_out=sources.held_out,
+                setup=setup, tell=tell, processes=processes,
+            )  # fmt: skip
+            tell({"total": run.steps})
+            say(str(run.trainable))
+            say(f"{run.steps:,} updates of {chosen.batch} examples; recipe {chosen.name}: {out / 'recipe.toml'}")
+            finished = run.go()
+        if finished.model is None:
+            say(f"stopped after {finished.ending.position.step:,} of {finished.steps:,} updates; the same command goes on")
+            return finished.ending.exit_code
+        for name, value in finished.measures.items():
+            print(f"held-out {name.replace('_', ' ')}: {value:.4f}")
+        print(f"curves: {out / 'curves.png'}")
+        adapter = chosen.strategy in ("lora", "qlora")  # whose folder has neither tokenizer nor codec
+        more = [("--tokenizer", options.tokenizer), ("--codec", options.codec)] if adapter else []
+        print(try_out(finished.model, sources.train[0], [word for name, value in more if value for word in (name, str(value))]))
         return 0
-    if not data.data:
-        raise UsageError("--data names the annotated pictures to learn from, and is missing", hint=EXAMPLE)
-    if out is None:
-        raise UsageError("--out names the folder of the run, and is missing", hint=EXAMPLE)
-    setup = Setup(
-        micro=micro,
-        recompute=recompute,
-        save_every=save_every,
-        evaluate_every=evaluate_every,
-        augment=Augment(crop, flip, colour, jpeg),
-        allow_inexact=allow_inexact,
-        allow_data_change=allow_data_change,
-    )
-    sources = _open(data)
-    parts = _parts(options, chosen)
-    with _progress() as tell:
-        run = Run(
-            chosen, parts, sources.train, out, base=_base(options.model, path), weights=sources.weights, held_out=sources.held_out,
-            setup=setup, tell=tell,
-        )  # fmt: skip
-        tell({"total": run.steps})
-        say(str(run.trainable))
-        say(f"{run.steps:,} updates of {chosen.batch} examples; recipe {chosen.name}: {out / 'recipe.toml'}")
-        finished = run.go()
-    if finished.model is None:
-        say(f"stopped after {finished.ending.position.step:,} of {finished.steps:,} updates; the same command goes on")
-        return finished.ending.exit_code
-    for name, value in finished.measures.items():
-        print(f"held-out {name.replace('_', ' ')}: {value:.4f}")
-    print(f"curves: {out / 'curves.png'}")
-    verb = {"describe_box": "describe-box"}.get(sources.train[0].task, sources.train[0].task)
-    command = {"answer": "ask", "mixed": "run"}.get(verb, verb)
-    print(f"paligemma {command} PICTURE --model {finished.model}")
-    return 0
-
-
-def say(text: str) -> None:
-    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
-
-
-def _recipe(name: str, resolution: int | None, model: Path) -> Recipe:
-    from .. import checkpoint
-    from ..errors import InputError
-    from ..training import recipes
-
-    file = Path(name).expanduser()
-    if file.suffix == ".toml" or file.is_file():
-        try:
-            return recipes.from_text(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{file}: no recipe can be read ({error.strerror})", hint="--print-recipe shows one to save") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file}: a recipe is text, and this is none", hint="--print-recipe shows one to save") from error
-    if resolution is None:
-        known = recipes.RECIPES.get(name.lower().replace("_", "-"), {})
-        size = checkpoint.inspect(model).config.vision.image_size
-        resolution = size if size in known or 0 in known else None
-    return recipes.recipe(name, resolution)
 
 
 def _open(options: DataOptions) -> _Chosen:
@@ -214,7 +197,7 @@ def _open(options: DataOptions) -> _Chosen:
     from ..data.opening import open_data, splits
     from ..data.quarantine import summary
 
-    paths, weights = zip(*map(_weighted, options.data), strict=True)
+    paths, weights = zip(*map(weighted, options.data), strict=True)
     common: dict[str, Any] = {"format": options.format, "task": options.task, "max_bad_share": options.max_bad_fraction}
     common |= {"pictures": options.pictures}
     sources, held_out = [], None
@@ -235,39 +218,25 @@ def _open(options: DataOptions) -> _Chosen:
     return _Chosen(tuple(sources), None if set(weights) == {None} else tuple(weight or 1.0 for weight in weights), held_out)
 
 
-def _weighted(text: str) -> tuple[str, float | None]:
-    """`PATH=3` -> (PATH, 3); a path that exists as it is has no weight."""
-    path, sign, weight = text.rpartition("=")
-    if not sign or Path(text).exists():
-        return text, None
-    try:
-        return path, float(weight)
-    except ValueError:
-        return text, None
+@contextlib.contextmanager
+def _progress(board: Board | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Who hears of each entry: a bar with throughput and remaining time on a terminal, else a line now and then; and TensorBoard."""
+    with _bar() as show:
 
+        def both(entry: dict[str, Any]) -> None:
+            show(entry)
+            if board is not None:
+                board.add(entry)
 
-def _parts(options: ModelOptions, recipe: Recipe) -> Parts:
-    """The model, to be trained: float32 weights where all of it learns, the file's own where they stay as they are."""
-    from ..model import cpu
-    from ..predictor.loading import device_of, read
-
-    dtype = options.dtype
-    adapters = recipe.strategy in ("lora", "qlora")
-    if dtype is None and (not adapters or (device_of(options.device).type == "cpu" and not cpu.has_bfloat16())):
-        dtype = "float32"
-    return read(options.model, device=options.device, dtype=dtype, tokenizer=options.tokenizer, codec=options.codec, mapped=adapters)
-
-
-def _base(model: str | None, path: Path) -> str:
-    """How an adapter names its base: as the user did where that is an id, else the absolute path."""
-    from .. import checkpoint
-
-    return model if model is not None and checkpoint.is_hub_id(model) and not Path(model).exists() else str(path.resolve())
+        try:
+            yield both
+        finally:
+            if board is not None:
+                board.close()
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with throughput and remaining time on a terminal, else a line now and then."""
+def _bar() -> Iterator[Callable[[dict[str, Any]], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -116,7 +116,7 @@ def mask_codes(codec: MaskCodec) -> Codes:
 
     def codes(mask: np.ndarray) -> tuple[int, ...]:
         with torch.inference_mode():
-            return tuple(codec.encode(torch.from_numpy(mask)[None])[0].tolist())
+            return tuple(codec.encode(torch.tensor(mask)[None])[0].tolist())
 
     return codes
 

@@ -11,6 +11,7 @@ from ..data.lessons import MOST_CLASSES
 from ..data.records import DataSet, Record
 from ..errors import InputError, UsageError
 from ..video import DEFAULT_FRAMES
+from .gain import earlier, gain
 from .metrics import check_tasks, metric_for, metric_named
 from .predict import class_names, predict
 from .predictions import appending, read_predictions
@@ -38,22 +39,27 @@ def evaluate(
     recipe: str = "",
     report: bool = True,
     fresh: bool = False,
+    against: Path | None = None,
     frames: int = DEFAULT_FRAMES,
     names_per_prompt: int = MOST_CLASSES,
     **how: Any,
 ) -> Scores:
     """Ask a model about a data set; write `predictions.jsonl`, `run.json`, `scores.json` and (`report`) `report.html` into `out`.
 
-    `limit`: ask only so many records, evenly spread over the data set. `recipe`: of a benchmark the model was trained by. `how`: options of
-    the predictor, such as `beams=2`. A run that was broken off goes on where it stopped, and asks those again that failed; `fresh` begins
-    anew, as it must where the model's weights have changed since they were read from its files. Records that ask the same of the same
-    pictures count as one, with all their answers.
+    `limit`: ask only so many records, evenly spread over the data set. `recipe`: of a benchmark the model was trained by. `against`: the
+    folder of an earlier measurement, for the report to show what was gained. `how`: options of the predictor, such as `beams=2`.
+
+    A run that was broken off goes on where it stopped, and asks those again that failed; `fresh` begins anew, as it must where the model's
+    weights have changed since they were read from its files. Records that ask the same of the same pictures count as one, with all their
+    answers.
 
     Raises `UsageError` for a folder that holds another run's predictions, a metric that does not suit, or a limit below 1; `InputError`
     where nothing could be answered.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is at least 1, got {limit}")
+    if against is not None:
+        earlier(against)  # before anything is asked
     records = spread(merged(dataset.records), limit)
     if not records:
         raise InputError(f"{dataset.path}: no usable record", hint="`paligemma data check` says why", code="no_records")
@@ -77,7 +83,7 @@ def evaluate(
     scores = score(out / FILE, metric, only={record.id for record in records})
     scores.save(out)
     if report:
-        write_report(scores, out)
+        write_report(scores, out, before=None if against is None else gain(scores, against))
     return scores
 
 

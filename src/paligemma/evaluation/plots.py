@@ -1,8 +1,8 @@
-"""Small plots as inline SVG, drawn with the page's own colours: reliability, and lengths of answers."""
+"""Small plots as inline SVG, drawn with the page's own colours: intervals, reliability, and lengths of answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .calibration import Reliability
 
@@ -29,6 +29,21 @@ def reliability_plot(found: Reliability) -> str:
     ticks = [(value / 4, f"{value / 4:g}") for value in range(5)]
     label = f"Reliability of {found.count} scores: expected calibration error {found.ece:.3f}"
     return _svg(SIDE, marks, ticks, ticks, "score", "share right", label)
+
+
+def interval_plot(rows: Sequence[tuple[str, float, tuple[float, float]]], top: float, shown: Callable[[float], str], name: str) -> str:
+    """(what, value, its interval) of each row, one below the other on an axis from 0 to `top`. `shown` writes a value."""
+    height = 34 * len(rows)
+    marks, up = [], []
+    for place, (what, value, (low, high)) in enumerate(rows):
+        y = _TOP + 34 * (place + 0.5)
+        words = f"{what}: {shown(value)}, {shown(low)} to {shown(high)}"
+        marks.append(f'<line class="span" x1="{_x(low / top):.1f}" y1="{y}" x2="{_x(high / top):.1f}" y2="{y}"/>')
+        marks.append(f'<circle class="dot" cx="{_x(value / top):.1f}" cy="{y}" r="5"><title>{words}</title></circle>')
+        up.append((1 - (place + 0.5) / len(rows), what))
+    across = [(value / 4, shown(top * value / 4).removesuffix(".0")) for value in range(5)]
+    label = "; ".join(f"{what} {shown(value)}" for what, value, _ in rows)
+    return _svg(height, marks, across, up, name, "", f"{name}: {label}")
 
 
 def length_plot(histogram: Sequence[tuple[int, int, int]]) -> str:
@@ -60,7 +75,8 @@ def _svg(height: int, marks: Sequence[str], across: Ticks, up: Ticks, x_name: st
     parts += [f'<text class="tick" x="{_LEFT - 6}" y="{bottom - height * at + 4:.1f}" text-anchor="end">{text}</text>' for at, text in up]
     parts.append(f'<text class="axis" x="{_LEFT + SIDE / 2}" y="{bottom + 34}" text-anchor="middle">{x_name}</text>')
     middle = _TOP + height / 2
-    parts.append(f'<text class="axis" x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{y_name}</text>')
+    if y_name:
+        parts.append(f'<text class="axis" x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{y_name}</text>')
     size = f"0 0 {_LEFT + SIDE + _RIGHT} {bottom + _BOTTOM}"
     return f'<svg viewBox="{size}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 

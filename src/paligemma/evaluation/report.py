@@ -14,8 +14,9 @@ from ..errors import InputError, UsageError
 from ..image import Clip
 from ..results import Box, Detections, Mask, Masks
 from ..video import DEFAULT_FRAMES
+from .gain import Gain
 from .places import mask_of
-from .plots import length_plot, reliability_plot
+from .plots import interval_plot, length_plot, reliability_plot
 from .predict import open_pictures
 from .predictions import Prediction, read_predictions
 from .scores import Scores
@@ -42,8 +43,8 @@ class Example:
     note: str = ""
 
 
-def write_report(scores: Scores, folder: Path, predictions: Path | None = None) -> Path:
-    """Write `report.html` of the predictions in `folder` (or of that file); returns its path.
+def write_report(scores: Scores, folder: Path, predictions: Path | None = None, *, before: Gain | None = None) -> Path:
+    """Write `report.html` of the predictions in `folder` (or of that file); returns its path. `before`: what an earlier measurement said.
 
     A picture that is no longer where it was is left out, and the page says so.
     """
@@ -60,6 +61,8 @@ def write_report(scores: Scores, folder: Path, predictions: Path | None = None) 
     page = environment.get_template(FILE).render(
         scores=scores,
         kind=scores.kind,
+        before=before,
+        intervals=None if before is None else _intervals(scores, before),
         examples=[
             (name, [_example(scores, by_id[id], values[id]) for id in ids])
             for name, ids in (("The worst", worst), ("Drawn at random", drawn))
@@ -70,6 +73,11 @@ def write_report(scores: Scores, folder: Path, predictions: Path | None = None) 
     path = folder / FILE
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
+
+
+def _intervals(scores: Scores, before: Gain) -> str:
+    rows = [("before", before.value, before.interval), ("now", scores.value, scores.interval)]
+    return interval_plot(rows, max(1.0, before.interval[1], scores.interval[1]), scores.kind.shown, scores.kind.keys[scores.kind.main])
 
 
 def _example(scores: Scores, one: Prediction, value: float) -> Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..printable import printable
+from .gain import Gain
 from .scores import Scores
 
 SHOWN_GROUPS = 8
@@ -10,8 +11,9 @@ SHOWN_GROUPS = 8
 SHOWN_FAILURES = 3
 
 
-def summary(scores: Scores) -> str:
-    """What was measured, on how much, with which interval; beside it what was published; groups, reliability, lengths, speed, failures."""
+def summary(scores: Scores, before: Gain | None = None) -> str:
+    """What was measured, on how much, with which interval; beside it what was published, and what was measured before; groups, reliability,
+    lengths, speed, failures."""
     kind = scores.kind
     lines = [printable(f"{scores.title}: {scores.count:,} answers") + (f", {len(scores.failed):,} failed" if scores.failed else "")]
     wide = max(len(name) for name in kind.keys.values())
@@ -22,6 +24,7 @@ def summary(scores: Scores) -> str:
             line += f"  [{kind.shown(low)}, {kind.shown(high)}] in 95 of 100 draws" + ("" if kind.higher_is_better else "; less is better")
         lines.append(line)
     lines += [f"  published  {row}" for row in scores.published]
+    lines += [f"  {before.shown(kind)}"] if before else []
     for name, groups in scores.groups.items():
         largest = sorted(groups.items(), key=lambda item: -item[1].count)[:SHOWN_GROUPS]
         parts = [f"{printable(group)} {kind.shown(one.value)} ({one.count:,})" for group, one in largest]

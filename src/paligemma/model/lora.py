@@ -14,11 +14,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import CheckpointError, UsageError, did_you_mean
 from .nf4 import Nf4Linear, product_type
@@ -74,7 +75,12 @@ class LoraAdapter(nn.Module):
     def forward(self, rows: Tensor, out: Tensor) -> Tensor:
         """rows (R, in), out (R, out) fresh from the base, which may be overwritten -> the sum, in out's type."""
         kind = product_type(rows, self.a.dtype)
-        inner = F.linear(self.dropout(rows.to(kind)), self.a.to(kind)) * self.config.scale
+        dropped = self.training and self.dropout.p > 0
+        if rows.dtype.itemsize < kind.itemsize and not dropped:
+            inner = cast(Tensor, _Narrow.apply(rows, self.a.to(kind)))
+        else:
+            inner = F.linear(self.dropout(rows.to(kind)), self.a.to(kind))
+        inner = inner * self.config.scale
         return out.to(kind).addmm_(inner, self.b.to(kind).t()).to(out.dtype)
 
     @torch.no_grad()
@@ -84,6 +90,26 @@ class LoraAdapter(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rank={self.config.rank}, scale={self.config.scale:g}"
+
+
+class _Narrow(torch.autograd.Function):
+    """rows Aᵀ in A's wider type, to the last bit, but the rows are kept for the backward pass as they came: queries, keys and values get
+    the same ones, which then lie in memory once in bfloat16 rather than three times in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, a: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, a)
+        return F.linear(rows.to(a.dtype), a)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, a = ctx.saved_tensors
+        for_rows, for_a = ctx.needs_input_grad
+        return (
+            (gradient @ a).to(rows.dtype) if for_rows else None,
+            gradient.t() @ rows.to(a.dtype) if for_a else None,
+        )
 
 
 class LoraLinear(nn.Module):

@@ -28,7 +28,7 @@ from .lessons import Lesson, Mix, Teacher
 from .pointing import Mention, PointTargets, point_targets
 from .sprites import sprite_bank
 from .train_codec import sprite_masks
-from .world import Scene, Split, World
+from .world import SIZE, Scene, Split, World
 
 LONG, SHORT = 56, 24
 """Text lengths (prompt and answer together) of the two kinds of lesson."""
@@ -74,6 +74,8 @@ class Making(TypedDict):
     mix: Mix
     grid: int
     """Patches along a side of the picture."""
+    side: int
+    """Of the picture, in pixels."""
 
 
 class BatchMaker:
@@ -89,6 +91,7 @@ class BatchMaker:
             backgrounds=making["backgrounds"],
             seed=making["seed"],
             text_share=making["text_share"],
+            side=making["side"],
         )
         self.teacher = Teacher(making["codes"], making["mix"])
 
@@ -120,10 +123,10 @@ def pixels_of(scenes: list[Scene]) -> Tensor:
     return torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).contiguous()
 
 
-def bank_codes(codec: MaskCodec, bank_size: int, seed: int) -> np.ndarray:
-    """Mask codes of every sprite view of the bank that `World` draws from: (things, views, 16)."""
+def bank_codes(codec: MaskCodec, bank_size: int, seed: int, side: int = SIZE) -> np.ndarray:
+    """Mask codes of every sprite view of the bank that `World` draws from for pictures of `side`: (things, views, 16)."""
     with torch.inference_mode():
-        codes = torch.cat([codec.encode(part) for part in sprite_masks(sprite_bank(seed, bank_size)).split(512)])
+        codes = torch.cat([codec.encode(part) for part in sprite_masks(sprite_bank(seed, bank_size, side / SIZE)).split(512)])
     return codes.unflatten(0, (-1, bank_size)).numpy()
 
 

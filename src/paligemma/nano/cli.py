@@ -34,6 +34,28 @@ def scenes(out: Path, *, count: int = 12, seed: int = 1, split: str = "test") ->
 
 
 @app.command
+def data(out: Path, *, format: str = "coco", count: int = 400, held_out: int = 200, seed: int = 1) -> None:
+    """Draw a data set to fine-tune on, of what the bundled model has not learnt. Prints how to go on.
+
+    Parameters
+    ----------
+    out
+        Folder to write to, new or empty.
+    format
+        "coco", "yolo", "voc" and "labelme" have boxes and outlines named after kinds of things, "vqa" new questions, "jsonl" lists.
+    count
+        How many scenes to train on.
+    held_out
+        How many scenes of another stream to measure on; a quarter as many are to choose the best checkpoint by.
+    seed
+        Another seed gives other scenes.
+    """
+    from .datasets import next_steps, write_data
+
+    print("\n".join(next_steps(write_data(out, format=format, count=count, held_out=held_out, seed=seed), format)))
+
+
+@app.command
 def demo(out: Path, *, seed: int = 7, model: Path | None = None) -> None:
     """Draw the pictures of `paligemma demo` and write down what is asked about them, in `demo.json`.
 
@@ -57,6 +79,8 @@ def train(
     *,
     recipe: str = "nano-112",
     out: Path | None = None,
+    start: Path | None = None,
+    phase: int = 0,
     samples: int | None = None,
     compiled: Annotated[bool, Parameter(name="--compile", negative="--no-compile")] = True,
 ) -> None:
@@ -68,6 +92,10 @@ def train(
         A recipe by name; `debug` is done in a minute, most of it compiling, and learns nothing.
     out
         Run folder; `runs/RECIPE` by default.
+    start
+        Begin with the weights of this model folder, not with random ones, at phase `phase` of the recipe.
+    phase
+        The first phase of a run with `start`; the recipe's phases count from 0.
     samples
         Fresh samples per task for the measurement, by default as the recipe says; 0 skips it.
     compiled
@@ -83,8 +111,10 @@ def train(
         samples = chosen.samples
     if samples < 0:
         raise UsageError(f"--samples is how many a task, or 0 for no measurement; got {samples}")
+    if not 0 <= phase < len(chosen.phases) or (phase and start is None):
+        raise UsageError(f"--phase is one of 0 to {len(chosen.phases) - 1}, and only with --start; got {phase}")
     run = out or Path("runs") / chosen.name
-    model = run_training(chosen, run, compiled=compiled)
+    model = run_training(chosen, run, start=start, phase=phase, compiled=compiled)
     finish(model, run, samples=samples)
     print(f"paligemma demo --model {model}")
 
@@ -96,7 +126,7 @@ def evaluate(*, model: Path | None = None, samples: int | None = None, seed: int
     Parameters
     ----------
     model
-        A model folder; the bundled model by default.
+        A model folder or the name of a bundled one; by default the one that is used when none is named.
     samples
         Samples per task, by default as many as the bundled model's card is about.
     seed
@@ -112,3 +142,78 @@ def evaluate(*, model: Path | None = None, samples: int | None = None, seed: int
     scores = Examination(load(model), count, seed).run()
     if out is not None:
         write_scores(scores, out)
+
+
+@app.command
+def examples(kind: str, out: Path, *, split: str = "train", count: int = 1800, seed: int = 0) -> None:
+    """Draw examples of a task that the bundled mix has not learnt, for `paligemma train` and `paligemma eval`.
+
+    Parameters
+    ----------
+    kind
+        "refer": a sentence that means one thing, and its mask. "video": four frames, and what happens in them.
+    out
+        Folder to write to; it may hold other splits already.
+    split
+        "train", "valid" or "test"; no two of them share a picture.
+    count
+        How many examples.
+    seed
+        Another seed gives other examples.
+    """
+    from .transfers import write_examples
+
+    print(write_examples(kind, out, split=split, count=count, seed=seed))
+
+
+@app.command
+def family(name: str, *, out: Path | None = None, base: str = "bundled", into: Path | None = None) -> None:
+    """Make a transfer of the bundled family: draw its data, teach it and the same from random weights, measure both, write the card.
+
+    A run that was stopped goes on with the same command.
+
+    Parameters
+    ----------
+    name
+        nano-ft-refer or nano-ft-video.
+    out
+        Run folder; `runs/NAME` by default.
+    base
+        The model to start from.
+    into
+        Also copy the finished model to this folder, under its name.
+    """
+    import shutil
+
+    from .family import make, member_named
+
+    member = member_named(name)
+    model = make(member, out or Path("runs") / name, base=base)
+    if into is not None:
+        model = Path(shutil.copytree(model, into / name, dirs_exist_ok=True))
+    print(f"{member.command} --model {model}")
+
+
+@app.command
+def publish(run: Path, *, samples: int | None = None) -> None:
+    """Measure the finished model of a run, again or for the first time, and write its card.
+
+    Parameters
+    ----------
+    run
+        Run folder of `paligemma nano train`.
+    samples
+        Fresh samples per task, by default as the recipe says.
+    """
+    import json
+
+    from ..errors import InputError
+    from .publish import finish
+    from .recipes import recipe
+
+    model = run / "model"
+    if not (model / "config.json").exists():
+        raise InputError(f"{run} holds no finished model", hint="paligemma nano train makes one", code="not_found")
+    name = str(json.loads((run / "recipe.json").read_text())["name"])
+    finish(model, run, samples=recipe(name).samples if samples is None else samples)
+    print(f"paligemma demo --model {model}")

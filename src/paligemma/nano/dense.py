@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .names import things
-from .world import CHARACTERS, SIZE, Scene
+from .world import CHARACTERS, Scene
 
 CELLS = 7
 LETTERS = 2
@@ -34,7 +34,8 @@ class DenseTargets:
 
 def dense_targets(scenes: list[Scene], grid: int) -> DenseTargets:
     """Targets of a batch of scenes for a grid x grid patch layout."""
-    patch = SIZE // grid
+    side = scenes[0].side
+    patch = side // grid
     batch, patches = len(scenes), grid * grid
     thing = np.full((batch, patches), len(things()), np.int64)
     edges = np.zeros((batch, patches, 4), np.float32)
@@ -52,7 +53,7 @@ def dense_targets(scenes: list[Scene], grid: int) -> DenseTargets:
             boxes = np.array([(s.x0, s.y0, s.x1, s.y1) for s in scene.objects], np.float32)[best]
             seen = cover.max(0) > MIN_COVER
             thing[b, seen] = kinds[best[seen]]
-            edges[b] = (boxes - np.stack([centre_x, centre_y, centre_x, centre_y], -1)) / SIZE
+            edges[b] = (boxes - np.stack([centre_x, centre_y, centre_x, centre_y], -1)) / side
         slots: dict[int, list[tuple[float, int]]] = {}
         for line in scene.lines:
             for letter, (x, y) in zip(line.text, line.centres, strict=True):

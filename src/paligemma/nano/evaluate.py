@@ -45,7 +45,7 @@ Sample = tuple[Scene, Lesson]
 class Examination:
     """Scenes and questions of the test stream, `count` samples a task (fewer where the scenes do not give as many different questions).
 
-    Raises `UsageError` if `count` is less than 1.
+    Pictures are as large as the model takes them, but never smaller than SIZE. Raises `UsageError` if `count` is less than 1.
     """
 
     def __init__(self, predictor: Predictor, count: int, seed: int = 1, log: Callable[[str], None] = print):
@@ -53,7 +53,7 @@ class Examination:
             raise UsageError(f"a measurement needs at least one sample a task, got {count}")
         # Box scores are measured raw: a fit on top of another would mean nothing.
         self.predictor, self.count, self.seed, self.log = predictor.with_calibration(Calibration()), count, seed, log
-        self.world = World(Split.TEST, seed=seed)
+        self.world = World(Split.TEST, seed=seed, side=max(SIZE, predictor.model.config.vision.image_size))
         self.teacher = Teacher()
         wanted = 2 * count
         self.objects: list[Scene] = []
@@ -150,7 +150,7 @@ class Examination:
                 ious.append(mask_iou(result.masks[0].mask, truth) if result.masks else 0.0)
         spots = [(scene, lesson.targets[0]) for scene, lesson in samples]
         ceiling = [mask_iou(self._through_codec(scene.objects[i]), scene.mask(i)) for scene, i in spots]
-        middle = [mask_iou(_middle(), scene.mask(i)) for scene, i in spots]
+        middle = [mask_iou(_middle(scene.side), scene.mask(i)) for scene, i in spots]
         scores = {
             "referring segmentation mIoU": mean_score(ious, float(np.mean(middle))),
             "mask codec ceiling mIoU": mean_score(ceiling, float(np.mean(middle))),
@@ -196,7 +196,7 @@ class Examination:
         assert codec is not None, "segment answers with a codec only"
         mask = torch.from_numpy(square_mask(spot.sprite.mask))[None]
         soft = codec.decode(codec.encode(mask))[0].numpy()
-        return segment_task.paste(soft, bins(spot), SIZE, SIZE)
+        return segment_task.paste(soft, bins(spot), spot.side, spot.side)
 
     def _rng(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
@@ -216,10 +216,10 @@ def box_of(spot: Placed) -> Box:
     return Box(label(spot), spot.x0, spot.y0, spot.x1, spot.y1, None)
 
 
-def _middle() -> np.ndarray:
+def _middle(side: int) -> np.ndarray:
     """A guess by someone who does not look: a square in the middle, half as wide as the picture."""
-    mask = np.zeros((SIZE, SIZE), bool)
-    mask[SIZE // 4 : SIZE - SIZE // 4, SIZE // 4 : SIZE - SIZE // 4] = True
+    mask = np.zeros((side, side), bool)
+    mask[side // 4 : side - side // 4, side // 4 : side - side // 4] = True
     return mask
 
 

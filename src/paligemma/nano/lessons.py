@@ -16,7 +16,7 @@ from .world import SIZE, Placed, Scene
 RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
 """Phrase -> (axis, sign): "a is left of b" where sign * (b - a) > 0 along the axis."""
 CLEAR = 8.0
-"""Pixels two centres must differ by before a question compares them."""
+"""Pixels two centres must differ by before a question compares them, in a picture of SIZE."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ def bins(spot: Placed) -> detect.Bins:
 
 def shares(spot: Placed) -> tuple[float, float, float, float]:
     """y0, x0, y1, x1 as shares of the picture's sides."""
-    return spot.y0 / SIZE, spot.x0 / SIZE, spot.y1 / SIZE, spot.x1 / SIZE
+    return spot.y0 / spot.side, spot.x0 / spot.side, spot.y1 / spot.side, spot.x1 / spot.side
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the kinds of short lessons. What is left asks for the name of a box's content, with print for a thing's presence.
+    """Shares of the kinds of lessons, short ones first. What is left asks for the name of a box's content, or with print for a thing's
+    presence.
 
     A scene that cannot be asked something (a relation, with one thing in sight) is asked something simpler instead.
     """
@@ -63,6 +64,8 @@ class Mix:
     place: float = 0.0
     first_word: float = 0.4
     word_count: float = 0.4
+    detect: float = 0.55
+    """Of the long lessons about things; the others are `segment`."""
 
 
 class Teacher:
@@ -76,7 +79,7 @@ class Teacher:
         """A lesson with a long answer: boxes, masks or printed text."""
         if scene.lines:
             return self.ocr(scene)
-        return self.detect(scene, rng) if not scene.objects or rng.random() < 0.55 else self.segment(scene, rng)
+        return self.detect(scene, rng) if not scene.objects or rng.random() < self.mix.detect else self.segment(scene, rng)
 
     def short(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """A lesson with a short answer: a caption, a question, the name of what is in a box."""
@@ -136,7 +139,7 @@ class Teacher:
         phrase = phrases[int(rng.integers(4))]
         axis, sign = RELATIONS[phrase]
         unique = _one_of_a_kind(scene)
-        pairs = [(a, b) for a in unique for b in unique if sign * (b.centre[axis] - a.centre[axis]) >= CLEAR]
+        pairs = [(a, b) for a in unique for b in unique if sign * (b.centre[axis] - a.centre[axis]) >= CLEAR * scene.side / SIZE]
         if not pairs:
             return self.presence(scene, rng)
         a, b = pairs[int(rng.integers(len(pairs)))]
@@ -150,7 +153,7 @@ class Teacher:
         """On which side of one thing is another? Easier to learn than `relation`, whose yes and no also depend on the phrase."""
         axis = int(rng.integers(2))
         unique = _one_of_a_kind(scene)
-        pairs = [(a, b) for a in unique for b in unique if abs(b.centre[axis] - a.centre[axis]) >= CLEAR]
+        pairs = [(a, b) for a in unique for b in unique if abs(b.centre[axis] - a.centre[axis]) >= CLEAR * scene.side / SIZE]
         if not pairs:
             return self.presence(scene, rng)
         a, b = pairs[int(rng.integers(len(pairs)))]
@@ -165,7 +168,7 @@ class Teacher:
         if not unique:
             return self.presence(scene, rng)
         spot = unique[int(rng.integers(len(unique)))]
-        column, row = (min(2, int(3 * c / SIZE)) for c in spot.centre)
+        column, row = (min(2, int(3 * c / scene.side)) for c in spot.centre)
         words = [("top", "", "bottom")[row], ("left", "", "right")[column]]
         return self._question("place", f"where is the {label(spot)}?", " ".join(filter(None, words)) or "middle", (label(spot), [spot]))
 

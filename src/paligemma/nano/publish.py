@@ -11,7 +11,8 @@ from ..predictor import load
 from .evaluate import Examination, write_scores
 from .metrics import Score
 from .names import LANGUAGES, things
-from .world import SIZE
+from .recipes import NANO_112
+from .train import START
 
 TARGETS = {
     "detection AP50": 0.95, "detection AP75": 0.85, "class set exact": 0.95, "counting exact": 0.95,
@@ -32,7 +33,8 @@ def finish(model: Path, run: Path, *, samples: int) -> None:
         scores = Examination(load(model), samples).run()
         (model / "calibration.json").write_text(json.dumps(scores["calibration"], indent=2) + "\n")
         write_scores(scores, model / "scores.json")
-        (model / "README.md").write_text(card(recipe, scores, _log(run)), encoding="utf-8")
+        origin = (run / START).read_text().strip() if (run / START).exists() else ""
+        (model / "README.md").write_text(card(recipe, scores, _log(run), origin), encoding="utf-8")
     doctor.write_reference(load(model))
 
 
@@ -62,9 +64,13 @@ def curve(log: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def card(recipe: dict[str, Any], scores: dict[str, Any], log: list[dict[str, Any]]) -> str:
-    """The model card: what it is, what it is not, what it was trained on, how it learnt, what was measured."""
-    rows = "\n".join(_row(name, score) for name, score in scores.items() if isinstance(score, Score))
+def card(recipe: dict[str, Any], scores: dict[str, Any], log: list[dict[str, Any]], origin: str = "") -> str:
+    """The model card: what it is, what it is not, what it was trained on, how it learnt, what was measured. `origin`: the model whose
+    weights it began with."""
+    targets = TARGETS if recipe["name"] == NANO_112.name else {}
+    rows = "\n".join(_row(name, score, targets) for name, score in scores.items() if isinstance(score, Score))
+    sides = any(phase["mix"]["side"] for phase in recipe["phases"])
+    beginning = "random weights" if origin in ("", recipe["name"]) else f"the weights of `{origin}`"
     before, after = scores["box score ECE before fitting"], scores["box score ECE after fitting"]
     images = sum(phase["steps"] * phase["batch"] for phase in recipe["phases"])
     vision = recipe["vision"]
@@ -75,8 +81,8 @@ library_name: paligemma
 # {recipe["name"]}
 
 A very small PaliGemma (image tower {vision["width"]} wide and {vision["depth"]} deep,
-decoder {recipe["text_width"]} wide and {recipe["text_depth"]} deep, {SIZE} x {SIZE} pixels),
-trained from random weights. It has the architecture, code path and file formats of the published
+decoder {recipe["text_width"]} wide and {recipe["text_depth"]} deep, {vision["image_size"]} x {vision["image_size"]} pixels),
+trained from {beginning}. It has the architecture, code path and file formats of the published
 models, so that everything runs on a fresh machine without a download.
 
 **It knows only its small drawn world.** {len(things())} kinds of emoji, one to four of them on a drawn
@@ -90,7 +96,7 @@ Scenes drawn by `paligemma.nano` (recipe `{recipe["name"]}`, seed {recipe["seed"
 names in {len(LANGUAGES)} languages from Unicode CLDR. {images:,} pictures, {log[-1]["seconds"] / 60:.0f} minutes on 2 CPU cores
 after a few for the mask codec.
 Prompts: `caption {{{"|".join(LANGUAGES)}}}`, `answer en ...` (counting things and words, colour,
-relation, side, place, yes-no, first word), `detect`, `segment`, `ocr`, `caption <box>`.
+relation, {"side, place, " if sides else ""}yes-no, first word), `detect`, `segment`, `ocr`, `caption <box>`.
 
 ## Measured
 
@@ -115,8 +121,8 @@ and of right tokens (texts; locations count to the bin of 1024), and the loss of
 """
 
 
-def _row(name: str, score: Score) -> str:
-    target = f"{TARGETS[name]:.2f}" if name in TARGETS else ""
-    if target and score.value < TARGETS[name]:
+def _row(name: str, score: Score, targets: dict[str, float]) -> str:
+    target = f"{targets[name]:.2f}" if name in targets else ""
+    if target and score.value < targets[name]:
         target += " (missed)"
     return f"| {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.count} | {score.baseline:.3f} | {target} |"

@@ -58,6 +58,8 @@ class Recipe:
     adam_lr: float = 2e-3
     warmup: int = 100
     """Steps at the start of every phase in which the rates rise to their values."""
+    aid_steps: int = 300
+    """Steps in which the training aids alone learn, when a run starts from an exported model, which is without them."""
     seed: int = 0
     samples: int = 500
     """Fresh samples a task that the finished model is measured on, unless told otherwise."""
@@ -100,11 +102,35 @@ NANO_112 = Recipe(
                 caption=0.28, count=0.11, presence=0.09, relation=0.27, colour=0.05, side=0.1, place=0.04, first_word=0.75, word_count=0.15
             ),
         ),
+        Phase(
+            steps=3000, batch=64, rate=0.4, decay_from=0.1, text_share=0.45, dense_weight=(3.0, 1.0), point_weight=1.0, sigma=(4.0, 1.5),
+            mix=Mix(
+                caption=0.28, count=0.11, presence=0.09, relation=0.27, colour=0.05, side=0.1, place=0.04, first_word=0.75, word_count=0.15,
+                detect=0.4,
+            ),
+        ),
     ),
 )  # fmt: skip
 
+PT_112 = dataclasses.replace(NANO_112, name="nano-pt-112", phases=NANO_112.phases[:2])
+"""Pretraining: stage 0, the image tower alone, and stage 1, everything. `nano-112`, the mix, goes on from here."""
+
+PT_224 = dataclasses.replace(
+    PT_112, name="nano-pt-224", vision=dataclasses.replace(PT_112.vision, image_size=2 * SIZE), bank_size=40, backgrounds=400, aid_steps=60,
+    warmup=20, seed=224,
+    phases=(
+        Phase(
+            steps=400, batch=32, rate=0.35, decay_from=0.1, text_share=0.4, dense_weight=(2.0, 1.0), sigma=(6.0, 1.5),
+            mix=Mix(caption=0.4, count=0.2, detect=0.5),
+        ),
+    ),
+)  # fmt: skip
+"""Stage 2: from `nano-pt-112` (`--start`) to pictures of twice the side, with more print to read, as the published models' stage 2 has."""
+
 RECIPES: dict[str, Recipe] = {
     "nano-112": NANO_112,
+    "nano-pt-112": PT_112,
+    "nano-pt-224": PT_224,
     "debug": dataclasses.replace(
         NANO_112, name="debug", vision=VisionConfig(width=48, depth=2, mlp_dim=96, heads=4, image_size=SIZE), text_width=32, text_depth=2,
         text_mlp_dim=64, heads=2, head_dim=16, bank_size=2, backgrounds=16, codec_steps=4, warmup=1, samples=0,

@@ -13,9 +13,11 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from ..errors import UsageError
 from .names import Thing, things
 
+SIZE = 112
+"""Side of a picture of the small world in pixels, unless it is drawn larger."""
 BASE_SIZE = 160
 MIN_SIDE, MAX_SIDE = 20, 56
-"""Longer side of a sprite, in pixels of a 112-pixel picture."""
+"""Longer side of a sprite in pixels. Larger pictures have larger sprites too: the second number grows along."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def base_picture(character: str) -> Image.Image:
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
 
 
-def warp(thing: Thing, rng: np.random.Generator) -> Sprite:
-    """A random view: mirrored, sheared, rotated up to 25 degrees, squeezed, lighter or darker."""
+def warp(thing: Thing, rng: np.random.Generator, zoom: float = 1.0) -> Sprite:
+    """A random view for a picture `zoom` times SIZE: mirrored, sheared, rotated up to 25 degrees, squeezed, lighter or darker."""
     picture = base_picture(thing.character)
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -70,7 +72,7 @@ def warp(thing: Thing, rng: np.random.Generator) -> Sprite:
     padded = padded.rotate(rng.uniform(-25, 25), Image.Resampling.BILINEAR)
     opaque = Image.fromarray(np.asarray(padded.getchannel("A")) > 127)
     picture = padded.crop(opaque.getbbox())
-    side = math.exp(rng.uniform(math.log(MIN_SIDE), math.log(MAX_SIDE)))
+    side = math.exp(rng.uniform(math.log(MIN_SIDE), math.log(MAX_SIDE * zoom)))
     scale = side / max(picture.size)
     size = (max(4, round(picture.width * scale)), max(4, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR)
@@ -83,7 +85,7 @@ def warp(thing: Thing, rng: np.random.Generator) -> Sprite:
     return Sprite(thing.index, pixels[..., :3][inner].copy(), alpha[inner].copy())
 
 
-def sprite_bank(seed: int, per_thing: int) -> list[list[Sprite]]:
-    """`per_thing` random views of every thing, from `seed` alone."""
+def sprite_bank(seed: int, per_thing: int, zoom: float = 1.0) -> list[list[Sprite]]:
+    """`per_thing` random views of every thing, from `seed` (and `zoom`: see `warp`) alone."""
     rng = np.random.default_rng([seed, 0x5B])
-    return [[warp(thing, rng) for _ in range(per_thing)] for thing in things()]
+    return [[warp(thing, rng, zoom) for _ in range(per_thing)] for thing in things()]

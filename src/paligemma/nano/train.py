@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..checkpoint import load_codec, save_codec, save_huggingface
+from ..checkpoint import load_codec, load_model, save_codec, save_huggingface
 from ..errors import CheckpointError, PaliGemmaError, UsageError
 from ..model import cpu
 from ..model.mask_codec import MaskCodec
@@ -35,6 +35,7 @@ from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
 from .pointing import PointHead, PointTargets
 from .recipes import Phase, Recipe, differences
+from .resolution import resize_positions
 from .sprites import sprite_bank
 from .train_codec import codec_iou, sprite_masks, train_codec
 from .world import CHARACTERS, Split, World
@@ -42,21 +43,33 @@ from .world import CHARACTERS, Split, World
 SAVE_EVERY = 200
 """Steps between saved states."""
 LOG_EVERY = 20
+START = "start.txt"
+"""In a run that began with the weights of a model: its name."""
 CORPUS_SCENES = 6000
 """Scenes whose lessons the tokenizer learns from."""
 MAX_GRADIENT = 1.0
 
 
-def train(recipe: Recipe, run: Path, *, compiled: bool = True, log: Callable[[str], None] = print) -> Path:
+def train(
+    recipe: Recipe, run: Path, *, start: Path | None = None, phase: int = 0, compiled: bool = True, log: Callable[[str], None] = print
+) -> Path:
     """Run `recipe` in folder `run`, continuing what is there, and return the folder of the finished model.
 
-    Raises `UsageError` if the folder holds a run of another recipe, `PaliGemmaError` if the loss is no longer a finite number.
+    With `start`, the folder of an exported model, a new run begins at phase `phase` from that model's weights; where that model is for
+    smaller pictures its positions are stretched. Raises `UsageError` if the folder holds a run of another recipe, `PaliGemmaError` if the
+    loss is no longer a finite number.
     """
     run.mkdir(parents=True, exist_ok=True)
     _claim(recipe, run)
+    if start is not None:
+        for name in ("mask_codec.safetensors", "tokenizer.model"):
+            _write(run / name, (start / name).read_bytes())
+        _write(run / START, f"{start.resolve().name}\n".encode())
     codec = _codec(recipe, run, log)
     tokenizer = _tokenizer(recipe, run, log)
     trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)
+    if start is not None and not (run / "state.pt").exists():
+        trainer.begin(start, phase)
     trainer.resume()
     trainer.phases()
     return trainer.export()
@@ -143,7 +156,7 @@ class Trainer:
         self.phase = self.step = 0
         self.started = time.monotonic()
         self.elapsed_before = 0.0
-        self.codes = bank_codes(codec, recipe.bank_size, recipe.seed)
+        self.codes = bank_codes(codec, recipe.bank_size, recipe.seed, recipe.vision.image_size)
         self.before_last: list[Tensor] = [torch.empty(0)]
         self.model.text.blocks[-1].register_forward_pre_hook(self._keep)
         self.see = torch.compile(self._see, dynamic=False) if compiled else self._see
@@ -176,6 +189,37 @@ class Trainer:
     def _keep(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A hook, because the model has no business giving out its inner states for the sake of a training aid."""
         self.before_last[0] = inputs[0]
+
+    def begin(self, start: Path, phase: int) -> None:
+        """Take the weights of an exported model, teach the training aids that its file is without, and save: the run starts at `phase`."""
+        plain = load_model(start, dtype=torch.float32)
+        table = plain.text.embed.weight.detach()
+        state = {name: value for name, value in plain.state_dict().items() if name != "text.embed.weight"}
+        state["vision.pos_embed"] = resize_positions(state["vision.pos_embed"], self.recipe.vision.grid)
+        self.model.load_state_dict(state, strict=False)
+        with torch.no_grad():
+            original = self.model.text.embed.parametrizations["weight"].original
+            original.copy_(table - self.code(torch.zeros_like(table)))
+        self.phase = phase
+        everything = [p for p in self._modules().parameters() if p.requires_grad]
+        aids = [*self.head.parameters(), *self.pointer.parameters()]
+        for p in everything:
+            p.requires_grad_(False)
+        for p in aids:
+            p.requires_grad_(True)
+        optimizer = torch.optim.AdamW(aids, lr=self.recipe.adam_lr)
+        with self._batches(phase, self.recipe.phases[phase], 0) as batches:
+            for step, batch in enumerate(itertools.islice(batches, self.recipe.aid_steps)):
+                loss, record = self.loss(batch, self.recipe.phases[phase], 0.0)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if step % LOG_EVERY == 0:
+                    self.log(f"aids, step {step}: " + " ".join(f"{k}={v:.4f}" for k, v in record.items()))
+        for p in everything:
+            p.requires_grad_(True)
+        torch.compiler.reset()  # what was compiled for still weights does not count against the limit of recompilations
+        self.save()
 
     def phases(self) -> None:
         """All that is left of them, in turn."""
@@ -259,7 +303,7 @@ class Trainer:
         making = Making(
             tokenizer_path=str(self.run / "tokenizer.model"), codes=self.codes, size=phase.batch, bank_size=r.bank_size,
             bank_seed=r.seed, backgrounds=r.backgrounds, seed=r.seed + 1 + index, text_share=phase.text_share, mix=phase.mix,
-            grid=r.vision.grid,
+            grid=r.vision.grid, side=r.vision.image_size,
         )  # fmt: skip
         with contextlib.closing(stream(making, start)) as batches:
             yield itertools.islice(batches, phase.steps - start)

@@ -16,9 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UsageError
 from .names import dictionary_words, things
-from .sprites import Sprite, sprite_bank, warp
+from .sprites import SIZE, Sprite, sprite_bank, warp
 
-SIZE = 112
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 HELD_OUT_EVERY = 5
 """Every fifth dictionary word is never printed in training."""
@@ -47,6 +46,8 @@ class Placed:
     sprite: Sprite
     view: int | None
     """Index of the sprite in the bank, None for a sprite warped for this scene."""
+    side: int = SIZE
+    """Of the picture it is in, in pixels."""
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -63,13 +64,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Scene:
-    """`pixels` (SIZE, SIZE, 3) uint8; `objects` from left to right by centre; `lines` from top to bottom."""
+    """`pixels` (S, S, 3) uint8; `objects` from left to right by centre; `lines` from top to bottom."""
 
     pixels: np.ndarray
     objects: tuple[Placed, ...]
     lines: tuple[Line, ...]
     owner: np.ndarray = field(repr=False)
-    """(SIZE, SIZE) int8: index into `objects` of the object whose mask covers the pixel, -1 for none."""
+    """(S, S) int8: index into `objects` of the object whose mask covers the pixel, -1 for none."""
+
+    @property
+    def side(self) -> int:
+        """Of the square picture, in pixels."""
+        return len(self.pixels)
 
     def mask(self, index: int) -> np.ndarray:
         """Full-size boolean mask of one object."""
@@ -80,19 +86,22 @@ class World:
     """Draws scenes of one split.
 
     Training draws from a bank: `bank_size` views of each thing and `backgrounds` backgrounds, made beforehand. Without one
-    (`bank_size` 0) every scene gets sprites and a background of its own.
+    (`bank_size` 0) every scene gets sprites and a background of its own. A larger `side` than SIZE makes larger pictures, in which the
+    smallest things and letters keep their size in pixels and the largest grow along.
     """
 
     def __init__(
         self, split: Split, *, bank_size: int = 0, bank_seed: int = 0, seed: int = 0, backgrounds: int = BACKGROUNDS,
-        text_share: float = TEXT_SHARE,
+        text_share: float = TEXT_SHARE, side: int = SIZE,
     ):  # fmt: skip
         self.split = split
         self.seed = seed
         self.text_share = text_share
-        self.bank = sprite_bank(bank_seed, bank_size) if bank_size else None
+        self.side = side
+        self.zoom = side / SIZE
+        self.bank = sprite_bank(bank_seed, bank_size, self.zoom) if bank_size else None
         self.backgrounds = (
-            [background(np.random.default_rng([bank_seed, split.value, 0xB6, i])) for i in range(backgrounds)] if bank_size else None
+            [background(np.random.default_rng([bank_seed, split.value, 0xB6, i]), side) for i in range(backgrounds)] if bank_size else None
         )
         self.fonts = _Fonts()
         words = dictionary_words()
@@ -102,7 +111,8 @@ class World:
     def scene(self, index: int) -> Scene:
         """Scene number `index`: the same for the same split and seed, whatever was drawn before."""
         rng = np.random.default_rng([self.seed, self.split.value, index])
-        pixels = background(rng) if self.backgrounds is None else _vary(rng, self.backgrounds[int(rng.integers(len(self.backgrounds)))])
+        bank = self.backgrounds
+        pixels = background(rng, self.side) if bank is None else _vary(rng, bank[int(rng.integers(len(bank)))])
         if rng.random() < self.text_share:
             return self._text_scene(rng, pixels)
         return self._object_scene(rng, pixels)
@@ -111,7 +121,7 @@ class World:
         count = int(rng.choice(4, p=(0.2, 0.25, 0.275, 0.275))) + 1
         kinds = self._kinds(rng, count)
         placed: list[Placed] = []
-        owner = np.full((SIZE, SIZE), -1, np.int8)
+        owner = np.full((self.side, self.side), -1, np.int8)
         for kind in kinds:
             spot = self._place(rng, kind, placed, owner, crowd=count)
             if spot is not None:
@@ -122,8 +132,8 @@ class World:
         for new, old in enumerate(order):
             rank[old] = new
         for spot in placed:
-            _blend(pixels, spot.sprite.rgb, spot.sprite.alpha, spot.x0, spot.y0)
-        return Scene(_finish(rng, pixels), tuple(placed[i] for i in order), (), rank[owner])
+            blend(pixels, spot.sprite.rgb, spot.sprite.alpha, spot.x0, spot.y0)
+        return Scene(finish(rng, pixels), tuple(placed[i] for i in order), (), rank[owner])
 
     def _kinds(self, rng: np.random.Generator, count: int) -> list[int]:
         """Different things most of the time; now and then several of one, so that counting and referring mean something."""
@@ -137,45 +147,45 @@ class World:
         """A spot where the mask overlaps no other mask and no centre is so close that "left of" becomes a matter of taste."""
         for _ in range(30):
             if self.bank is None:
-                view, sprite = None, warp(things()[kind], rng)
+                view, sprite = None, warp(things()[kind], rng, self.zoom)
             else:
                 view = int(rng.integers(len(self.bank[kind])))
                 sprite = self.bank[kind][view]
             height, width = sprite.alpha.shape
-            if max(height, width) > (56, 50, 44, 40)[crowd - 1]:
+            if max(height, width) > (56, 50, 44, 40)[crowd - 1] * self.zoom:
                 continue
-            x0, y0 = int(rng.integers(0, SIZE - width + 1)), int(rng.integers(0, SIZE - height + 1))
+            x0, y0 = int(rng.integers(0, self.side - width + 1)), int(rng.integers(0, self.side - height + 1))
             cx, cy = x0 + width / 2, y0 + height / 2
-            if any(abs(cx - o.centre[0]) < 4 for o in placed):
+            if any(abs(cx - o.centre[0]) < 4 * self.zoom for o in placed):
                 continue
-            if any(math.hypot(cx - o.centre[0], cy - o.centre[1]) < 12 for o in placed):
+            if any(math.hypot(cx - o.centre[0], cy - o.centre[1]) < 12 * self.zoom for o in placed):
                 continue
             if (owner[y0 : y0 + height, x0 : x0 + width][sprite.alpha > 0.05] >= 0).any():
                 continue
-            return Placed(kind, x0, y0, x0 + width, y0 + height, sprite, view)
+            return Placed(kind, x0, y0, x0 + width, y0 + height, sprite, view, self.side)
         return None
 
     def _text_scene(self, rng: np.random.Generator, pixels: np.ndarray) -> Scene:
         count = int(rng.integers(1, 4))
         if rng.random() < 0.5:
-            box = [int(v) for v in (rng.integers(0, 12), rng.integers(0, 12), rng.integers(100, 113), rng.integers(100, 113))]
+            box = [int(v * self.zoom) for v in (rng.integers(0, 12), rng.integers(0, 12), rng.integers(100, 113), rng.integers(100, 113))]
             plate = Image.fromarray(pixels)
             ImageDraw.Draw(plate).rounded_rectangle(box, radius=int(rng.integers(1, 16)), fill=tuple(int(v) for v in _random_colour(rng)))
             pixels = np.array(plate)
         angle = rng.uniform(-10, 10)
         ink = _contrasting(rng, pixels)
         lines: list[Line] = []
-        slots = np.linspace(0, SIZE, count + 1)
+        slots = np.linspace(0, self.side, count + 1)
         for i in range(count):
             word = self._word(rng)
-            patch, centres = self.fonts.word(rng, word, angle, max_width=SIZE - 8, max_height=SIZE / count - 2)
+            patch, centres = self.fonts.word(rng, word, angle, max_width=self.side - 8, max_height=self.side / count - 2, zoom=self.zoom)
             height, width = patch.shape
-            x0 = int(rng.integers(0, SIZE - width + 1))
+            x0 = int(rng.integers(0, self.side - width + 1))
             low, high = math.ceil(slots[i]), math.floor(slots[i + 1]) - height
-            y0 = int(rng.integers(low, max(low, high) + 1)) if high > low else max(0, min(SIZE - height, low))
-            _blend(pixels, np.broadcast_to(ink, (*patch.shape, 3)), patch, x0, y0)
+            y0 = int(rng.integers(low, max(low, high) + 1)) if high > low else max(0, min(self.side - height, low))
+            blend(pixels, np.broadcast_to(ink, (*patch.shape, 3)), patch, x0, y0)
             lines.append(Line(word, tuple((x0 + x, y0 + y) for x, y in centres)))
-        return Scene(_finish(rng, pixels), (), tuple(lines), np.full((SIZE, SIZE), -1, np.int8))
+        return Scene(finish(rng, pixels), (), tuple(lines), np.full((self.side, self.side), -1, np.int8))
 
     def _word(self, rng: np.random.Generator) -> str:
         kind = rng.random()
@@ -185,10 +195,10 @@ class World:
         return "".join(letters[int(i)] for i in rng.integers(len(letters), size=int(rng.integers(2, 7))))
 
 
-def background(rng: np.random.Generator) -> np.ndarray:
-    """(SIZE, SIZE, 3) uint8: a gradient, soft blobs, stripes, checks or noise in random colours."""
+def background(rng: np.random.Generator, side: int = SIZE) -> np.ndarray:
+    """(S, S, 3) uint8: a gradient, soft blobs, stripes, checks or noise in random colours."""
     first, second = _random_colour(rng).astype(np.float32), _random_colour(rng).astype(np.float32)
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     angle = rng.uniform(0, 2 * math.pi)
     along = x * math.cos(angle) + y * math.sin(angle)
     kind = rng.integers(5)
@@ -197,17 +207,17 @@ def background(rng: np.random.Generator) -> np.ndarray:
         mix /= mix.max()
     elif kind == 1:
         coarse = rng.random((int(rng.integers(3, 9)),) * 2).astype(np.float32)
-        mix = np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+        mix = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
     elif kind == 2:
         mix = 0.5 + 0.5 * np.sin(along * rng.uniform(10, 45))
     elif kind == 3:
         cells = rng.uniform(3, 9)
         mix = ((np.floor(x * cells) + np.floor(y * cells)) % 2).astype(np.float32)
     else:
-        mix = np.full((SIZE, SIZE), 0.5, np.float32)
+        mix = np.full((side, side), 0.5, np.float32)
     strength = rng.uniform(0.3, 1.0)
     pixels = first + (second - first) * (0.5 + (mix[..., None] - 0.5) * strength)
-    pixels += rng.normal(0, rng.uniform(0, 10), (SIZE, SIZE, 1)).astype(np.float32)
+    pixels += rng.normal(0, rng.uniform(0, 10), (side, side, 1)).astype(np.float32)
     return pixels.clip(0, 255).astype(np.uint8)
 
 
@@ -235,13 +245,15 @@ def _contrasting(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
     return np.array([0, 0, 0]) if low + high > 255 else np.array([255, 255, 255])
 
 
-def _blend(pixels: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, x0: int, y0: int) -> None:
+def blend(pixels: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, x0: int, y0: int) -> None:
+    """Draws a sprite into `pixels` with its upper left corner at (x0, y0)."""
     height, width = alpha.shape
     region = pixels[y0 : y0 + height, x0 : x0 + width]
     region[...] = (region + (rgb.astype(np.float32) - region) * alpha[..., None] + 0.5).astype(np.uint8)
 
 
-def _finish(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+def finish(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    """The whole picture a little lighter or darker."""
     gain, shift = rng.uniform(0.9, 1.1), rng.uniform(-12, 12)
     return (pixels * np.float32(gain) + np.float32(shift)).clip(0, 255).astype(np.uint8)
 
@@ -269,11 +281,11 @@ class _Fonts:
         self.advances: dict[ImageFont.FreeTypeFont, dict[str, float]] = {}
 
     def word(
-        self, rng: np.random.Generator, text: str, angle: float, max_width: float, max_height: float
+        self, rng: np.random.Generator, text: str, angle: float, max_width: float, max_height: float, zoom: float = 1.0
     ) -> tuple[np.ndarray, list[tuple[float, float]]]:
         """One rotated word: its ink (h, w) in [0, 1], tight, and each letter's centre in it."""
         path = self.paths[int(rng.integers(len(self.paths)))]
-        size = int(rng.integers(17, 29))
+        size = int(rng.integers(17, round(29 * zoom)))
         while True:
             font = self._font(path, size)
             patch, centres = self._render(font, text, angle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     tokenizer: str | Path | Tokenizer | None = None,
     codec: str | Path | MaskCodec | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
 ) -> Predictor:
     """A model that is ready to be asked.
 
@@ -44,6 +46,8 @@ def load(
     dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own, of a model below 67 million parameters on a CPU float32:
         that costs it nothing, and its answers are the same on every CPU, which round bfloat16 each in its own way.
     tokenizer, codec: files, where the checkpoint has none beside it.
+    adapters: several for one base, by the names that `Predictor.use_adapter` takes; the first is at work. They stay beside the weights,
+        which costs a little time a token; a single one that is named as `model` is added to them.
 
     Raises `CheckpointError` for what is not there or is refused, `UsageError` for a device or number type that does not exist,
     `ResourceError` where the model does not fit.
@@ -51,12 +55,34 @@ def load(
     >>> paligemma.load().caption("photo.jpg").text
     'a cat and two dogs'
     """
+    if adapters and checkpoint.is_adapter(find(model)):
+        raise UsageError(
+            f"{model} is an adapter itself, and adapters= are for a base", hint="name all of them in adapters=, the base as model"
+        )
     parts = read(model, device=device, dtype=dtype, tokenizer=tokenizer, codec=codec)
     network = parts.network.eval().requires_grad_(False)
     for name in adapter_names(network):
         merge(network, name, dequantize=True)
+    calibrations = _add_adapters(network, {} if adapters is None else adapters)
     pack(network)
-    return Predictor(network, parts.tokenizer, parts.codec, calibration=parts.calibration, path=parts.path)
+    predictor = Predictor(
+        network, parts.tokenizer, parts.codec, calibration=parts.calibration, path=parts.path, calibrations=calibrations
+    )  # fmt: skip
+    if calibrations:
+        predictor.use_adapter(next(iter(calibrations)))
+    return predictor
+
+
+def _add_adapters(network: PaliGemma, adapters: Mapping[str, str | Path]) -> dict[str, Calibration | None]:
+    """Put them on a model; the calibrations of those that have one."""
+    calibrations: dict[str, Calibration | None] = {}
+    for name, given in adapters.items():
+        path = find(given)
+        if not checkpoint.is_adapter(path):
+            raise CheckpointError(f"{path} is no adapter", hint="adapters= takes folders in PEFT's format", code="no_adapter")
+        folder = checkpoint.load_adapter(network, path, name).path
+        calibrations[name] = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else None
+    return calibrations
 
 
 @dataclass(frozen=True)
@@ -85,20 +111,13 @@ def read(
     An adapter's folder gives its base with the adapter on it, and the base's tokenizer and codec.
     """
     where = device_of(device)
-    numbers = dtype_of(dtype)
     given = find(model)
     adapter = given if checkpoint.is_adapter(given) else None
-    path = given if adapter is None else _base_of(adapter)
+    path = given if adapter is None else base_of(adapter)
     folder = locate(path).folder
     info = checkpoint.inspect(path)
-    if info.version == 2:
-        if numbers == torch.float16:
-            raise UsageError("PaliGemma 2 does not fit into float16: its activations overflow", hint="use bfloat16 or float32")
-        if numbers is None and info.dtype == "float16":
-            numbers = torch.bfloat16
-    if numbers is None and where.type == "cpu" and info.config.num_parameters < SMALL:
-        numbers = torch.float32
-    words = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(_tokenizer_path(tokenizer, folder, path))
+    numbers = weights_dtype(info, dtype, where)
+    words = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer_path(tokenizer, folder, path))
     if words.vocab_size != info.config.text.vocab_size:
         raise CheckpointError(
             f"{path}: the tokenizer has {words.vocab_size:,} tokens, the model {info.config.text.vocab_size:,}",
@@ -115,8 +134,21 @@ def read(
     return Parts(network, words, masks, calibration, given, info.dtype)
 
 
-def _base_of(adapter: Path) -> Path:
-    """The model an adapter is for; `CheckpointError` that names the adapter where it is not to be found."""
+def weights_dtype(info: checkpoint.CheckpointInfo, dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The number type that a checkpoint's weights get on a device: see `load`. Raises `UsageError` for one that would overflow."""
+    numbers = dtype_of(dtype)
+    if info.version == 2:
+        if numbers == torch.float16:
+            raise UsageError("PaliGemma 2 does not fit into float16: its activations overflow", hint="use bfloat16 or float32")
+        if numbers is None and info.dtype == "float16":
+            numbers = torch.bfloat16
+    if numbers is None and device.type == "cpu" and info.config.num_parameters < SMALL:
+        numbers = torch.float32
+    return torch_dtype(info.dtype) if numbers is None else numbers
+
+
+def base_of(adapter: Path) -> Path:
+    """The model an adapter is for, looked for as any model is; `CheckpointError` that names the adapter where it is not to be found."""
     try:
         return find(checkpoint.find_base(adapter))
     except CheckpointError as error:
@@ -185,7 +217,7 @@ def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return None if dtype is None else torch_dtype(dtype_name(dtype))
 
 
-def _tokenizer_path(tokenizer: str | Path | None, folder: Path, path: Path) -> str | Path:
+def tokenizer_path(tokenizer: str | Path | None, folder: Path, path: Path) -> str | Path:
     if tokenizer is not None:
         return tokenizer
     if any((folder / name).is_file() for name in FILE_NAMES):

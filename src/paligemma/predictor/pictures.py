@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..image import Clip, open_image, to_pixels
+from ..model.lora import active_adapter
 from ..model.paligemma import PaliGemma
 
 
@@ -29,6 +30,8 @@ class EncodedImage:
     height: int
     picture: Image.Image | None = field(repr=False)
     model: PaliGemma = field(repr=False)
+    adapter: str | None = None
+    """The one that was at work on the way from the picture to its tokens."""
 
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Clip | EncodedImage
@@ -58,7 +61,7 @@ def encode(model: PaliGemma, pictures: Sequence[Picture], first: int | None = No
         soft = iter(model.encode_image(torch.from_numpy(pixels).to(model.device)))
         for key, clip in frames.items():
             tokens = torch.cat([next(soft) for _ in clip])[None]
-            encoded[key] = EncodedImage(tokens, clip[0].width, clip[0].height, clip[0], model)
+            encoded[key] = EncodedImage(tokens, clip[0].width, clip[0].height, clip[0], model, _adapter(model))
     return [_own(picture, model) if isinstance(picture, EncodedImage) else encoded[id(picture)] for picture in pictures]
 
 
@@ -72,4 +75,11 @@ def _frames(picture: Picture, name: str | None) -> list[Image.Image]:
 def _own(picture: EncodedImage, model: PaliGemma) -> EncodedImage:
     if picture.model is not model:
         raise UsageError("the picture was encoded by another model, whose image tokens mean nothing here", hint="encode it again")
+    if picture.adapter != (now := _adapter(model)):
+        raise UsageError(f"the picture was encoded with the adapter {picture.adapter!r}, now it is {now!r}", hint="encode it again")
     return picture
+
+
+def _adapter(model: PaliGemma) -> str | None:
+    """The adapter at work where pictures become tokens."""
+    return active_adapter(model.vision) or active_adapter(model.projector)

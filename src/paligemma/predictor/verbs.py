@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
@@ -19,6 +19,7 @@ from ..checkpoint.detect import describe
 from ..engine.generate import Generation
 from ..engine.scores import Calibration
 from ..errors import UsageError
+from ..model.lora import active_adapter, adapter_names, set_adapter
 from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
@@ -63,12 +64,15 @@ class Predictor:
         *,
         calibration: Calibration | None = None,
         path: Path | None = None,
+        calibrations: Mapping[str, Calibration | None] | None = None,
     ):
+        """`calibration`: of the model; `calibrations`: of its adapters, of those that have one of their own."""
         self.model = model
         self.tokenizer = tokenizer
         self.codec = codec
         self.path = path
-        self._reader = Reader(tokenizer, codec, calibration or Calibration())
+        self._own, self._calibrations = calibration or Calibration(), dict(calibrations or {})
+        self._reader = Reader(tokenizer, codec, self._own)
 
     @property
     def calibration(self) -> Calibration:
@@ -78,6 +82,31 @@ class Predictor:
     def with_calibration(self, calibration: Calibration) -> Predictor:
         """The same model with another calibration."""
         return Predictor(self.model, self.tokenizer, self.codec, calibration=calibration, path=self.path)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names that `use_adapter` takes: of the adapters that were loaded beside the model's weights."""
+        return tuple(adapter_names(self.model))
+
+    @property
+    def adapter(self) -> str | None:
+        """The one at work, None where the model answers alone."""
+        return active_adapter(self.model)
+
+    def use_adapter(self, name: str | None) -> Predictor:
+        """From now on that adapter works, or with None the model alone; its calibration, where it has one, is applied to scores.
+
+        Pictures that were encoded stay usable, unless an adapter is for the image tower too: then they are refused. Predictors that share
+        the model switch with it. Returns itself. Raises `UsageError` for a name that is not among `adapters`.
+
+        >>> model = paligemma.load("google/paligemma2-3b-pt-224", adapters={"birds": "runs/birds/best", "signs": "runs/signs/best"})
+        >>> model.use_adapter("signs").caption("photo.jpg").text
+        'no parking'
+        """
+        set_adapter(self.model, name)
+        calibration = None if name is None else self._calibrations.get(name)
+        self._reader = Reader(self.tokenizer, self.codec, self._own if calibration is None else calibration)
+        return self
 
     @property
     def description(self) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +23,9 @@ from ..data.batch import Batches
 from ..errors import TrainingError
 from . import random_state
 from .disk import Disk, replace_file
+from .distributed import ALONE, Processes
 from .optimizer import Optimizer
+from .sharding import fill
 from .step import Objective, Outcome, train_step
 from .stopping import Stopping
 from .store import Saved, Store
@@ -30,6 +34,8 @@ IN_A_ROW = 3
 """Updates left out one after the other before the run goes back to its last checkpoint."""
 WINDOW, IN_WINDOW = 1000, 10
 """The same for this many among the last so many steps."""
+GRACE = 5.0
+"""Seconds in which several processes take a second signal for the first: it may reach them both directly and through torchrun."""
 LOG = "log.jsonl"
 
 Measures = dict[str, float]
@@ -82,7 +88,8 @@ class Loop:
     """One run in the folder of its store, whose lock the caller holds. `run` does what is left of it.
 
     `parts`: what is trained, by name. `evaluate`: measures of held-out data, or none. `keep_best`: called after the checkpoint that is best
-    so far was saved. `tell`: each log entry.
+    so far was saved. `tell`: each log entry. Of several `processes` all run this loop, with the same decisions; `between` is called by all
+    of them after a step.
     """
 
     def __init__(
@@ -98,7 +105,10 @@ class Loop:
         evaluate: Callable[[], Measures] | None = None,
         keep_best: Callable[[], None] = lambda: None,
         tell: Callable[[dict[str, Any]], None] = lambda entry: None,
+        processes: Processes = ALONE,
+        between: Callable[[], None] = lambda: None,
     ):
+        self.processes, self.between = processes, between
         self.objective, self.optimizer, self.batches, self.store, self.plan = objective, optimizer, batches, store, plan
         self.device, self.precision, self.evaluate = device, precision, evaluate
         self.keep_best, self.tell = keep_best, tell
@@ -117,47 +127,61 @@ class Loop:
             self._restore(saved, allow_inexact)
         self._keep_log()
         self._began = time.monotonic() - self.position.seconds
-        with Stopping() as stopping:
+        processes = self.processes
+        with Stopping(quiet=not processes.first, grace=0.0 if processes.alone else GRACE) as stopping:
             while self.position.step < self.plan.steps:
                 again = self._stretch(stopping)
-                if stopping.requested:
+                if asked := self._asked_to_stop(stopping):
                     self._save(required=True)
-                    name = stopping.signal.name if stopping.signal else "a signal"
+                    name = signal.Signals(asked).name
                     self.store.report.add("stopped", f"{name}: saved and ended", step=self.position.step)
-                    return Ending(self.position, stopping.exit_code, self.measures)
+                    return Ending(self.position, 128 + asked, self.measures)
                 if again:
                     self._go_back()
         return Ending(self.position, 0, self.measures)
 
     def _stretch(self, stopping: Stopping) -> bool:
         """Steps until the end, a signal, or trouble; True for trouble."""
-        plan, position = self.plan, self.position
+        plan, position, processes = self.plan, self.position, self.processes
         left = plan.steps - position.step
-        with contextlib.closing(self.batches.stream(position.place(plan.batch), plan.batch, left)) as coming:
+        share = processes.share(plan.batch)
+        start = position.place(plan.batch)
+        with contextlib.closing(self.batches.stream(start, share, left, offset=share * processes.rank, stride=plan.batch)) as coming:
             for batch in coming:
+                processes.draw_apart(self.batches.seed, position.step)
                 outcome = train_step(
                     self.objective, self.optimizer, batch, step=position.step, micro=plan.micro, clip=plan.clip, device=self.device,
-                    precision=self.precision,
+                    precision=self.precision, processes=processes,
                 )  # fmt: skip
                 position.step += 1
                 position.seconds = time.monotonic() - self._began
+                self.between()
                 if not outcome.applied and self._left_out(outcome, batch.records):
                     return True
                 self._after(outcome, batch.truncated)
-                if stopping.requested:
+                if self._asked_to_stop(stopping):
                     break
         return False
+
+    def _asked_to_stop(self, stopping: Stopping) -> int:
+        """The number of the signal that any of the processes got, 0 for none."""
+        return int(self.processes.highest(stopping.signal or 0))
 
     def _after(self, outcome: Outcome, truncated: int) -> None:
         plan, step = self.plan, self.position.step
         last = step == plan.steps
         if last or step % plan.log_every == 0:
-            self._note({"loss": outcome.loss, "norm": outcome.norm, "right": outcome.right, "truncated": truncated, **self._pace()})
+            cut = int(self.processes.total([truncated])[0])
+            self._note({"loss": outcome.loss, "norm": outcome.norm, "right": outcome.right, "truncated": cut, **self._pace()})
         judged = self.evaluate is not None and (last or (plan.evaluate_every > 0 and step % plan.evaluate_every == 0))
         if judged:
             assert self.evaluate is not None
-            self.measures = self.evaluate()
-            self._note({f"held_out_{name}": value for name, value in self.measures.items()})
+            found = self.evaluate()
+            self._note({f"held_out_{name}": value for name, value in found.items()})
+            self.measures = {name: value for name, value in found.items() if math.isfinite(value)}
+            if lost := [name for name in found if name not in self.measures]:
+                what = f"held-out {', '.join(lost)} at step {step} is no number, so this checkpoint cannot be the best"
+                self.store.report.add("measures", what, step=step)
         better = judged and self._is_better()
         if last or better or (plan.save_every > 0 and step % plan.save_every == 0):
             saved = self._save(required=last)
@@ -181,7 +205,8 @@ class Loop:
         """Note an update that was not made; True where there are too many of them."""
         position = self.position
         what = f"loss {outcome.loss}, norm of the gradient {outcome.norm}"
-        self.store.report.add("skipped_step", f"update {position.step} was left out: {what}", step=position.step, records=list(records))
+        seen = [record for part in self.processes.gather(records) for record in part]
+        self.store.report.add("skipped_step", f"update {position.step} was left out: {what}", step=position.step, records=seen)
         position.left_out = [step for step in position.left_out if step > position.step - WINDOW] + [position.step]
         row = position.left_out[-IN_A_ROW:]
         return row == list(range(position.step - IN_A_ROW + 1, position.step + 1)) or len(position.left_out) > IN_WINDOW
@@ -232,6 +257,8 @@ class Loop:
         return {"seconds": round(seconds, 2), "examples_per_second": round(done * self.plan.batch / max(seconds, 1e-9), 3)}
 
     def _note(self, values: Mapping[str, float]) -> None:
+        if not self.processes.first:
+            return
         rates = self.optimizer.rates(self.position.step - 1)
         entry = {"step": self.position.step, "rate": max(rates.values(), default=0.0), **values}
         with (self.store.run / LOG).open("a", encoding="utf-8") as file:
@@ -240,6 +267,8 @@ class Loop:
 
     def _keep_log(self) -> None:
         """Only the entries up to here: later ones are made again."""
+        if not self.processes.first:
+            return
         path = self.store.run / LOG
         kept = [entry for entry in read_log(path) if entry["step"] <= self.position.step]
         replace_file(Disk(), path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
@@ -259,15 +288,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def trained_tensors(objective: Objective) -> dict[str, Tensor]:
-    """What is trained, by its name in the model. Not copies."""
+    """What is trained, by its name in the model, shared out or whole. Not copies."""
     return {name: p.detach() for name, p in objective.model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def load_trained(objective: Objective, tensors: Mapping[str, Tensor]) -> None:
-    """The reverse. Raises `TrainingError` where the names are not those of what is trained."""
+    """The reverse, from whole tensors. Raises `TrainingError` where the names are not those of what is trained."""
     own = trained_tensors(objective)
     if different := sorted(own.keys() ^ tensors.keys()):
         raise TrainingError(f"the checkpoint holds other parameters than are trained now: {different[0]}", code="other_parameters")
     for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+        fill(tensor, tensors[name])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..checkpoint.detect import describe
 from ..checkpoint.memory import GB
 from ..config import PRESETS, PaliGemmaConfig
 from ..model.empty import empty_model
@@ -71,11 +72,11 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         """A table for people."""
-        machine = self.machine
+        machine, name = self.machine, self.config.name or describe(self.config)
         kind = f"{str(machine.dtype).removeprefix('torch.')}{', bfloat16 products' if machine.autocast else ''}"
         pictures = f" of {self.recipe.frames} pictures" if self.recipe.frames > 1 else ""
         lines = [
-            f"{self.config.name}, {self.config.vision.image_size} pixels, {self.recipe.strategy}, {self.recipe.optimizer}, {kind}",
+            f"{name}, {self.config.vision.image_size} pixels, {self.recipe.strategy}, {self.recipe.optimizer}, {kind}",
             f"{_count(self.batch, 'example')}{pictures} at a time, {self.recipe.text_len} tokens each"
             + (", blocks computed again" if machine.recompute else "")
             + (f", shared by {machine.devices} devices" if machine.devices > 1 else ""),
@@ -163,8 +164,13 @@ def _changes(wanted: MemoryPlan) -> Iterator[tuple[str, list[str], Recipe, Machi
         words = ["compute blocks again in the backward pass (a third more arithmetic)"]
         machine = dataclasses.replace(machine, recompute=True)
         yield "recompute", words, recipe, machine
-    if recipe.optimizer == "adam" and recipe.strategy in ("full", "freeze-vision") and machine.dtype == torch.bfloat16:
-        yield "optimizer", [*words, "the optimizer adam-small"], dataclasses.replace(recipe, optimizer="adam-small"), machine
+    if recipe.optimizer == "adam" and recipe.strategy in ("full", "freeze-vision"):
+        small = dataclasses.replace(recipe, optimizer="adam-small")
+        if machine.dtype == torch.bfloat16:
+            yield "optimizer", [*words, "the optimizer adam-small"], small, machine
+        elif machine.kind != "cpu":
+            narrow = dataclasses.replace(machine, dtype=torch.bfloat16, autocast=False)
+            yield "optimizer", [*words, "bfloat16 weights with the optimizer adam-small"], small, narrow
     for strategy in ("lora", "qlora"):
         if recipe.strategy not in ("qlora", strategy):
             yield strategy, [*words, f"the strategy {strategy}"], dataclasses.replace(recipe, strategy=strategy), machine
@@ -177,7 +183,8 @@ def _changes(wanted: MemoryPlan) -> Iterator[tuple[str, list[str], Recipe, Machi
 
 
 def largest_that_fits(wanted: MemoryPlan, available: int) -> MemoryPlan | None:
-    """The plan with as many examples at a time, up to its own number and by halves, as fit in so many free bytes; None if one does not.
+    """The plan with as many examples at a time as fit in so many free bytes: all of its own, or a number that divides them, so that all
+    passes of an update are alike. None if one does not fit.
 
     A pass grows in a straight line with them, so two looks tell where to begin.
     """
@@ -185,16 +192,16 @@ def largest_that_fits(wanted: MemoryPlan, available: int) -> MemoryPlan | None:
     def look(batch: int) -> MemoryPlan:
         return plan(wanted.config, wanted.recipe, batch, wanted.machine)
 
-    one, all_of_them = look(1), look(wanted.batch)
-    if not one.fits(available) or all_of_them.fits(available):
-        return all_of_them if one.fits(available) else None
-    each = (all_of_them.total - one.total) / (wanted.batch - 1)
-    batch = wanted.batch
-    while one.total + (batch - 1) * each > wanted.machine.usable(available):
-        batch = -(-batch // 2)
-    while not (found := look(batch)).fits(available):
-        batch = -(-batch // 2)
-    return found
+    if (whole := look(wanted.batch)).fits(available):
+        return whole
+    if wanted.batch == 1 or not (one := look(1)).fits(available):
+        return None
+    each = (whole.total - one.total) / (wanted.batch - 1)
+    for batch in range(wanted.batch // 2, 1, -1):
+        near = wanted.batch % batch == 0 and one.total + (batch - 1) * each <= wanted.machine.usable(available)
+        if near and (found := look(batch)).fits(available):
+            return found
+    return one
 
 
 def _fewer(wanted: int, batch: int) -> Iterator[str]:

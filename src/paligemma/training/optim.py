@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 from .optimizer import Adam, GradientDescent, Group, Optimizer
 from .recipes import Decay, Recipe
@@ -73,7 +73,13 @@ def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
 
 
 def global_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The norm of all tensors as one vector, summed in float32. Parts that other processes hold are counted."""
-    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
-    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+    """The norm of all tensors as one vector, summed in float32. Of tensors that are shared out by rows, the other processes' rows count."""
+    tensors = list(tensors)
+    if not tensors:
+        return torch.zeros(())
+    own = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    norms = torch.stack([torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in own])
+    if isinstance(tensors[0], DTensor):  # then all of them are
+        parts = DTensor.from_local(norms[None], tensors[0].device_mesh, [Shard(0)]).full_tensor()
+        norms = torch.linalg.vector_norm(parts, dim=0)
+    return torch.linalg.vector_norm(norms)

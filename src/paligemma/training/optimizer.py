@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .schedule import Schedule
+from .sharding import fill
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's, as the reference leaves them."""
@@ -72,7 +73,10 @@ class Optimizer(ABC):
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from a state. Raises `CheckpointError`, with nothing changed, where names, shapes or number types are not this one's."""
+        """Continue from a state, whose tensors may be whole where this one's are shared out.
+
+        Raises `CheckpointError`, with nothing changed, where names, shapes or number types are not this one's.
+        """
         own = self.state_tensors()
         problems = [f"{name} is missing" for name in own if name not in tensors]
         problems += [f"{name} belongs to nothing that is trained" for name in tensors if name not in own]
@@ -88,7 +92,7 @@ class Optimizer(ABC):
                 code="bad_state",
             )
         for name, tensor in self._state():
-            tensor.copy_(tensors[name])
+            fill(tensor, tensors[name])
         self.updates = int(tensors[UPDATES])
         self._loaded()
 

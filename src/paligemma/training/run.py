@@ -1,6 +1,6 @@
 """From a model, data and a recipe to a finished run: everything `loop.py` needs is put together here, and its result is written out.
 
-run/  recipe.toml  log.jsonl  curves.png  quarantine.jsonl  run_report.json  step-.../
+run/  recipe.toml  memory.json  log.jsonl  curves.png  quarantine.jsonl  run_report.json  step-.../
       last/  best/        models (or adapters) that `paligemma.load` opens, each with a card
 """
 
@@ -17,23 +17,27 @@ from typing import Any
 
 import torch
 
+from ..config import PaliGemmaConfig
 from ..data.augment import Augment
 from ..data.batch import Batches, RowReader
 from ..data.mixture import Mixture
 from ..data.quarantine import write_quarantine
 from ..data.records import DataSet, Fault
-from ..errors import UsageError
-from ..model import cpu
+from ..errors import InputError, UsageError
 from ..model.paligemma import PaliGemma
-from ..predictor.loading import SMALL, Parts
+from ..predictor.loading import Parts
 from . import random_state
 from .curves import draw_curves
 from .disk import Disk, replace_file
+from .distributed import ALONE, Processes
 from .export import card, export
-from .facts import check_resume, flat_facts, machine_facts
+from .facts import check_resume, differences, flat_facts, machine_facts
+from .fitting import Fit, autocasts, keep
 from .loop import LOG, Ending, Loop, Measures, Plan, load_trained, read_log
 from .optim import make_optimizer
 from .recipes import Recipe, to_text
+from .sharding import drop_whole, put_away, share_out
+from .shared_store import SharedStore
 from .step import Objective, mean_loss
 from .store import Saved, Store
 from .strategies import Trainable, prepare
@@ -54,6 +58,8 @@ class Setup:
     """0: ten times a run."""
     threads: int = 2
     augment: Augment = dataclasses.field(default_factory=Augment)
+    memory: Fit | None = None
+    """What was planned, to be kept with the run."""
     allow_inexact: bool = False
     allow_data_change: bool = False
 
@@ -70,7 +76,10 @@ class Finished:
 
 
 class Run:
-    """One fine-tuning in folder `out`. Raises `UsageError` where recipe, model and data do not go together."""
+    """One fine-tuning in folder `out`. Raises `UsageError` where recipe, model and data do not go together.
+
+    Of several `processes` each makes one, of the same things; `parts` stay whole, and where they are, for what is written in the end.
+    """
 
     def __init__(
         self,
@@ -84,7 +93,10 @@ class Run:
         held_out: DataSet | None = None,
         setup: Setup | None = None,
         tell: Callable[[dict[str, Any]], None] = lambda entry: None,
+        processes: Processes = ALONE,
     ):
+        self.processes = processes
+        share = processes.share(recipe.batch)
         self.recipe, self.data, self.out, self.base = recipe, tuple(data), Path(out), base
         self.held_out, self.setup, self.tell = held_out, setup or Setup(), tell
         self.parts = dataclasses.replace(parts, network=_fitted(parts.network, recipe))
@@ -95,19 +107,29 @@ class Run:
         model.text.recompute = model.vision.recompute = self.setup.recompute
         self.mixture = Mixture(self.data, weights, seed=recipe.seed)
         self.steps = recipe.total_steps(len(self.mixture))
-        self.device = model.device
+        self.device = processes.device or model.device
         self.objective = Objective(model, mean=recipe.loss, smoothing=recipe.label_smoothing)
+        if not processes.alone:
+            self._share_out()
         self.optimizer = make_optimizer(recipe, self.trainable.parameters, self.steps)
         self.faults: list[Fault] = []
         self.plan = Plan(
             steps=self.steps,
             batch=recipe.batch,
-            micro=self.setup.micro or recipe.batch,
+            micro=self.setup.micro or share,
             clip=recipe.clip,
             save_every=self.setup.save_every,
             evaluate_every=(self.setup.evaluate_every or max(self.steps // 10, 1)) if held_out is not None else 0,
             log_every=max(min(10, self.steps // 50), 1),
         )
+
+    def _share_out(self) -> None:
+        """Train a twin of the model that is shared out between the processes. Its whole is only needed by the first, for writing it."""
+        whole, self.objective = self.objective, share_out(self.objective, self.processes)
+        if not self.processes.first:
+            drop_whole(whole)
+        learns = {name: p for name, p in self.objective.model.named_parameters() if p.requires_grad}
+        self.trainable = dataclasses.replace(self.trainable, parameters=learns)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -116,6 +138,8 @@ class Run:
         shapes = hashlib.sha256(repr([(n, tuple(p.shape)) for n, p in self.trainable.parameters.items()]).encode()).hexdigest()
         shares = {"recipe.shares": " ".join(f"{share:.17g}" for share in self.mixture.shares)}
         setup = {"recipe.micro": str(self.plan.micro), "recipe.recompute": str(self.setup.recompute)}
+        if not self.processes.alone:
+            setup["machine.processes"] = str(self.processes.world)
         return (
             {"base.weights": self.fingerprint, "parameters": shapes}
             | data
@@ -128,19 +152,37 @@ class Run:
 
     def go(self) -> Finished:
         """Train what is left, and write the models. Raises what `Store` and `Loop` raise."""
-        store = Store(self.out, facts=self.facts)
+        store = self._store()
         with store.lock():
             saved = store.newest()
-            if saved is not None:
-                self._check(saved, store)
-            replace_file(Disk(), self.out / RECIPE, to_text(self.recipe).encode())
+            if self.processes.first:
+                if saved is not None:
+                    self._check(saved, store)
+                replace_file(Disk(), self.out / RECIPE, to_text(self.recipe).encode())
+                if self.setup.memory is not None:
+                    keep(self.out, self.setup.memory, self.recipe)
             loop = self._loop(store)
             ending = loop.run(saved, allow_inexact=self.setup.allow_inexact)
-            draw_curves(read_log(self.out / LOG), self.out / CURVES)
+            if self.processes.first:
+                draw_curves(read_log(self.out / LOG), self.out / CURVES)
             if ending.exit_code:
                 return Finished(ending, None, ending.measures, self.steps)
             model, measures = self._write_models(store, loop)
             return Finished(ending, model, measures, self.steps)
+
+    def _store(self) -> Store:
+        """Raises `InputError` where the processes are not at work on the same."""
+        if self.processes.alone:
+            return Store(self.out, facts=self.facts)
+        own = self.facts
+        first = self.processes.lead(lambda: own)
+        if others := [difference for difference in differences(first, own) if not difference.name.startswith("machine.")]:
+            raise InputError(
+                "\n".join([f"process {self.processes.rank} differs from the first one:", *(f"  {other}" for other in others)]),
+                hint="all machines of a run need the same data, model and version",
+                code="processes_differ",
+            )
+        return SharedStore(self.out, facts=own, processes=self.processes)
 
     def _check(self, saved: Saved, store: Store) -> None:
         allowed = check_resume(
@@ -157,10 +199,25 @@ class Run:
             store.report.add("record", str(fault))
             write_quarantine([*(f for d in self.data for f in d.faults), *self.faults], self.out / QUARANTINE)
 
-        write_quarantine([fault for source in self.data for fault in source.faults], self.out / QUARANTINE)
+        if self.processes.first:
+            write_quarantine([fault for source in self.data for fault in source.faults], self.out / QUARANTINE)
+        found: list[Fault] = []
+
+        def exchange() -> None:
+            """What one process found, none opens again; the first says so."""
+            if not any(self.processes.total([len(found)])):
+                return
+            for fault in (fault for part in self.processes.gather(found) for fault in part):
+                if fault.id not in {known.id for known in self.faults}:
+                    batches.quarantine[fault.id] = None
+                    tell = on_fault if self.processes.first else self.faults.append
+                    tell(fault)
+            found.clear()
+
         batches = Batches(
-            self.mixture, read, pad_id=self.parts.tokenizer.pad_id, seed=self.recipe.seed, threads=self.setup.threads, on_fault=on_fault
-        )
+            self.mixture, read, pad_id=self.parts.tokenizer.pad_id, seed=self.recipe.seed, threads=self.setup.threads,
+            on_fault=on_fault if self.processes.alone else found.append,
+        )  # fmt: skip
         return Loop(
             self.objective,
             self.optimizer,
@@ -171,6 +228,8 @@ class Run:
             precision=self.precision,
             evaluate=None if self.held_out is None else self.measure,
             tell=self.tell,
+            processes=self.processes,
+            between=(lambda: None) if self.processes.alone else exchange,
         )
 
     def _reader(self, augment: Augment) -> RowReader:
@@ -183,28 +242,46 @@ class Run:
         assert self.held_out is not None
         count = min(len(self.held_out), HELD_OUT)
         chosen = dataclasses.replace(self.held_out, records=self.held_out.records[:count])
-        size = min(self.plan.micro, count)
+        stride = min(self.plan.micro * self.processes.world, count)
+        offset, size = self.processes.part(stride)
         batches = Batches(Mixture([chosen]), self._reader(Augment()), pad_id=self.parts.tokenizer.pad_id, threads=self.setup.threads)
-        with contextlib.closing(batches.stream(0, size, count // size)) as coming:
-            return mean_loss(self.objective, coming, micro=size, device=self.device, precision=self.precision)
+        with contextlib.closing(batches.stream(0, size, count // stride, offset=offset, stride=stride)) as coming:
+            measures = mean_loss(
+                self.objective, coming, micro=size, device=self.device, precision=self.precision, processes=self.processes
+            )  # fmt: skip
+        put_away(self.objective)
+        return measures
 
     def precision(self) -> AbstractContextManager:
-        """bfloat16 products over float32 weights where the machine has them; small models on a CPU stay in float32."""
-        model = self.parts.network
-        wide = model.dtype == torch.float32
-        if self.device.type == "cpu":
-            return torch.autocast("cpu", torch.bfloat16, enabled=wide and cpu.has_bfloat16() and model.config.num_parameters >= SMALL)
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wide)
+        """See `fitting.autocasts`."""
+        model = self.objective.model
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=autocasts(model.config, model.dtype, self.device))
 
     def _write_models(self, store: Store, loop: Loop) -> tuple[Path, Measures]:
         """`last`, then `best` from its checkpoint; the folder to use, and what was measured of it."""
-        last = self._export("last", loop.position.step, loop.measures, store)
+        newest = None if self.processes.alone else store.newest()
         best = None if loop.position.best_step is None else store.best()
-        if best is None:
-            return last, loop.measures
-        load_trained(self.objective, best.read("model"))
-        measures = dict(best.state["measures"])
-        return self._export("best", best.step, measures, store), measures
+
+        def write() -> tuple[Path, Measures]:
+            if newest is not None:  # what was trained is shared out: its whole is in the last checkpoint
+                self._take(newest)
+            last = self._export("last", loop.position.step, loop.measures, store)
+            if best is None:
+                return last, loop.measures
+            self._take(best)
+            measures = dict(best.state["measures"])
+            return self._export("best", best.step, measures, store), measures
+
+        return self.processes.lead(write)
+
+    def _take(self, saved: Saved) -> None:
+        """Let the model that is written have a checkpoint's tensors; where it is not what is trained, as views of the file."""
+        tensors = saved.read("model")
+        if self.processes.alone:
+            return load_trained(self.objective, tensors)
+        for name, parameter in self.parts.network.named_parameters():
+            if parameter.requires_grad:
+                parameter.data = tensors[name]
 
     def _export(self, name: str, step: int, measures: Measures, store: Store) -> Path:
         text = card(
@@ -222,15 +299,20 @@ def fingerprint(model: PaliGemma) -> str:
     return digest.hexdigest()
 
 
-def _fitted(model: PaliGemma, recipe: Recipe) -> PaliGemma:
-    """The model with the recipe's resize and soft-cap. Raises `UsageError` for another resolution."""
-    config = model.config
+def demand_resolution(config: PaliGemmaConfig, recipe: Recipe) -> None:
+    """Raise `UsageError` where a recipe is for pictures of another size than a model's."""
     size = config.vision.image_size
     if recipe.resolution not in (0, size):
         raise UsageError(
             f"the recipe {recipe.name} is for pictures of {recipe.resolution} pixels, this model takes {size}",
             hint=f"take the recipe at --resolution {size}, or a model for {recipe.resolution}",
         )
+
+
+def _fitted(model: PaliGemma, recipe: Recipe) -> PaliGemma:
+    """The model with the recipe's resize and soft-cap. Raises `UsageError` for another resolution."""
+    config = model.config
+    demand_resolution(config, recipe)
     text = config.text
     if config.version == 2:
         text = dataclasses.replace(text, final_softcap=recipe.final_softcap or None)

@@ -24,6 +24,7 @@ KINDS = {
     "tidying": "something superseded could not be removed, or the hint LATEST not be written; the next save tries again",
     "save_failed": "a checkpoint could not be written; the older ones are untouched",
     "skipped_step": "an update was left out because its loss or gradient was not finite",
+    "measures": "what was measured of held-out data is no number",
     "rollback": "the run went back to an older state",
     "record": "a record of the data could not be used",
     "lock": "the run's last trainer died while it held the lock",

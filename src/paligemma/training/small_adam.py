@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from .optimizer import BETA_1, BETA_2, EPSILON, Group, Optimizer
+from .sharding import own_rows
 
 SMALLEST = 32
 """A tensor with fewer rows or columns keeps its whole second moment: there is little to save."""
@@ -57,6 +58,8 @@ class SmallAdam(Optimizer):
         size = (_sum_over_processes(total, p) / p.numel()).sqrt_().div_(LARGEST_UPDATE).clamp_(min=1.0)
         generator = torch.Generator("cpu" if here.is_meta else here.device)
         generator.manual_seed((self._numbers[name] + (self.updates << 16) + (self.seed << 48)) % 2**63)
+        if here.dtype == torch.bfloat16:
+            _pass_over(generator, own_rows(p).start * p.shape[1:].numel())
         for part in _parts(here):
             wide = here[part].float()
             change = self._direction(first[part], mean_square(part)).mul_(rate / size).add_(wide, alpha=decay)
@@ -103,9 +106,15 @@ def round_by_chance(value: Tensor, generator: torch.Generator) -> Tensor:
     return (bits + noise).bitwise_and_(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
 
 
+def _pass_over(generator: torch.Generator, count: int) -> None:
+    """What chance has for rows before a process's own, so that rows are rounded as in a run alone."""
+    for start in range(0, count, PIECE):
+        torch.randint(0, 1 << 16, (min(PIECE, count - start),), generator=generator, device=generator.device, dtype=torch.int32)
+
+
 def _second_moment(parameter: Tensor) -> tuple[Tensor, ...]:
     """Zeros: for the whole tensor, or for its rows and its columns. Of a tensor shared out by rows, every process has all columns."""
-    if parameter.dim() < 2 or min(len(parameter), parameter[0].numel()) < SMALLEST:
+    if parameter.dim() < 2 or min(len(parameter), parameter.shape[1:].numel()) < SMALLEST:
         return (torch.zeros_like(parameter, dtype=torch.float32),)
     zeros = torch.zeros_like(parameter.detach(), dtype=torch.float32).flatten(1)
     return zeros.sum(1), _replicated(zeros.sum(0))

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..model.paligemma import PaliGemma
+from .distributed import ALONE, Processes
 from .objective import Loss, Mean, fused_loss, loss_weights, size_of
 from .optim import clip_gradients
 from .optimizer import Optimizer
@@ -73,14 +74,15 @@ def train_step(
     clip: float,
     device: torch.device,
     precision: Callable[[], contextlib.AbstractContextManager],
+    processes: Processes = ALONE,
 ) -> Outcome:
     """Update the parameters from one batch, `micro` rows at a time; an update that is not finite is left out, gradients are cleared.
 
     `step`: the place in the schedule. `clip`: largest norm of the gradient, 0: any. `precision` makes the context of
-    the forward pass.
+    the forward pass. `processes`: those that make the step, each with its part of the batch; the outcome is the whole batch's.
     """
     objective.train()
-    whole = size_of(batch.mask_loss, objective.mean)
+    whole = int(processes.total([size_of(batch.mask_loss, objective.mean)])[0])
     sums = torch.zeros(3, device=device)
     for start in range(0, len(batch.records), micro):
         part = batch.rows(start, start + micro).to(device)
@@ -88,7 +90,7 @@ def train_step(
             loss = objective(part, whole)
         loss.total.backward()
         sums += torch.stack([loss.total.detach().float(), loss.right.float(), loss.tokens.float()])
-    loss_value, right, tokens = sums.tolist()
+    loss_value, right, tokens = processes.total(sums.tolist())
     norm = float(clip_gradients(optimizer.parameters.values(), clip))
     outcome = Outcome(loss_value, norm, right / max(tokens, 1), int(tokens), applied=False)
     if outcome.finite:
@@ -106,8 +108,12 @@ def mean_loss(
     micro: int,
     device: torch.device,
     precision: Callable[[], contextlib.AbstractContextManager],
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
-    """Loss by example, by token, and the share of right tokens of held-out batches, without dropout or smoothing."""
+    """Loss by example, by token, and the share of right tokens of held-out batches, without dropout or smoothing.
+
+    Of several processes, each has as many batches of its own.
+    """
     objective.eval()
     smoothing, objective.smoothing = objective.smoothing, 0.0
     sums = torch.zeros(5, device=device, dtype=torch.float64)
@@ -123,5 +129,5 @@ def mean_loss(
                 sums += torch.stack([each.sum(), (each * counts).sum(), counts.sum(), loss.right.double(), rows])
     finally:
         objective.smoothing = smoothing
-    by_example, by_token, tokens, right, rows = sums.tolist()
+    by_example, by_token, tokens, right, rows = processes.total(sums.tolist())
     return {"loss": by_example / max(rows, 1), "token_loss": by_token / max(tokens, 1), "right": right / max(tokens, 1)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,9 +24,14 @@ class Stopping:
     A second signal leaves with `os._exit`: nothing is written any more, and the checkpoints on the disk are whole as always. A forked child
     (a data worker) is not asked to finish anything: it dies of SIGTERM and leaves SIGINT, which a terminal sends to all, to its parent.
     Handlers can only be set in the main thread; elsewhere signals keep their meaning and `requested` stays false.
+
+    `quiet`: say nothing. `grace`: seconds in which a second signal is taken for the first, where it may come both from a launcher and from
+    whoever told that to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False, grace: float = 0.0) -> None:
+        self.quiet, self.grace = quiet, grace
+        self._since = 0.0
         self.signal: signal.Signals | None = None
         """The first that came."""
         self._owner = os.getpid()
@@ -59,8 +65,13 @@ class Stopping:
                 os.kill(os.getpid(), number)
             return
         if self.signal is not None:
+            if time.monotonic() - self._since < self.grace:
+                return
             os._exit(128 + number)
         self.signal = signal.Signals(number)
+        self._since = time.monotonic()
+        if self.quiet:
+            return
         try:
             # Not through sys.stderr: the signal may have come while that was being written to.
             os.write(2, f"{self.signal.name}: finishing this step and saving; once more to leave at once\n".encode())

@@ -11,8 +11,7 @@ from pathlib import Path
 from paligemma.training.manifest import MANIFEST, folder_name
 
 from .reference import Reference, events, whole_steps
-from .toy import train_other
-from .trial import Plan, Running
+from .trial import Plan, Running, other
 
 NAME = "C15"
 TITLE = "damaged checkpoints"
@@ -72,8 +71,7 @@ def _other(reference: Reference) -> Path:
     run = reference.folder / "other" / "run"
     if not run.exists():
         run.parent.mkdir()
-        name = f"{train_other.__module__}:{train_other.__name__}"
-        Running(name, run, Plan(incident="kill", at_step=reference.steps - 1)).end()
+        Running(other(reference.trainer), run, Plan(incident="kill", at_step=reference.steps - 1)).end()
     return run
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import time
 
 from .reference import Reference
 from .trial import Plan
@@ -13,22 +15,26 @@ SIZES = {"push": 40, "ci": 410, "release": 5000}
 """At least; every call of a save is tried even in the smallest."""
 RANDOM_TIMES, IN_RESUME, FRESH = 300, 30, 10
 """Of the size "ci"; the enumerated points come on top."""
+EXPORT = 0.02
+"""Seconds, about, that writing out a model takes."""
 
 Point = tuple
 
 
 def points(reference: Reference, tier: str, rng: random.Random) -> list[Point]:
-    """("call", n), ("write", n), ("time", share of the run), ("resume", share, n, m): all calls, then random ones."""
+    """("call", n), ("write", n), ("time", share of the run), ("resume", step, n, m), ("model", share of a second): all calls first."""
     calls = [("call", number) for number in range(1, len(reference.calls) + 1)]
     writes = [("write", number) for number, name in enumerate(reference.calls, 1) if name == "write"]
     wanted = SIZES[tier]
     if tier == "push":
         first, last = reference.saves[-2]  # the last one that training follows; it prunes
-        return [*calls[first - 1 : last], *rng.sample(writes, 8), *_times(wanted // 2, rng), *_resumes(reference, 8, rng), ("first",)]
+        of_a_save = [*calls[first - 1 : last], *rng.sample(writes, 8)]
+        return [*of_a_save, *_times(wanted // 2, rng), *_resumes(reference, 8, rng), *_models(reference, 4, rng), ("first",)]
     at_random = RANDOM_TIMES if tier == "ci" else max(RANDOM_TIMES, wanted - len(calls) - len(writes) - 10 * IN_RESUME)
     in_resume = IN_RESUME if tier == "ci" else 10 * IN_RESUME
     fresh = [("fresh", rng.random()) for _ in range(FRESH)]
-    return [*calls, *writes, *_times(at_random, rng), *_resumes(reference, in_resume, rng), *fresh, ("first",)]
+    models = _models(reference, in_resume, rng)
+    return [*calls, *writes, *_times(at_random, rng), *_resumes(reference, in_resume, rng), *models, *fresh, ("first",)]
 
 
 def _times(count: int, rng: random.Random) -> list[Point]:
@@ -39,6 +45,11 @@ def _resumes(reference: Reference, count: int, rng: random.Random) -> list[Point
     """Killed in a step, then at a call of the resume, then at one of the next resume."""
     in_resume = 40
     return [("resume", rng.randint(1, reference.steps), rng.randint(1, in_resume), rng.randint(1, in_resume)) for _ in range(count)]
+
+
+def _models(reference: Reference, count: int, rng: random.Random) -> list[Point]:
+    """Killed while the finished model is written out, by a trainer that writes one."""
+    return [("model", rng.random()) for _ in range(count)] if reference.exports else []
 
 
 def check(reference: Reference, point: Point, rng: random.Random) -> None:
@@ -55,6 +66,12 @@ def check(reference: Reference, point: Point, rng: random.Random) -> None:
                 killed = [running.end(kill_after=0.0)]
             else:
                 killed = [running.end(kill_after=where[0] * reference.seconds)]
+        elif kind == "model":
+            running = reference.start(run)
+            running.until("exports", rng.randint(1, reference.exports))
+            time.sleep(EXPORT * where[0])
+            running.signal(signal.SIGKILL)
+            killed = [running.end()]
         elif kind == "first":
             killed = [reference.start(run, Plan("kill", reference.saves[0][0] - 1)).end()]
             assert not killed[0].of("saved")

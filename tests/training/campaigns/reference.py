@@ -13,6 +13,7 @@ Expected values are lines of a file that only the parent writes, and only at its
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -47,11 +48,16 @@ class Reference:
     saves: tuple[tuple[int, int], ...]
     """(first, last) call of each save, counted from 1, tidying and marking included."""
     steps: int
+    exports: int = 0
+    """Models it writes out when it is done."""
     started: list[Running] = field(default_factory=list)
 
     @classmethod
-    def of(cls, trainer: str, folder: Path) -> Reference:
-        """Do the reference run, twice: it must come to the same end both times, or nothing can be compared with it."""
+    def of(cls, trainer: str, folder: Path, *, once: bool = False) -> Reference:
+        """Do the reference run, twice: it must come to the same end both times, or nothing can be compared with it.
+
+        `once`: do it once, and expect nothing of checkpoints that it pruned.
+        """
         run = folder / "reference" / "run"
         run.parent.mkdir(parents=True)
         expected = Expected(folder / "expected.jsonl")
@@ -61,7 +67,11 @@ class Reference:
             expected.add(["step", step, loss, batch])
         for step in whole_steps(run):
             expected.add(["checkpoint", step, content(run, step)])
-        reference = cls(trainer, folder, done.seconds, tuple(done.calls), tuple(_saves(done.notes)), done.last("step"))
+        expected.add(["models", models(run)])
+        saves, exports = tuple(_saves(done.notes)), len(done.of("exports"))
+        reference = cls(trainer, folder, done.seconds, tuple(done.calls), saves, done.last("step"), exports)
+        if once:
+            return reference
         with reference.trial() as again:
             second = Running(trainer, again).end()
             assert second.code == 0, second.stderr
@@ -143,6 +153,8 @@ class Reference:
         """I3 in a run that is done, and nothing left lying about."""
         whole = self.survived(run, *outcomes)
         assert max(whole) == self.steps, f"I3: the run is done, its last checkpoint is {max(whole)}"
+        wanted = next(line[1] for line in self.expected() if line[0] == "models")
+        assert models(run) == wanted, f"I3: the run left the models {models(run)}, the reference {wanted}"
         left = [path.name for path in run.iterdir() if path.name.startswith(TEMPORARY)]
         assert not left, f"left lying about: {left}"
 
@@ -195,6 +207,18 @@ def content(run: Path, step: int) -> dict[str, Any]:
     folder = run / folder_name(step)
     files = {name: one.sha256 for name, one in verified(folder, Disk()).files.items() if name.endswith(WEIGHTS)}
     return files | {STATE: _without_clock(open_saved(folder).state)}
+
+
+def models(run: Path) -> dict[str, dict[str, str]]:
+    """What a finished run leaves for use: names of the files in `last` and `best`, with hashes of the weights. Cards tell what happened."""
+    return {
+        folder.name: {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() if path.name.endswith(WEIGHTS) else ""
+            for path in sorted(folder.iterdir())
+        }
+        for folder in (run / "best", run / "last")
+        if folder.exists()
+    }
 
 
 def _without_clock(value: Any) -> Any:

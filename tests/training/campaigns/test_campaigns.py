@@ -13,9 +13,10 @@ from unittest import mock
 
 import pytest
 
+from paligemma.training import loop
 from paligemma.training.disk import Disk
 
-from . import toy
+from . import real, toy
 from .crashes import CHOICES, Played, _lay_out
 from .mutants import MUTANTS
 from .trial import CALLS, Watch
@@ -36,6 +37,30 @@ def test_a_run_survives(campaign):
     done = run("--campaign", campaign)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"^{campaign} .* 0 +[0-9.]+% ", done.stdout, re.M), done.stdout
+
+
+REAL = ["C12", "C13", "C14", "C15", "C16", "C20"]
+"""Campaigns a case of which also tries `paligemma train` itself here; all of them: --trainer real without --cases."""
+
+
+def test_paligemma_train_itself_survives():
+    """Killed and continued, the models it leaves are to the bit those of a run that was left alone: `Reference.finished` demands it."""
+    campaigns = [word for name in REAL for word in ("--campaign", name)]
+    done = run("--trainer", "real", "--cases", "1", *campaigns)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^(C\d+) .* 1 +0 ", done.stdout, re.M) == REAL, done.stdout
+
+
+def careless(run: Path, disk: Disk, watch: Watch) -> int:
+    """`paligemma train`, but chance begins anew with each process."""
+    with mock.patch.object(loop.random_state, "restore", return_value=[]):
+        return real.train(run, disk, watch)
+
+
+def test_the_real_trainer_too_is_found_out():
+    done = run("--campaign", "C12", "--cases", "1", "--trainer", f"{__name__}:{careless.__name__}")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"^C12 case \d+: .* I[23]: ", done.stdout, re.M), done.stdout
 
 
 def test_every_guard_that_is_taken_out_is_missed():

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from paligemma.training.disk import Disk
 
-HANG = 60.0
-"""Seconds after which a trial counts as hanging."""
+HANG = 120.0
+"""Seconds without a sign of life after which a trial counts as hanging: a busy machine is slow, but not that silent."""
 CALLS = tuple(name for name, value in vars(Disk).items() if callable(value) and not name.startswith("_"))
 
 
@@ -132,10 +132,18 @@ for _name in CALLS:
 Trainer = Callable[[Path, Disk, Watch], int]
 
 
+def other(trainer: str) -> str:
+    """The trainer of another run of the same shape: its function is called so too, with `_other` behind."""
+    where, *words = trainer.split()
+    return " ".join([f"{where}_other", *words])
+
+
 def find_trainer(name: str) -> Trainer:
-    """`module:function`."""
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    """`module:function`, perhaps with words behind it that the function gets too."""
+    where, *words = name.split()
+    module, _, function = where.partition(":")
+    found = getattr(importlib.import_module(module), function)
+    return (lambda run, disk, watch: found(run, disk, watch, *words)) if words else found
 
 
 @dataclass
@@ -169,6 +177,7 @@ class Running:
         self._stderr, stderr = os.pipe()
         self._got = {self._told: b"", self._stderr: b""}
         self._open = set(self._got)
+        self._heard = time.monotonic()
         self.ended = False
         start = _start_fresh if fresh else _start_fork
         self.pid = start(trainer, run, plan, tell, stderr)
@@ -187,9 +196,12 @@ class Running:
         self._until(lambda: text.encode() in self._got[self._stderr])
 
     def _until(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + HANG
-        while not reached() and self._read(max(0.0, deadline - time.monotonic())):
-            assert time.monotonic() < deadline, "the trainer hung"
+        while not reached() and self._read(self._patience()):
+            assert self._patience(), "the trainer hung"
+
+    def _patience(self) -> float:
+        """Seconds that are left until silence counts as hanging."""
+        return max(0.0, self._heard + HANG - time.monotonic())
 
     def ended_within(self, seconds: float) -> bool:
         """Whether it ends by itself in that time."""
@@ -204,13 +216,12 @@ class Running:
         if kill_after is not None:
             self.ended_within(self._began + kill_after - time.monotonic())
             self.signal(signal.SIGKILL)
-        deadline = time.monotonic() + HANG
         hangs = False
-        while self._read(max(0.0, deadline - time.monotonic())):
-            if time.monotonic() >= deadline:
+        while self._read(self._patience()):
+            if not self._patience():
                 hangs = True
                 self.signal(signal.SIGKILL)
-                deadline += HANG
+                self._heard = time.monotonic()
         _, status = os.waitpid(self.pid, 0)
         self.ended = True
         text = self._got[self._stderr].decode(errors="replace")
@@ -221,6 +232,7 @@ class Running:
         """Take what was told and printed within that time; False at the end."""
         for pipe in select.select(list(self._open), [], [], seconds)[0] if self._open else ():
             got = os.read(pipe, 1 << 16)
+            self._heard = time.monotonic()
             self._got[pipe] += got
             if not got:
                 self._open.remove(pipe)
@@ -240,6 +252,8 @@ def _start_fork(trainer: str, run: Path, plan: Plan, tell: int, stderr: int) -> 
         code = 70  # whatever goes wrong, the child never returns into its parent's code
         try:
             os.dup2(stderr, 2)
+            # Python's own streams still believe to be what they were in the parent, a terminal or a file.
+            sys.stderr, sys.stdout = open(2, "w", buffering=1, closefd=False), open(os.devnull, "w")  # noqa: SIM115
             code = perform(train, run, plan, tell)
         finally:
             os._exit(code)

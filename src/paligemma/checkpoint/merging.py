@@ -1,0 +1,74 @@
+"""An adapter added to its base on the way from file to file: neither is ever whole in memory, and every other tensor stays as it is.
+
+weight + scale * B A      summed in float32, rounded once: what `model.lora.merge` does to a model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError
+from .adapter_config import AdapterInfo, find_base, inspect_adapter
+from .adapter_layout import Part, read_parts
+from .adapters import demand_base, fingerprint_of, is_norm, layer_shapes
+from .hub import cached, is_hub_id
+from .opening import Opened
+from .source import TensorSource, TensorSpec, torch_dtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Merged:
+    """A checkpoint's tensors under our names, with an adapter added to those it is for.
+
+    kind: the type of the sums, by default that of the base's tensor.
+    """
+
+    def __init__(self, base: TensorSource, parts: Mapping[str, Part], *, rslora: bool, kind: str | None = None):
+        self._base, self._rslora = base, rslora
+        self._parts = {f"{where}.weight": part for where, part in parts.items()}
+        self.specs: dict[str, TensorSpec] = dict(base.specs)
+        for name in self._parts:
+            self.specs[name] = replace(base.specs[name], dtype=kind or base.specs[name].dtype)
+
+    def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
+        values = self._base.read(name, start, count)
+        part = self._parts.get(name)
+        if part is None:
+            return values
+        width = self.specs[name].shape[1]
+        stop = start + values.numel()
+        rows = slice(start // width, -(-stop // width))  # of which these values are a part
+        added = part.scale(self._rslora) * (part.b[rows].float() @ part.a.float())
+        first = start - rows.start * width
+        added = added.reshape(-1)[first : first + values.numel()].view(values.shape)
+        return values.float().add(added).to(torch_dtype(self.specs[name].dtype))
+
+
+def merged(opened: Opened, info: AdapterInfo, dtype: str | None) -> tuple[Merged, int]:
+    """A base that was opened, with an adapter added, and to how many layers.
+
+    dtype: where all tensors are to be of another type, sums are rounded to that one only. Raises `CheckpointError` where the adapter does
+    not fit, or was trained on other weights.
+    """
+    from ..model.empty import empty_model
+
+    weights = opened.weights()
+    parts = read_parts(info, opened.config, layer_shapes(empty_model(opened.config)))
+    demand_base(info, fingerprint_of({name: weights.read(name) for name in weights.specs if is_norm(name)}), depth=5)
+    return Merged(weights, parts, rslora=info.rslora, kind=None if dtype is None else "float32"), len(parts)
+
+
+def base_of(adapter: str | Path) -> Path:
+    """The base that an adapter names, where it is a folder or file here, or in Hugging Face's cache. Raises `CheckpointError`."""
+    name = find_base(adapter)
+    if Path(name).exists():
+        return Path(name)
+    if is_hub_id(name) and (folder := cached(name)) is not None:
+        return folder
+    hint = f"fetch it: paligemma pull {name}, or name it with base= (--base)" if is_hub_id(name) else "name it with base= (--base)"
+    raise CheckpointError(f"{inspect_adapter(adapter).path}: its base {name} is not here", hint=hint, code="not_cached")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from PIL import Image
 from paligemma.data.batch import Batches, RowReader
 from paligemma.data.mixture import Mixture
 from paligemma.data.records import DataSet, Record
-from paligemma.errors import TrainingError
+from paligemma.errors import ResourceError, TrainingError
 from paligemma.training.loop import LOG, Loop, Plan, read_log, trained_tensors
 from paligemma.training.optimizer import Adam, GradientDescent, Group
 from paligemma.training.schedule import Schedule
@@ -117,6 +118,31 @@ def test_a_run_that_dies_between_checkpoints_is_the_same_run(data, tmp_path):
     assert read_log(tmp_path / "cut" / LOG)[-1]["step"] == 7
     assert equal(finish(a_loop(data, tmp_path / "cut")), whole)
     assert without_time(read_log(tmp_path / "cut" / LOG)) == without_time(read_log(tmp_path / "whole" / LOG))
+
+
+def test_a_log_that_cannot_be_written_ends_no_run(data, tmp_path):
+    """The disk is full in mid-run: the log loses lines, which is said; the weights are what they would have been."""
+    whole = finish(a_loop(data, tmp_path / "whole"))
+
+    def lose(entry):
+        if entry["step"] == 5 and "loss" in entry:
+            (tmp_path / "lost" / LOG).unlink()
+            (tmp_path / "lost" / LOG).mkdir()
+
+    loop = a_loop(data, tmp_path / "lost", tell=lose)
+    assert equal(finish(loop), whole)
+    assert loop.store.report.count("unwritten") == 1
+
+
+def test_a_log_that_cannot_be_begun_is_refused_before_any_step(data, tmp_path, monkeypatch):
+    def refuse(disk, path, content):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("paligemma.training.loop.replace_file", refuse)
+    loop = a_loop(data, tmp_path)
+    with loop.store.lock(), pytest.raises(ResourceError, match=LOG):
+        loop.run(None)
+    assert loop.position.step == 0
 
 
 def test_parts_of_a_batch_add_up_to_it(data, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from paligemma.errors import ResourceError
 from paligemma.training.disk import Disk
 from paligemma.training.run_report import KINDS, NAME, Report, to_stderr
 
@@ -94,3 +95,20 @@ def test_a_terminal_that_is_gone_is_no_error(monkeypatch):
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
     to_stderr("hello")
+
+
+def test_what_is_spared_is_said_once_until_it_works_again(tmp_path):
+    said: list[str] = []
+    report = Report(tmp_path, say=said.append)
+
+    def write(error: Exception | None) -> None:
+        with report.spared(tmp_path / "curves.png"):
+            if error is not None:
+                raise error
+
+    for error in (OSError(errno.ENOSPC, "No space left on device"), ResourceError("quarantine.jsonl: full"), None, OSError("again")):
+        write(error)
+    assert report.count("unwritten") == 2
+    assert [line.rpartition(": ")[2] for line in said] == ["No space left on device", "again"]
+    with pytest.raises(ValueError, match="a bug"):
+        write(ValueError("a bug"))

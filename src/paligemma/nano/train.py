@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..checkpoint import load_codec, load_model, save_codec, save_huggingface
+from ..checkpoint import load_codec, save_codec, save_huggingface
 from ..errors import CheckpointError, PaliGemmaError, UsageError
 from ..model import cpu
 from ..model.mask_codec import MaskCodec
@@ -29,13 +29,13 @@ from ..model.paligemma import PaliGemma
 from ..tokenizer import Tokenizer
 from ..tokenizer_training import train_tokenizer
 from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
+from .beginning import begin
 from .dense import DenseHead
 from .lessons import Teacher
 from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
 from .pointing import PointHead, PointTargets
 from .recipes import Phase, Recipe, differences
-from .resolution import resize_positions
 from .sprites import sprite_bank
 from .train_codec import codec_iou, sprite_masks, train_codec
 from .world import CHARACTERS, Split, World
@@ -69,7 +69,7 @@ def train(
     tokenizer = _tokenizer(recipe, run, log)
     trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)
     if start is not None and not (run / "state.pt").exists():
-        trainer.begin(start, phase)
+        begin(trainer, start, phase)
     trainer.resume()
     trainer.phases()
     return trainer.export()
@@ -165,7 +165,7 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices of all blocks, AdamW for everything else; both decay every weight they hold."""
         matrices, rest = [], []
-        for name, p in self._modules().named_parameters():
+        for name, p in self.modules().named_parameters():
             (matrices if ".blocks." in name and p.dim() == 2 else rest).append(p)
         muon = Muon(matrices, lr=self.recipe.muon_lr, weight_decay=0.02)
         return [muon, torch.optim.AdamW(rest, lr=self.recipe.adam_lr, betas=(0.9, 0.98), weight_decay=1e-4)]
@@ -190,42 +190,11 @@ class Trainer:
         """A hook, because the model has no business giving out its inner states for the sake of a training aid."""
         self.before_last[0] = inputs[0]
 
-    def begin(self, start: Path, phase: int) -> None:
-        """Take the weights of an exported model, teach the training aids that its file is without, and save: the run starts at `phase`."""
-        plain = load_model(start, dtype=torch.float32)
-        table = plain.text.embed.weight.detach()
-        state = {name: value for name, value in plain.state_dict().items() if name != "text.embed.weight"}
-        state["vision.pos_embed"] = resize_positions(state["vision.pos_embed"], self.recipe.vision.grid)
-        self.model.load_state_dict(state, strict=False)
-        with torch.no_grad():
-            original = self.model.text.embed.parametrizations["weight"].original
-            original.copy_(table - self.code(torch.zeros_like(table)))
-        self.phase = phase
-        everything = [p for p in self._modules().parameters() if p.requires_grad]
-        aids = [*self.head.parameters(), *self.pointer.parameters()]
-        for p in everything:
-            p.requires_grad_(False)
-        for p in aids:
-            p.requires_grad_(True)
-        optimizer = torch.optim.AdamW(aids, lr=self.recipe.adam_lr)
-        with self._batches(phase, self.recipe.phases[phase], 0) as batches:
-            for step, batch in enumerate(itertools.islice(batches, self.recipe.aid_steps)):
-                loss, record = self.loss(batch, self.recipe.phases[phase], 0.0)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                if step % LOG_EVERY == 0:
-                    self.log(f"aids, step {step}: " + " ".join(f"{k}={v:.4f}" for k, v in record.items()))
-        for p in everything:
-            p.requires_grad_(True)
-        torch.compiler.reset()  # what was compiled for still weights does not count against the limit of recompilations
-        self.save()
-
     def phases(self) -> None:
         """All that is left of them, in turn."""
         while True:
             phase = self.recipe.phases[self.phase]
-            with self._batches(self.phase, phase, self.step) as batches:
+            with self.batches(self.phase, phase, self.step) as batches:
                 for batch in batches:
                     self._set_rates(schedule(self.step, phase, self.recipe.warmup))
                     loss, record = self.loss(batch, phase, self.step / phase.steps)
@@ -294,7 +263,7 @@ class Trainer:
                 group["lr"] = rate * factor
 
     @contextlib.contextmanager
-    def _batches(self, index: int, phase: Phase, start: int) -> Iterator[Iterator[Batch]]:
+    def batches(self, index: int, phase: Phase, start: int) -> Iterator[Iterator[Batch]]:
         """What is left, from batch `start`, of the phase's own stream. The process that draws it ends with the block."""
         if start >= phase.steps:
             yield iter(())
@@ -319,13 +288,13 @@ class Trainer:
         if self.step % SAVE_EVERY == 0 or last:
             self.save()
 
-    def _modules(self) -> nn.ModuleDict:
+    def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"model": self.model, "head": self.head, "pointer": self.pointer})
 
     def save(self) -> None:
         """Write the whole state, then put it in place of the old one."""
         state = {
-            "modules": self._modules().state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
+            "modules": self.modules().state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
             "phase": self.phase, "step": self.step, "seconds": self.elapsed_before + time.monotonic() - self.started,
         }  # fmt: skip
         temporary = self.run / "state.pt.tmp"
@@ -340,7 +309,7 @@ class Trainer:
             return
         try:
             state = torch.load(path, weights_only=True)
-            self._modules().load_state_dict(state["modules"])
+            self.modules().load_state_dict(state["modules"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.phase, self.step, self.elapsed_before = state["phase"], state["step"], state["seconds"]

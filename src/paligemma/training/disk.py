@@ -226,6 +226,15 @@ def move_into(disk: Disk, path: Path, box: Path) -> Path:
     return target
 
 
+@contextlib.contextmanager
+def demanded(where: Path) -> Iterator[None]:
+    """What is written in here must be there: raises `ResourceError` where the file system refuses it."""
+    try:
+        yield
+    except OSError as error:
+        raise lacking(where, error) from error
+
+
 def lacking(where: Path, error: OSError) -> ResourceError:
     """What the file system refused, as an error for the user."""
     code = "disk_full" if error.errno in _FULL else "read_only" if error.errno == errno.EROFS else "file_system"

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..data.batch import Batches
 from ..errors import TrainingError
 from . import random_state
-from .disk import Disk, replace_file
+from .disk import Disk, demanded, replace_file
 from .distributed import ALONE, Processes
 from .optimizer import Optimizer
 from .sharding import fill
@@ -115,15 +115,12 @@ class Loop:
         self.position = Position()
         self.measures: Measures = {}
         self._began = time.monotonic()
-        self._entries: list[dict[str, Any]] = []
 
     # A run
 
     def run(self, saved: Saved | None, *, allow_inexact: bool = False) -> Ending:
         """Go on from a checkpoint, or from the start. Raises `TrainingError` where the loss is no number again and again."""
-        if saved is None:
-            self._entries = []
-        else:
+        if saved is not None:
             self._restore(saved, allow_inexact)
         self._keep_log()
         self._began = time.monotonic() - self.position.seconds
@@ -261,7 +258,8 @@ class Loop:
             return
         rates = self.optimizer.rates(self.position.step - 1)
         entry = {"step": self.position.step, "rate": max(rates.values(), default=0.0), **values}
-        with (self.store.run / LOG).open("a", encoding="utf-8") as file:
+        path = self.store.run / LOG
+        with self.store.report.spared(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=True) + "\n")
         self.tell(entry)
 
@@ -271,7 +269,8 @@ class Loop:
             return
         path = self.store.run / LOG
         kept = [entry for entry in read_log(path) if entry["step"] <= self.position.step]
-        replace_file(Disk(), path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+        with demanded(path):
+            replace_file(Disk(), path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

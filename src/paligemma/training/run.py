@@ -28,11 +28,11 @@ from ..model.paligemma import PaliGemma
 from ..predictor.loading import Parts
 from . import random_state
 from .curves import draw_curves
-from .disk import Disk, replace_file
+from .disk import Disk, demanded, replace_file
 from .distributed import ALONE, Processes
 from .export import card, export
 from .facts import check_resume, differences, flat_facts, machine_facts
-from .fitting import Fit, autocasts, keep
+from .fitting import MEMORY, Fit, autocasts, keep
 from .loop import LOG, Ending, Loop, Measures, Plan, load_trained, read_log
 from .optim import make_optimizer
 from .recipes import Recipe, to_text
@@ -158,13 +158,16 @@ class Run:
             if self.processes.first:
                 if saved is not None:
                     self._check(saved, store)
-                replace_file(Disk(), self.out / RECIPE, to_text(self.recipe).encode())
+                with demanded(self.out / RECIPE):
+                    replace_file(Disk(), self.out / RECIPE, to_text(self.recipe).encode())
                 if self.setup.memory is not None:
-                    keep(self.out, self.setup.memory, self.recipe)
+                    with demanded(self.out / MEMORY):
+                        keep(self.out, self.setup.memory, self.recipe)
             loop = self._loop(store)
             ending = loop.run(saved, allow_inexact=self.setup.allow_inexact)
             if self.processes.first:
-                draw_curves(read_log(self.out / LOG), self.out / CURVES)
+                with store.report.spared(self.out / CURVES):
+                    draw_curves(read_log(self.out / LOG), self.out / CURVES)
             if ending.exit_code:
                 return Finished(ending, None, ending.measures, self.steps)
             model, measures = self._write_models(store, loop)
@@ -197,7 +200,8 @@ class Run:
         def on_fault(fault: Fault) -> None:
             self.faults.append(fault)
             store.report.add("record", str(fault))
-            write_quarantine([*(f for d in self.data for f in d.faults), *self.faults], self.out / QUARANTINE)
+            with store.report.spared(self.out / QUARANTINE):
+                write_quarantine([*(f for d in self.data for f in d.faults), *self.faults], self.out / QUARANTINE)
 
         if self.processes.first:
             write_quarantine([fault for source in self.data for fault in source.faults], self.out / QUARANTINE)

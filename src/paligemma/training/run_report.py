@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import ResourceError
 from ..printable import printable
 from .disk import DAMAGE, Disk, read_file, replace_file
 
@@ -22,6 +24,7 @@ KINDS = {
     "inexact": "the run goes on, as was allowed, where it cannot be the same to the last bit",
     "best": "the mark of the best checkpoint could not be read or written",
     "tidying": "something superseded could not be removed, or the hint LATEST not be written; the next save tries again",
+    "unwritten": "a file besides the checkpoints could not be written; it is tried again when there is something new for it",
     "save_failed": "a checkpoint could not be written; the older ones are untouched",
     "skipped_step": "an update was left out because its loss or gradient was not finite",
     "measures": "what was measured of held-out data is no number",
@@ -65,6 +68,7 @@ class Report:
         """As in the file, those of earlier processes included."""
         self._disk = disk or Disk()
         self._say = say
+        self._unwritten: set[Path] = set()
 
     def open(self, set_aside: Callable[[Path], Path]) -> None:
         """Read what earlier processes wrote. What is no report goes where `set_aside` moves it, and a new one begins.
@@ -96,6 +100,17 @@ class Report:
         self._say(f"warning[{kind}]: {message}")
         self.write()
         return event
+
+    @contextlib.contextmanager
+    def spared(self, path: Path) -> Iterator[None]:
+        """Write a file in here that no result hangs on: where the file system refuses it, that is said, once, and the run goes on."""
+        try:
+            yield
+            self._unwritten.discard(path)
+        except (OSError, ResourceError) as error:
+            if path not in self._unwritten:
+                self._unwritten.add(path)
+                self.add("unwritten", str(error) if isinstance(error, ResourceError) else f"{path}: {error.strerror or error}")
 
     def write(self) -> None:
         """Put all events into the file, at once or not at all."""

@@ -71,13 +71,15 @@ class Job:
 @dataclass(frozen=True)
 class Report:
     """`seconds`, `losses`, `norms` of the gradient before clipping: step by step, the uncounted one first. `memory`: bytes, the most there
-    were: of the process, libraries included, on a CPU; of tensors on an accelerator."""
+    were: of the process, libraries included, on a CPU; of tensors on an accelerator. `imported`: as many of them there were before the
+    weights were read."""
 
     name: str
     seconds: list[float]
     losses: list[float]
     norms: list[float]
     memory: int
+    imported: int
 
 
 def tuned(strategy: Literal["full", "lora"]) -> Recipe:
@@ -104,6 +106,7 @@ def ours(job: Job) -> Report:
     from paligemma.training.step import Objective, train_step
     from paligemma.training.strategies import choose, prepare
 
+    imported = _memory(job)
     mine = tuned(job.strategy)
     model = load_model(job.folder, device=job.device, dtype=job.dtype, mapped=job.strategy == "lora")
     if job.strategy == "lora":
@@ -130,20 +133,23 @@ def ours(job: Job) -> Report:
         )  # fmt: skip
         _wait(job)
         seconds.append(time.perf_counter() - start)
+    if not all(each.applied for each in outcomes):
+        raise RuntimeError(f"a step was not applied: {outcomes}")
     name = f"paligemma {importlib.metadata.version('paligemma')}"
-    return Report(name, seconds, [each.loss for each in outcomes], [each.norm for each in outcomes], _memory(job))
+    return Report(name, seconds, [each.loss for each in outcomes], [each.norm for each in outcomes], _memory(job), imported)
 
 
 def theirs(job: Job) -> Report:
     import transformers
     from transformers import PaliGemmaForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 
+    if job.strategy == "lora":
+        import peft
+    imported = _memory(job)
     model: Any = PaliGemmaForConditionalGeneration.from_pretrained(job.folder, dtype=job.dtype, attn_implementation=job.attention)
     name = f"transformers {transformers.__version__}"
     image_token, tokens = model.config.image_token_id, model.config.text_config.num_image_tokens
     if job.strategy == "lora":
-        import peft
-
         model = peft.PeftModel.from_pretrained(model, job.adapter, is_trainable=True)
         name += f", peft {peft.__version__}"
     seconds: list[float] = []
@@ -206,7 +212,7 @@ def theirs(job: Job) -> Report:
             callbacks=[Watch()],
         )
         trainer.train()
-    return Report(name, seconds, [each["loss"] for each in entries], [each["grad_norm"] for each in entries], _memory(job))
+    return Report(name, seconds, [each["loss"] for each in entries], [each["grad_norm"] for each in entries], _memory(job), imported)
 
 
 def _wait(job: Job) -> None:

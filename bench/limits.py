@@ -28,12 +28,13 @@ def measure(threads: int) -> Limits:
     """Medians; takes a few seconds and 1 GiB."""
     torch.set_num_threads(threads)
     numbers = torch.ones(READ_BYTES // 8, dtype=torch.int64)
-    read = READ_BYTES / _median_seconds(lambda: numbers.sum())
+    read = READ_BYTES / median_seconds(lambda: numbers.sum())
     a, b = torch.randn(SIDE, SIDE).bfloat16(), torch.randn(SIDE, SIDE).bfloat16()
-    return Limits(read, 2 * SIDE**3 / _median_seconds(lambda: a @ b), threads)
+    return Limits(read, 2 * SIDE**3 / median_seconds(lambda: a @ b), threads)
 
 
-def _median_seconds(work: Callable[[], object]) -> float:
+def median_seconds(work: Callable[[], object]) -> float:
+    """Of as many runs as fill `SECONDS`, after one that is not counted."""
     work()
     times: list[float] = []
     while sum(times) < SECONDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -14,8 +15,8 @@ from tests.tiny import TINY_1
 SMALL = PaliGemmaConfig(VisionConfig(32, 1, 32, 2, image_size=28), TextConfig(32, 1, 32, 2, 1, 16, vocab_size=2000))
 
 
-def report(seconds: float = 1.0, loss: float = 5.0, norm: float = 2.0, memory: int = 2**30) -> Report:
-    return Report("an engine", [9.0, seconds, seconds], [loss, 4.0, 3.0], [norm, 2.0, 2.0], memory)
+def report(seconds: float = 1.0, loss: float = 5.0, norm: float = 2.0, memory: int = 2**30, last: float = 4.9) -> Report:
+    return Report("an engine", [9.0, seconds, seconds], [loss, 4.95, last], [norm, 2.0, 2.0], memory, 2**29)
 
 
 def by_hand(config: PaliGemmaConfig, job: Job) -> dict[str, int]:
@@ -74,27 +75,42 @@ def test_contenders_that_do_different_work_are_refused():
         _check_alike({OURS: report(), THEIRS: report(loss=5.1)})
     with pytest.raises(RuntimeError, match="gradients"):
         _check_alike({OURS: report(), THEIRS: report(norm=3.0)})
+    with pytest.raises(RuntimeError, match="last losses"):
+        _check_alike({OURS: report(), THEIRS: report(last=4.8)})
+    with pytest.raises(RuntimeError, match="last losses"):
+        _check_alike({OURS: report(), THEIRS: report(last=5.0)})
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["loss", "norm", "last"])
+def test_numbers_that_are_none_are_not_alike(number, where):
+    for first in ({OURS: report(**{where: number}), THEIRS: report()}, {OURS: report(), THEIRS: report(**{where: number})}):
+        with pytest.raises(RuntimeError, match="not the same work"):
+            _check_alike(first)
+    with pytest.raises(RuntimeError, match="not the same work"):
+        _check_alike({OURS: report(**{where: number}), THEIRS: report(**{where: number})})
 
 
 def test_ratios_are_taken_round_by_round_and_the_first_step_is_not_counted():
     ours, theirs = [report(1.0), report(2.0), report(10.0)], [report(2.0, memory=2**31)] * 3
     job = Job(OURS, "", "full", batch=4)
-    speed, memory, share = figures(job, {OURS: ours, THEIRS: theirs}, needed=10**9, best=1e10)
+    speed, memory, since, share = figures(job, {OURS: ours, THEIRS: theirs}, needed=10**9, best=1e10)
     assert speed.values[OURS] == (4.0, 2.0, 0.4)
     assert (speed.ratio(THEIRS), speed.target, speed.reached) == (1.0, 1.3, False)
     assert (memory.ratio(THEIRS), memory.target, memory.reached) == (0.5, 0.8, True)
+    assert (since.values[OURS], since.values[THEIRS], since.target) == ((0.5,) * 3, (1.5,) * 3, None)
     assert share.values[OURS] == pytest.approx((0.1, 0.05, 0.01))
     assert share.target is None
     assert speed.ratio(FEW) is None
-    assert "| full: examples/s | 2 (0.4 to 4) | 2 (2 to 2) | 1.00 | 1.3 missed |  |  |" in table([speed, memory, share])
+    assert "| full: examples/s | 2 (0.4 to 4) | 2 (2 to 2) | 1.00 | 1.3 missed |  |  |" in table([speed, memory, since, share])
 
 
 def test_on_an_accelerator_the_share_of_the_peak_is_what_counts():
     job = Job(OURS, "", "full", device="cuda")
-    speed, _, share = figures(job, {OURS: [report(1.0)]}, needed=5 * 10**9, best=1e10)
+    speed, _, _, share = figures(job, {OURS: [report(1.0)]}, needed=5 * 10**9, best=1e10)
     assert speed.target is None
     assert (share.target, share.reached) == (0.45, True)
-    assert figures(dataclasses.replace(job, strategy="lora"), {OURS: [report()]}, 1, 1.0)[2].target is None
+    assert figures(dataclasses.replace(job, strategy="lora"), {OURS: [report()]}, 1, 1.0)[-1].target is None
 
 
 def test_a_figure_without_the_other_side_is_not_measured():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paligemma.errors import InputError
-from paligemma.sequence import Example, pad, prompt_ids, training_example
+from paligemma.sequence import Example, pad, parts, prompt_ids, training_example
 
 from .tiny import tiny_tokenizer
 
@@ -89,3 +89,11 @@ def test_padding():
     assert examples[1].ids == [2, 4]
     assert pad([], 0) == []
     assert pad([[], []], 0) == [[], []]
+
+
+@pytest.mark.parametrize(("prefix", "suffix", "limit"), [("the cat", "a dog", 99), ("", "", 99), ("cat", "a cat and two dogs", 6)])
+def test_parts_are_named_in_the_order_of_the_tokens(prefix, suffix, limit):
+    example = training_example(T, prefix, suffix, limit)
+    before = len(T.encode(prefix))
+    after = len(example.ids) - before - 3
+    assert parts(example) == ["start", *["prefix"] * before, "separator", *["suffix"] * after, "end"]

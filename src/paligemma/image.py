@@ -64,11 +64,11 @@ def open_image(
     limits = limits or Limits()
     if isinstance(source, str | Path):
         name = name or printable(str(source))
-        with _opened(Path(source), limits, name) as file:
+        with opened(Path(source), limits, name) as file:
             return _read(file, limits, name)
     name = name or "the image"
     if isinstance(source, Image.Image):
-        _check_size(source.size, limits, name)
+        check_size(source.size, limits, name)
         return _upright(source, name)
     if isinstance(source, np.ndarray):
         return _flatten(_from_array(source, limits, name))
@@ -99,7 +99,7 @@ _CUT_HINT = "the file is not whole: copy or download it again"
 _LARGE_HINT = "make it smaller; the model sees less than one megapixel"
 
 
-def _opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
+def opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
     try:
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_size <= limits.max_bytes:
@@ -130,8 +130,8 @@ def _all_bytes(source: object, limits: Limits, name: str) -> bytes:
 
 
 def _read(file: IO[bytes], limits: Limits, name: str) -> Image.Image:
-    image = _header(file, name)
-    _check_size(image.size, limits, name)
+    image = read_header(file, name)
+    check_size(image.size, limits, name)
     result = _upright(image, name)
     if image.format == "PNG" and _may_lack_rows(image) and _png_is_short(file):
         raise InputError(f"{name}: the PNG data is cut short", hint=_CUT_HINT, code="image_damaged")
@@ -149,7 +149,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _header(file: IO[bytes], name: str) -> Image.Image:
+def read_header(file: IO[bytes], name: str) -> Image.Image:
     """The picture's header; nothing is decoded yet."""
     start = file.read(32)
     file.seek(0)
@@ -207,7 +207,7 @@ def _looks_like(start: bytes) -> str:
     return _OTHER_FILES.get(start[:4], f"bytes that start with {start[:8]!r}")
 
 
-def _check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
+def check_size(size: tuple[int, int], limits: Limits, name: str) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise InputError(
@@ -238,11 +238,11 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         flat = _flatten(image)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # as in `_header`
+    except Exception as error:  # as in `read_header`
         cut = "truncated" in str(error)
         what, hint = ("cut short", _CUT_HINT) if cut else ("damaged", None)
         raise InputError(f"{name}: the {image.format or 'picture'} data is {what}", hint=hint, code="image_damaged") from error
-    turn = _turn(image)
+    turn = turn_of(image)
     if turn is None:
         return flat
     turned = flat.transpose(turn)
@@ -250,7 +250,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     return turned
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
     try:
         with _quiet():
             return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
@@ -277,7 +277,7 @@ def _from_array(array: np.ndarray, limits: Limits, name: str) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         hint = "numpy.moveaxis(array, 0, 2) puts the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else None
         raise InputError(f"{name}: expected an array of shape (height, width, 3), found {array.shape}", hint=hint)
-    _check_size((array.shape[1], array.shape[0]), limits, name)
+    check_size((array.shape[1], array.shape[0]), limits, name)
     if np.issubdtype(array.dtype, np.floating):
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # also true for NaN

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from .errors import InputError
 
@@ -66,6 +66,21 @@ def training_example(tokenizer: _Tokenizer, prefix: str, suffix: str, max_len: i
     kept = [*answer[:room], tokenizer.eos_id]
     mask = [0] * len(prompt) + [1] * len(kept)
     return Example(prompt + kept, mask, list(mask), truncated=len(answer) > room)
+
+
+Part = Literal["start", "prefix", "separator", "suffix", "end"]
+
+
+def parts(example: Example) -> list[Part]:
+    """What each of an example's tokens is."""
+    prompt, end = example.mask_loss.index(1), len(example.ids) - 1
+
+    def part(place: int) -> Part:
+        if place < prompt:
+            return "start" if place == 0 else "separator" if place == prompt - 1 else "prefix"
+        return "end" if place == end else "suffix"
+
+    return [part(place) for place in range(end + 1)]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_value: int, length: int = 0) -> list[list[int]]:

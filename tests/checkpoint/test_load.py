@@ -261,7 +261,7 @@ def test_l12_chat_templates_are_not_even_opened(tmp_path):
 
 def test_l19_a_model_that_does_not_fit_is_refused_before_loading(tmp_path, monkeypatch):
     hf_folder(tmp_path)
-    monkeypatch.setattr(memory, "free_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda **_: 1000)
     monkeypatch.setattr(PaliGemma, "__init__", lambda *_: pytest.fail("the model was built"))
     with pytest.raises(ResourceError, match="GB of memory") as caught:
         load_model(tmp_path)
@@ -271,6 +271,31 @@ def test_l19_a_model_that_does_not_fit_is_refused_before_loading(tmp_path, monke
 def test_free_memory_is_measured():
     free = memory.free_memory()
     assert free is None or free > 1 << 20
+
+
+def test_swap_counts_only_where_it_may(tmp_path, monkeypatch):
+    text = "MemAvailable:  3 kB\nSwapFree:  5 kB\n"
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *how, **more: text if str(path) == "/proc/meminfo" else read(path, *how, **more))
+    assert (memory.free_memory(), memory.free_memory(swap=True)) == (3 * 1024, 8 * 1024)
+    assert memory.free_on("cpu") == 3 * 1024
+    with pytest.raises(ResourceError):
+        memory.need_memory(8 * 1024 + 1, "it")
+    memory.need_memory(8 * 1024, "it")
+
+
+def test_what_a_mac_has_free():
+    text = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
+Pages free:                               100.
+Pages active:                          400000.
+Pages inactive:                            20.
+Pages speculative:                          3.
+"Translation faults":              1234567890.
+"""
+    assert memory.available_pages(text) == 123 * 16384
+    for other in (text.replace("inactive", "sleeping"), "vm_stat: no such thing"):
+        with pytest.raises((KeyError, ValueError)):
+            memory.available_pages(other)
 
 
 def test_headers_are_compared_before_anything_is_read(tmp_path, monkeypatch):

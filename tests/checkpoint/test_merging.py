@@ -115,9 +115,18 @@ def test_what_does_not_go_together(tmp_path):
 def test_a_base_that_is_nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     adapter = save_adapter(adapted(), tmp_path / "adapter", base="google/paligemma-3b-pt-224")
-    with pytest.raises(CheckpointError, match="is not here") as caught:
+    with pytest.raises(CheckpointError, match="its base is missing") as caught:
         convert(adapter, tmp_path / "merged")
     assert "paligemma pull google/paligemma-3b-pt-224" in str(caught.value.hint)
+    assert "--base" in str(caught.value.hint)
+
+
+def test_a_base_is_looked_for_as_any_model_is(tmp_path, monkeypatch):
+    """By the name of a bundled one, too."""
+    written(tmp_path / "bundled")
+    monkeypatch.setattr("paligemma.checkpoint.finding.BUNDLED", tmp_path / "bundled")
+    adapter = save_adapter(adapted(TINY_1, ALL, model=random_model(TINY_1)), tmp_path / "adapter", base="base")
+    assert convert(adapter, tmp_path / "merged").adapted
 
 
 def test_sums_that_are_no_numbers_are_not_written(tmp_path):

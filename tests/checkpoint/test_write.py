@@ -97,6 +97,31 @@ def test_shards(tmp_path):
     assert equal(tmp_path, model)
 
 
+def test_shards_of_two_models_are_never_taken_for_one(tmp_path, monkeypatch):
+    """Cut off after any of the renames, what is left of as many shards is refused, unless all are of the new model."""
+    old, new = random_model(TINY_1, 1), random_model(TINY_1, 2)
+    count = len(list(save_huggingface(old, tmp_path / "once", max_shard_bytes=50_000).glob("*.safetensors")))
+    rename, left = os.replace, 0
+
+    def cut(source, target):
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        rename(source, target)
+
+    for done in range(1, count + 1):
+        folder = save_huggingface(old, tmp_path / str(done), max_shard_bytes=50_000)
+        left = done
+        with monkeypatch.context() as patched:
+            patched.setattr("paligemma.checkpoint.write.os.replace", cut)
+            with pytest.raises(KeyboardInterrupt):
+                save_huggingface(new, folder, max_shard_bytes=50_000)
+        with pytest.raises(CheckpointError):
+            load_model(folder)
+        assert equal(save_huggingface(new, folder, max_shard_bytes=50_000), new)
+
+
 def test_fewer_files_replace_more(tmp_path):
     save_huggingface(random_model(TINY_1, 1), tmp_path, max_shard_bytes=50_000)
     (tmp_path / "mask_codec.safetensors").touch()

@@ -82,7 +82,7 @@ def test_a_data_set_with_splits_and_a_copy_in_both(tiny, call, tmp_path, monkeyp
         (folder / f"{split}.jsonl").write_text(json.dumps({"image": f"{split}.png", "prefix": "caption en", "suffix": "a cat"}) + "\n")
     done = call("data", "check", folder, "--model", tiny, "--recipe", "debug", "--limit", 1, "--samples", 0)
     assert done.code == 0
-    assert "held out  1 records" in done.out
+    assert f"held out  1 records of {folder} (valid)" in done.out
     assert Path("data-check.html").is_file()
     shutil.copy(folder / "train.png", folder / "valid.png")
     leaking = call("data", "check", folder, "--model", tiny, "--recipe", "debug")
@@ -104,6 +104,41 @@ def test_texts_that_do_not_fit_are_named(tiny, call, tmp_path):
     assert f"no text is cut: the longest has {lengths['longest']} of {lengths['longest']} tokens" in fits.out
 
 
+def test_what_is_held_out_may_be_bad_too_and_the_page_is_there_all_the_same(tiny, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "prefix": "caption en", "suffix": "a cat"}\n')
+    (tmp_path / "held.jsonl").write_text('{"image": "gone.png", "prefix": "caption en", "suffix": "a cat"}\n')
+    done = call("data", "check", "rows.jsonl", "--valid", "held.jsonl", "--model", tiny, "--recipe", "debug")
+    assert done.code == 3
+    assert "error:   held.jsonl: none of 1 records can be used" in done.out
+    assert "gone.png" in Path("data-check.html").read_text()
+
+
+def test_an_adapter_is_refused_as_train_refuses_it(tiny, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "prefix": "caption en", "suffix": "a cat"}\n')
+    assert call("train", "--data", "rows.jsonl", "--model", tiny, "--recipe", "lora", "--steps", 1, "--out", "run").code == 0
+    words = ["--model", "run/last", "--recipe", "debug"]
+    checked, trained = call("data", "check", "rows.jsonl", *words), call("train", "--data", "rows.jsonl", *words, "--out", "again")
+    assert (checked.code, trained.code) == (4, 4)
+    assert checked.err == trained.err[-len(checked.err) :]
+    assert not Path("data-check.html").exists()
+
+
+def test_a_recipe_in_a_file_gets_the_resolution_that_is_asked_for(tiny, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "prefix": "caption en", "suffix": "a cat"}\n')
+    (tmp_path / "mine.toml").write_text('name = "mine"\nsteps = 2\nbatch = 1\nresolution = 28\n')
+    words = ["data", "check", "rows.jsonl", "--model", tiny, "--recipe", "mine.toml"]
+    assert call(*words).code == 0
+    other = call(*words, "--resolution", 56)
+    assert other.code == 2
+    assert "56 pixels, this model takes 28" in other.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -122,6 +157,9 @@ def test_texts_that_do_not_fit_are_named(tiny, call, tmp_path):
         (["rows.jsonl", "--samples", "-1"], 2, "--samples must be at least 0"),
         (["rows.jsonl", "--valid", "nowhere"], 3, "nowhere: no such file or folder"),
         (["rows.jsonl", "--max-bad-fraction", "2"], 2, "0 to 1"),
+        (["rows.jsonl=0"], 2, "rows.jsonl=0: the weight of a source must be above 0"),
+        (["rows.jsonl=nan"], 2, "must be above 0"),
+        (["rows.jsonl", "--recipe", "docvqa"], 2, "save it with --print-recipe and edit its resolution"),
     ],
 )
 def test_wrong_input_gets_a_line(words, code, says, tiny, call, tmp_path, monkeypatch):

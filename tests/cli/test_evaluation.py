@@ -34,8 +34,8 @@ def test_a_model_is_measured_and_scored_again_without_it(data, call, tmp_path):
     assert json.loads(again.out)["value"] == scores["value"]
     assert "exact match" in call("eval", "--data", data, "--out", out, "--metric", "exact").out, "everything was asked already"
     compared = call("eval", "--data", data, "--out", tmp_path / "again", "--metric", "exact", "--against", out)
-    assert "+0.0, which may be chance" in compared.out
-    assert "came out better" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
+    assert "+0.0 [+0.0, +0.0], may be chance" in compared.out
+    assert "0 records better, 0 worse" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

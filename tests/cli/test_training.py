@@ -149,7 +149,7 @@ def free(monkeypatch):
 
     def set_free(beside: int) -> None:
         size = int((16 * tiny_config().num_parameters + beside) / 0.8)
-        monkeypatch.setattr("paligemma.checkpoint.memory.free_memory", lambda: size)
+        monkeypatch.setattr("paligemma.checkpoint.memory.free_memory", lambda **_: size)
 
     return set_free
 

@@ -10,7 +10,7 @@ import pytest
 
 from paligemma.data.records import Record
 from paligemma.errors import InputError, UsageError
-from paligemma.evaluation.evaluate import evaluate, merged, spread
+from paligemma.evaluation.evaluate import evaluate, merged
 from paligemma.evaluation.predictions import read_predictions
 from paligemma.evaluation.scores import score
 from tests.evaluation.making import StandIn, dataset, picture, question, thing
@@ -117,8 +117,6 @@ def test_a_limit_is_spread_over_the_data(records, tmp_path, model_file):
     assert evaluate(StandIn(path=model_file), dataset(records), out=tmp_path / "out").count == 10
     with pytest.raises(UsageError, match="limit is at least 1"):
         evaluate(StandIn(), dataset(records), out=tmp_path / "none", limit=0)
-    assert spread(records, 1) == records[:1]
-    assert spread(records, 99) == records
 
 
 def test_records_that_ask_the_same_are_one_with_all_answers(records):
@@ -153,6 +151,15 @@ def test_a_wrong_metric_costs_nothing(records, tmp_path):
         evaluate(model, dataset(records), out=tmp_path / "out", metric="ap")
     assert model.asked == []
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_asked(records, tmp_path):
+    evaluate(StandIn(), dataset(records), out=tmp_path / "before", metric="exact")
+    for how, words in (({"metric": "anls"}, "by exact, this by anls"), ({"metric": "exact", "limit": 3}, "other records")):
+        model = StandIn()
+        with pytest.raises(UsageError, match=words):
+            evaluate(model, dataset(records), out=tmp_path / "out", against=tmp_path / "before", **how)
+        assert model.asked == []
 
 
 def test_a_recipe_names_the_benchmark(records, tmp_path):

@@ -34,7 +34,7 @@ def items(*records: Record, classes: tuple[str, ...] = ()) -> list[Item]:
 
 
 def ready(*, codec: bool = True) -> Ready:
-    return Ready(tiny_config(), tiny_tokenizer(), random_codec() if codec else None, Path("tiny"), Path("tiny"))
+    return Ready(tiny_config(), tiny_tokenizer(), random_codec() if codec else None, Path("tiny"))
 
 
 def source(**changes: Any) -> SourceFound:
@@ -58,7 +58,7 @@ def findings(**changes: Any) -> Findings:
         repeats=Repeats(SameFiles(), 0, (), 0, (), ()),
         sampled=Sampled(2, 2, seconds=0.001, frames=((1, 2),)),
         limit=2000,
-        held_out=2,
+        held_out=source(path="valid"),
         costs=Costs("full", 1, 100, 100, 50.0, MEMORY),
     )
     return dataclasses.replace(plain, **changes)

@@ -11,7 +11,7 @@ from paligemma.config import MASK_CODES
 from paligemma.data.lessons import MOST_CLASSES, lesson
 from paligemma.data.records import Thing
 from paligemma.errors import InputError
-from paligemma.inspection.lengths import BARS, histogram, read_texts
+from paligemma.inspection.lengths import BARS, LISTED, histogram, read_texts
 from paligemma.sequence import training_example
 
 from ..tiny import tiny_tokenizer
@@ -72,9 +72,24 @@ def test_a_prompt_whose_names_are_drawn_is_counted_as_one():
 
 
 def test_what_cannot_be_asked_is_told_and_the_rest_counted():
-    lengths = read_texts(items(found(1), told(2, "p", "cat")), tiny_tokenizer(), 99).lengths
-    assert [where for where, _ in lengths.unwritten] == ["line 1"]
+    lengths = read_texts(items(*[found(1)] * (LISTED + 3), told(2, "p", "cat")), tiny_tokenizer(), 99).lengths
+    assert lengths.unwritten == LISTED + 3
+    assert [where for where, _ in lengths.reasons] == ["line 1"] * LISTED
     assert lengths.longest_where == "line 2"
+
+
+def test_of_drawn_names_the_longest_count():
+    """What a run draws is never longer, whatever it draws, and can be as long."""
+    short, long = [f"c{i}" for i in range(MOST_CLASSES)], [f"cat dog cat {i}" for i in range(4)]
+    record, classes = found(1, Thing("c3", (0, 0, 9, 9))), (*short, *long)
+    most = read_texts(items(record, classes=classes), tiny_tokenizer(), 999).lengths.longest
+
+    def drawn(seed: int) -> int:
+        text = lesson(record, (20, 20), classes=classes, rng=np.random.default_rng(seed))
+        return len(training_example(tiny_tokenizer(), text.prefix, text.suffix, 999).ids)
+
+    lengths = [drawn(seed) for seed in range(200)]
+    assert max(lengths) == most > min(lengths)
 
 
 def test_nothing_has_no_lengths():

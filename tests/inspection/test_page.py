@@ -10,10 +10,10 @@ import torch
 
 from paligemma.data.records import Fault
 from paligemma.errors import ResourceError, UsageError
+from paligemma.inspection.attention import attention_plot
 from paligemma.inspection.counts import ClassCount, Tally
 from paligemma.inspection.lengths import Lengths, Over
 from paligemma.inspection.page import check_place, page, write_page
-from paligemma.inspection.plots import attention_plot, length_plot
 from paligemma.inspection.repeats import Contradiction, Repeats, SameFiles
 from paligemma.inspection.sampled import Sampled, Sizes
 from paligemma.inspection.samples import Sample, Token
@@ -137,16 +137,6 @@ def test_the_attention_drawn_is_the_models(image_tokens: int, prompt: int, answe
 
 def test_an_attention_too_large_to_draw_is_left_out():
     assert attention_plot(5000, [0, 1]) == ""
-
-
-def test_bars_are_as_tall_as_their_numbers_and_the_limit_parts_them():
-    svg = ElementTree.fromstring(length_plot([(1, 10, 4), (11, 20, 2), (21, 30, 0), (31, 40, 1)], 20))
-    bars = [one for one in svg if (one.get("class") or "").startswith("bar")]
-    assert [one.get("class") for one in bars] == ["bar", "bar", "bar over", "bar over"]
-    tall = [float(one.get("height") or 0) for one in bars]
-    assert [value / tall[0] for value in tall] == [1, 0.5, 0, 0.25]
-    (line,) = [one for one in svg if one.get("class") == "limit"]
-    assert float(bars[1].get("x") or 0) < float(line.get("x1") or 0) <= float(bars[2].get("x") or 0)
 
 
 @pytest.mark.parametrize(

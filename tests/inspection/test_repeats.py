@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from paligemma.data.records import Record, Thing
+from paligemma.data.records import DataSet, Record, Thing
+from paligemma.inspection.items import items_of
 from paligemma.inspection.repeats import find_repeats, same_files
 
 from .making import found, items, told
@@ -38,6 +39,16 @@ def seen(*records: Record) -> tuple[int, int]:
 )
 def test_two_records_about_one_picture(one: Record, other: Record, expected: tuple[int, int]):
     assert seen(one, other) == expected
+
+
+def test_what_one_source_has_no_name_for_is_no_contradiction():
+    def opened(*classes: str, thing: Thing) -> DataSet:
+        return DataSet(Path(classes[0]), "coco", "detect", (found(1, thing),), classes=classes)
+
+    both = find_repeats(items_of([opened("cat", thing=CAT), opened("dog", thing=DOG)]), (), 100)
+    assert both.contradictions == 0
+    alike = find_repeats(items_of([opened("cat", "dog", thing=CAT), opened("cat", "dog", thing=DOG)]), (), 100)
+    assert alike.contradictions == 1
 
 
 def test_a_contradiction_names_both_places():

@@ -65,7 +65,9 @@ def test_the_sum_keeps_what_is_worst():
     total = RoundingSum(image_size=28, patch_size=14)
     whole, half = np.ones((4, 4), bool), np.tril(np.ones((4, 4), bool), -1)
     record = found(7, Thing("cat", (0.0, 0.0, 200.0, 150.0)), Thing("dog", (0.0, 0.0, 0.1, 50.0)))
-    total.add(3, record, SIZE, [Trip("cat", record.things[0].box, 0.25, whole, whole), Trip("dog", record.things[1].box, 0.5, whole, half)])
+    moved = [(box[0] - by, *box[1:]) for box, by in zip((thing.box for thing in record.things), (0.25, 0.5), strict=True)]
+    cat, dog = (thing.box for thing in record.things)
+    total.add(3, record, SIZE, [Trip("cat", cat, moved[0], whole, whole), Trip("dog", dog, moved[1], whole, half)])
     result = total.result()
     assert (result.things, result.error, result.error_where) == (2, 0.5, "line 7")
     assert (result.thin, result.tiny) == (1, 1)
@@ -75,4 +77,12 @@ def test_the_sum_keeps_what_is_worst():
 
 def test_an_empty_mask_has_an_iou_of_nothing():
     nothing = np.zeros((4, 4), bool)
-    assert Trip("cat", (0.0, 0.0, 1.0, 1.0), 0.0, nothing, nothing).iou == 0.0
+    box = (0.0, 0.0, 1.0, 1.0)
+    assert Trip("cat", box, box, nothing, nothing).iou == 0.0
+
+
+def test_only_what_is_asked_for_is_counted():
+    record = found(1, Thing("cat", (0.0, 0.0, 200.0, 150.0)), Thing("dog", (0.0, 0.0, 0.1, 0.1)), asked=("cat",))
+    total = RoundingSum(image_size=28, patch_size=14)
+    total.add(0, record, SIZE, trips(record, SIZE, (), None))
+    assert (total.result().things, total.result().thin, total.result().tiny) == (1, 0, 0)

@@ -34,7 +34,10 @@ NOTHING = Repeats(SameFiles(), 0, (), 0, (), ())
         ({"lengths": Lengths(10, 5, 9, 12, "line 1", ((5, 12, 2),), cut=1)}, "warning", "cut"),
         ({"lengths": Lengths(10, 5, 9, 12, "line 1", ((5, 12, 2),), no_room=1)}, "warning", "no_room"),
         ({"lengths": Lengths(10, 5, 9, 12, "line 1", ((5, 12, 2),), no_room=2)}, "error", "no_room"),
-        ({"lengths": Lengths(10, unwritten=(("line 1", "no name"),))}, "warning", "unwritten"),
+        ({"lengths": Lengths(10, unwritten=1, reasons=(("line 1", "no name"),))}, "warning", "unwritten"),
+        ({"lengths": Lengths(10, unwritten=2, reasons=(("line 1", "no name"),))}, "error", "unwritten"),
+        ({"held_out": source(path="valid", refused="too many", hint="mend them")}, "error", "refused"),
+        ({"held_out": source(path="valid", quarantine={"json": 1}, bad_share=0.005)}, "warning", "unusable_records"),
         ({"sampled": Sampled(2, 2, rounding=Rounding(5, masks=5, iou_mean=0.5))}, "warning", "iou_ceiling"),
         ({"sampled": Sampled(2, 2, rounding=Rounding(5, masks=5, iou_mean=0.9))}, "fine", "iou_ceiling"),
         ({"sampled": Sampled(2, 2, rounding=Rounding(5, tiny=3))}, "warning", "tiny"),
@@ -64,6 +67,19 @@ def test_where_all_is_well_everything_is_fine():
     remarks = judge(findings())
     assert {remark.level for remark in remarks} == {"fine"}
     assert {remark.code for remark in remarks} == {"readable", "pictures", "lengths", "repeats", "memory"}
+
+
+def test_nothing_is_said_to_be_there_once_that_was_not_compared():
+    some = judge(findings(repeats=dataclasses.replace(NOTHING, files=SameFiles((), 90, 10))))
+    (said,) = [remark.text for remark in some if remark.code == "repeats"]
+    assert "of 90 files of equal length 10 were compared" in said
+    leaked = judge(findings(repeats=dataclasses.replace(NOTHING, leaked=(Path("a.png"),))))
+    assert "repeats" not in {remark.code for remark in leaked}
+
+
+def test_more_records_than_are_listed_are_counted():
+    found = findings(lengths=Lengths(10, unwritten=1234, reasons=(("line 1", "no name"),)))
+    assert any(remark.text.startswith("1,234 records cannot be made a text") for remark in judge(found))
 
 
 def test_the_worst_comes_first_and_is_counted():

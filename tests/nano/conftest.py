@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paligemma.nano.batches import Batch, BatchMaker, Making
 from paligemma.nano.lessons import Teacher
 from paligemma.nano.names import things
 from paligemma.nano.world import Scene, Split, World
@@ -81,6 +84,20 @@ def debug_run(tmp_path_factory, tokenizer_path) -> Path:
         patch.setattr(train, "sprite_bank", lambda seed, views: sprite_bank(seed, min(views, VIEWS)))  # to measure the codec on: fewer
         train.train(RECIPES["debug"], run, compiled=False, log=lambda line: None)
     return run
+
+
+@pytest.fixture(scope="session")
+def drawn_here() -> Callable[[Making, int], Iterator[Batch]]:
+    """In place of `batches.stream`: the same batches without a child process."""
+    makers: dict[str, BatchMaker] = {}
+
+    def stream(making: Making, start: int) -> Iterator[Batch]:
+        key = repr(making)
+        if key not in makers:
+            makers[key] = BatchMaker(making)
+        return (makers[key](index) for index in itertools.count(start))
+
+    return stream
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_what_is_trained_where(arguments, recipe, run, compiled, samples, nano, 
     monkeypatch.setattr(publish, "finish", stand_in)
     assert nano("train", *arguments).out == "paligemma demo --model model\n"
     assert calls == [
-        ((RECIPES[recipe], Path(run)), {"start": None, "phase": 0, "compiled": compiled}),
+        ((RECIPES[recipe], Path(run)), {"start": None, "phase": None, "compiled": compiled}),
         ((Path("model"), Path(run)), {"samples": samples}),
     ]
 
@@ -110,6 +110,11 @@ def test_evaluate_prints_and_writes_every_score(nano, monkeypatch, test_scenes, 
             ["train", "--recipe", "xyz"],
             ["error[usage]: no recipe is called 'xyz'", "hint: recipes: nano-112, nano-pt-112, nano-pt-224, debug"],
         ),
+        (
+            ["train", "--recipe", "nano-pt-224"],
+            ["error[usage]: the recipe nano-pt-224 begins with a model", "hint: --start FOLDER names it"],
+        ),
+        (["train", "--phase", "3"], ["error[usage]: a run from random weights begins at phase 0", "hint: --start MODEL"]),
         (["scenes", "out", "--split", "dev"], ["error[usage]: no split is called 'dev'", "hint: one of: train, test"]),
         (["examples", "refr", "out"], ["error[usage]: no data is called 'refr'", "hint: did you mean 'refer'?"]),
         (["family", "nano-ft-referr"], ["error[usage]: no transfer is called", "hint: did you mean 'nano-ft-refer'?"]),
@@ -117,7 +122,7 @@ def test_evaluate_prints_and_writes_every_score(nano, monkeypatch, test_scenes, 
         (["train", "--smaples", "3"], ["error[usage]: Unknown option: --smaples", "hint: see paligemma nano train --help"]),
         (["tarin"], ['error[usage]: Unknown command "tarin"', "hint: see paligemma nano --help"]),
     ],
-    ids=["recipe", "no such recipe", "split", "examples", "transfer", "no folder", "option", "command"],
+    ids=["recipe", "no such recipe", "no start", "phase", "split", "examples", "transfer", "no folder", "option", "command"],
 )
 def test_a_wrong_call_is_one_line_a_hint_and_code_2(arguments, says, nano, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -14,14 +14,13 @@ import pytest
 
 from paligemma.engine.scores import Calibration
 from paligemma.errors import UsageError
-from paligemma.nano.evaluate import COUNTS, Examination, _judged, _middle, write_scores
+from paligemma.nano.evaluate import COUNTS, Examination, _middle, write_scores
 from paligemma.nano.lessons import Teacher, bins
 from paligemma.nano.metrics import Score
 from paligemma.nano.names import LANGUAGES
 from paligemma.nano.publish import TARGETS
 from paligemma.nano.world import SIZE
 from paligemma.predictor import Predictor
-from paligemma.results import Box
 from tests import tiny
 
 from .answering import Blind, Knowing, StandIn, name_of
@@ -195,32 +194,6 @@ def test_print_is_asked_for_once_a_scene():
     scores = exam_of(stand_in).reading()
     assert [verb for verb, *_ in stand_in.asked] == ["caption"] * COUNT
     assert {score.count for score in scores.values()} == {COUNT}
-
-
-# Boxes
-
-
-def box(x: float, score: float | None = None, name: str = "cat") -> Box:
-    return Box(name, x, 0, x + 10, 10, score)
-
-
-@pytest.mark.parametrize(
-    ("truth", "guess", "right"),
-    [
-        ([box(0)], [box(0, 0.9)], [1]),
-        ([box(0)], [box(3, 0.9)], [1]),  # 70 of 130 square pixels in common
-        ([box(0)], [box(4, 0.9)], [0]),  # 60 of 140
-        ([box(0)], [box(0, 0.9, "dog")], [0]),
-        ([box(0)], [box(0, 0.2), box(1, 0.9)], [1, 0]),  # the surer one finds it, the other comes too late
-        ([box(0), box(4)], [box(1, 0.9), box(2, 0.8)], [1, 1]),  # each finds one
-        ([], [box(0, 0.9)], [0]),
-        ([box(0)], [], []),
-    ],
-)
-def test_a_guess_is_right_when_it_finds_what_no_surer_one_found(truth, guess, right):
-    scores, judged = _judged([truth], [guess])
-    assert judged.tolist() == right
-    assert scores.tolist() == sorted((g.score for g in guess), reverse=True)
 
 
 def test_scores_are_written_as_json(perfect, tmp_path):

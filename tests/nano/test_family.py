@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import paligemma
+from paligemma.checkpoint import finding, load_codec, load_model, save_huggingface
+from paligemma.checkpoint.finding import BUNDLED, bundled_models
 from paligemma.data.opening import open_data
 from paligemma.errors import UsageError
 from paligemma.nano import family
-from paligemma.nano.family import COUNTS, MEMBERS, make, member_named
-from paligemma.predictor import CutShort, loading
-from paligemma.predictor.loading import BUNDLED, bundled_models
+from paligemma.nano.family import COUNTS, MEMBERS, make, member_named, random_twin
+from paligemma.nano.recipes import RECIPES
+from paligemma.nano.train import Trainer
+from paligemma.predictor import CutShort
+from paligemma.tokenizer import Tokenizer
 
 FEW = {"train": 6, "valid": 4, "test": 4}
 
@@ -40,7 +47,7 @@ def test_a_member_is_a_model_with_a_card_and_a_curve(made):
     text = (model / "README.md").read_text()
     assert f"# {name}" in text
     assert f"--model {name}" in text
-    assert "base_model: model" in text, "the base is named"
+    assert "base_model: debug" in text, "the base is named as it names itself"
     assert "| before | from random weights | this model |" in text
     with Image.open(model / "curve.png") as curve:
         assert curve.width > 400
@@ -79,6 +86,32 @@ def test_what_is_there_is_not_made_again(made, debug_run, monkeypatch):
         make(dataclasses.replace(member, learning_rate=1.0), run, base=str(debug_run / "model"), counts=FEW, tell=said.append)
 
 
+def test_the_claim_is_of_values(made):
+    """Not of the text that shows them, whose comments may be put otherwise."""
+    name, run, _ = made
+    claimed = json.loads((run / "member.json").read_text())["recipe"]
+    assert claimed["name"] == name
+    assert claimed["steps"] == 2
+
+
+def test_a_random_twin_has_learnt_nothing(debug_run, tmp_path):
+    """Every number is what a new run begins with, whatever the base has learnt."""
+    other = shutil.copytree(debug_run / "model", tmp_path / "base")
+    model = load_model(other, dtype=torch.float32)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.25)
+    save_huggingface(model.bfloat16(), other)
+    first, second = (random_twin(base, tmp_path / f"of-{base.name}") for base in (debug_run / "model", other))
+    one, two = load_model(first).state_dict(), load_model(second).state_dict()
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    tokenizer, codec = Tokenizer.load(debug_run / "tokenizer.model"), load_codec(debug_run / "mask_codec.safetensors")
+    new = Trainer(RECIPES["debug"], tmp_path, tokenizer, codec, compiled=False, log=lambda line: None).model.state_dict()
+    new["text.embed.weight"] = new.pop("text.embed.parametrizations.weight.original")
+    assert [name for name in one if not torch.equal(one[name], new[name].to(one[name].dtype))] == []
+
+
 def test_transfers_take_fewer_than_two_thousand_examples():
     assert COUNTS["train"] + COUNTS["valid"] < 2000
 
@@ -91,16 +124,25 @@ def test_an_unknown_member_names_the_closest():
 
 def test_a_bundled_member_is_loaded_by_its_name(made, monkeypatch):
     name, run, _ = made
-    monkeypatch.setattr(loading, "BUNDLED", run)
-    assert "model" in loading.bundled_models()
+    monkeypatch.setattr(finding, "BUNDLED", run)
+    assert "model" in finding.bundled_models()
     assert paligemma.load("model", device="cpu").model.config.name == name
 
 
 def test_what_is_bundled_is_small_and_has_its_cards():
     models = bundled_models()
-    assert loading.DEFAULT in models
+    assert finding.DEFAULT in models
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 60e6
     for name in models:
         assert f"# {name}" in (BUNDLED / name / "README.md").read_text(encoding="utf-8")
         assert json.loads((BUNDLED / name / "config.json").read_text())["paligemma"]["name"] == name
         assert (BUNDLED / name / "reference.json").is_file()
+
+
+def test_the_page_says_which_of_the_family_are_bundled():
+    page = (Path(__file__).parents[2] / "docs" / "nano.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `nano-")]
+    assert {name.strip("`") for name, *_ in rows} == {*(name for name in RECIPES if name != "debug"), *MEMBERS}
+    assert [name.strip("`") for name, _, there, _ in rows if there == "yes"] == [name for name in bundled_models() if name != "demo"]
+    assert {there for _, _, there, _ in rows} <= {"yes", "no"}
+    assert not re.search(r"src/paligemma/bundled/(?!nano-112)nano-", page), "a folder that is not there"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from paligemma.checkpoint import finding
 from paligemma.nano import lessons
 from paligemma.nano.batches import LONG, SHORT
 from paligemma.nano.lessons import Lesson, Mix, Teacher
 from paligemma.nano.names import LANGUAGES, plural, things, with_article
 from paligemma.nano.world import SIZE, Scene
-from paligemma.predictor import loading
 from paligemma.sequence import training_example
 from paligemma.tasks import TASKS, caption, detect, segment
 from paligemma.tasks.grammar import ObjectGrammar
@@ -401,7 +401,7 @@ def test_no_lesson_is_cut_off(teacher, train_scenes, nano_tokenizer):
 
 def test_not_even_the_longest_possible_lesson_is_cut_off():
     """Any names, not only those that were drawn: the labels with the most tokens, in as many places as there can be."""
-    shipped = Tokenizer.load(loading.BUNDLED / loading.DEFAULT)
+    shipped = Tokenizer.load(finding.BUNDLED / finding.DEFAULT)
 
     def fits(prefix: str, suffix: str, length: int) -> bool:
         return not training_example(shipped, prefix, suffix, length).truncated

@@ -22,8 +22,8 @@ from paligemma.evaluation.calibration import MIN_SLOPE, calibration_error, fit_p
 from paligemma.nano.metrics import (
     Score,
     average_precision,
-    average_precision_score,
     characters_right,
+    judged,
     majority,
     mask_iou,
     mean_score,
@@ -142,9 +142,10 @@ def box(x: float, score: float | None = None, name: str = "cat", side: float = 1
 
 def test_all_found_is_one_and_nothing_found_is_zero():
     truths = [[box(0), box(50)], [box(20, name="dog")], []]
-    assert average_precision(truths, [[box(0, 0.9), box(50, 0.8)], [box(20, 0.7, "dog")], []], 0.75) == pytest.approx(1)
-    assert average_precision(truths, [[], [], []], 0.5) == 0
-    assert average_precision([[]], [[box(0, 0.9)]], 0.5) == 0, "there is nothing to find"
+    found = [[box(0, 0.9), box(50, 0.8)], [box(20, 0.7, "dog")], []]
+    assert average_precision(truths, found, "ap75").value == pytest.approx(1)
+    assert average_precision(truths, [[], [], []], "ap50").value == 0
+    assert average_precision([[]], [[box(0, 0.9)]], "ap50").value == 0, "there is nothing to find"
 
 
 RECALL_POINTS = 101
@@ -166,16 +167,19 @@ RECALL_POINTS = 101
     ],
 )
 def test_average_precision_by_hand(truth, guess, expected):
-    assert average_precision([truth], [guess], 0.5) == pytest.approx(expected)
+    assert average_precision([truth], [guess], "ap50").value == pytest.approx(expected)
 
 
-def test_a_box_is_found_from_the_threshold_on():
-    shifted = [[box(2.5, 0.9)]]  # 75 of 125 square pixels in common: 0.6
-    assert [average_precision([[box(0)]], shifted, iou) for iou in (0.5, 0.59, 0.61, 0.75)] == pytest.approx([1, 1, 0, 0])
+@pytest.mark.parametrize(
+    ("shift", "found"),
+    [(1, [1, 1]), (1.4, [1, 1]), (1.5, [1, 0]), (3.3, [1, 0]), (3.4, [0, 0])],  # (10 - shift) / (10 + shift) of both in common
+)
+def test_a_box_is_found_from_the_threshold_on(shift, found):
+    assert [average_precision([[box(0)]], [[box(shift, 0.9)]], key).value for key in ("ap50", "ap75")] == pytest.approx(found)
 
 
 def test_a_box_in_another_picture_is_a_mistake():
-    assert average_precision([[box(0)], []], [[], [box(0, 0.9)]], 0.5) == 0
+    assert average_precision([[box(0)], []], [[], [box(0, 0.9)]], "ap50").value == 0
 
 
 def by_definition(truths: list[list[Box]], guesses: list[list[Box]], iou: float) -> float:
@@ -210,33 +214,73 @@ def crowd(seed: int) -> tuple[list[list[Box]], list[list[Box]]]:
     return truths, guesses
 
 
-@pytest.mark.parametrize("iou", [0.5, 0.75])
+@pytest.mark.parametrize(("key", "iou"), [("ap50", 0.5), ("ap75", 0.75)])
 @pytest.mark.parametrize("seed", range(5))
-def test_average_precision_is_that_of_its_definition(seed, iou):
+def test_average_precision_is_that_of_its_definition(seed, key, iou):
     truths, guesses = crowd(seed)
-    found = average_precision(truths, guesses, iou)
+    found = average_precision(truths, guesses, key).value
     assert 0.05 < found < 0.95
     assert found == pytest.approx(by_definition(truths, guesses, iou), abs=1e-6)
 
 
 def test_average_precision_has_an_interval_over_pictures():
     truths, guesses = crowd(0)
-    score = average_precision_score(truths, guesses, 0.5)
-    assert score.value == average_precision(truths, guesses, 0.5)
-    assert 0 < score.low < score.value < score.high < 1
-    assert (score.count, score.baseline) == (12, 0)
-    assert average_precision_score(truths, guesses, 0.5) == score, "repeatable"
-    perfect = average_precision_score(truths, [[box(t.x0, 0.9, t.label, 20) for t in boxes] for boxes in truths], 0.5)
+    for key, iou in (("ap50", 0.5), ("ap75", 0.75)):
+        score = average_precision(truths, guesses, key)
+        assert 0 < score.low < score.value < score.high < 1
+        assert (score.count, score.baseline) == (12, 0)
+        assert average_precision(truths, guesses, key) == score, "repeatable"
+        rng = np.random.default_rng(1)
+        drawn = [rng.integers(0, 12, 12) for _ in range(200)]
+        others = [by_definition([truths[i] for i in rows], [guesses[i] for i in rows], iou) for rows in drawn]
+        assert (score.low, score.high) == pytest.approx(np.percentile(others, [2.5, 97.5]), abs=0.05), "of this threshold"
+    perfect = average_precision(truths, [[box(t.x0, 0.9, t.label, 20) for t in boxes] for boxes in truths], "ap50")
     assert (perfect.value, perfect.low, perfect.high) == (pytest.approx(1),) * 3
 
 
 def test_a_missing_package_is_named_with_an_extra_that_has_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(UsageError, match="pycocotools") as raised:
-        average_precision([[box(0)]], [[box(0, 0.9)]], 0.5)
+        average_precision([[box(0)]], [[box(0, 0.9)]], "ap50")
     (extra,) = re.findall(r"paligemma\[(\w+)\]", str(raised.value.hint))
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert "pycocotools" in extras[extra]
+    assert any(package.startswith("pycocotools") for package in extras[extra])
+
+
+@pytest.mark.parametrize(
+    ("truth", "guess", "right"),
+    [
+        ([box(0)], [box(0, 0.9)], [1]),
+        ([box(0)], [box(3, 0.9)], [1]),  # 70 of 130 square pixels in common
+        ([box(0)], [box(4, 0.9)], [0]),  # 60 of 140
+        ([box(0)], [box(0, 0.9, "dog")], [0]),
+        ([box(0)], [box(0, 0.2), box(1, 0.9)], [1, 0]),  # the surer one finds it, the other comes too late
+        ([box(0), box(4)], [box(1, 0.9), box(2, 0.8)], [1, 1]),  # each finds one
+        ([], [box(0, 0.9), box(5)], [0, 0]),
+        ([box(0)], [], []),
+        ([], [], []),
+    ],
+)
+def test_a_guess_is_right_when_it_finds_what_no_surer_one_found(truth, guess, right):
+    scores, found = judged([truth], [guess])
+    assert found.tolist() == right
+    assert scores.tolist() == sorted((g.score or 0.0 for g in guess), reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_guesses_are_judged_one_after_the_other(seed):
+    """Written out: from sure to unsure, each takes the free true box that it overlaps most."""
+    truths, guesses = crowd(seed)
+    expected = []
+    for truth, guess in zip(truths, guesses, strict=True):
+        free = list(truth)
+        for one in sorted(guess, key=lambda b: -b.score):
+            best = max((t for t in free if t.label == one.label), key=one.iou, default=None)
+            hit = best is not None and one.iou(best) >= 0.5
+            free = [t for t in free if not (hit and t is best)]
+            expected.append((one.score, float(hit)))
+    scores, right = judged(truths, guesses)
+    assert list(zip(scores.tolist(), right.tolist(), strict=True)) == expected
 
 
 # Calibration

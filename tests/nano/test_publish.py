@@ -80,6 +80,18 @@ def test_the_card_says_what_it_took():
     assert "target 0.05" in text
 
 
+def test_pictures_and_minutes_are_of_the_same_steps():
+    """Of a run that began at a later phase there are no entries of those before; of one that is not done, fewer steps."""
+    later = [entry for entry in LOG if entry["phase"] == 1]
+    assert "256,000 pictures" in card(RECIPE, some_scores(0.9), later)
+    assert "65,280 pictures" in card(RECIPE, some_scores(0.9), LOG[:-1])
+
+
+def test_the_card_names_the_model_that_it_began_with():
+    assert "trained from random weights" in card(RECIPE, some_scores(0.9), LOG)
+    assert "trained from the weights of `nano-pt-112`" in card(RECIPE, some_scores(0.9), LOG, "nano-pt-112")
+
+
 def test_the_card_shows_how_it_learnt():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in curve(LOG).splitlines()]
     assert rows[0] == ["phase", "steps", "minutes", "things", "letters", "edges, loss", "short texts", "long texts"]

@@ -8,7 +8,6 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,9 @@ import paligemma
 from paligemma.checkpoint import load_codec, load_model
 from paligemma.errors import CheckpointError, PaliGemmaError, UsageError
 from paligemma.nano import train
-from paligemma.nano.batches import Batch, BatchMaker, Making
 from paligemma.nano.dense import DenseHead
 from paligemma.nano.names import dictionary_words
 from paligemma.nano.recipes import RECIPES, Phase
-from paligemma.nano.resolution import resize_positions
 from paligemma.nano.train import Trainer, corpus, schedule, sine_positions
 from paligemma.nano.world import CHARACTERS
 from paligemma.tokenizer import Tokenizer
@@ -48,19 +45,6 @@ def state_of(run: Path) -> dict[str, Any]:
 
 def entries_of(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def drawn_here() -> Callable[[Making, int], Iterator[Batch]]:
-    """In place of `batches.stream`: the same batches without a child process."""
-    makers: dict[int, BatchMaker] = {}
-
-    def stream(making: Making, start: int) -> Iterator[Batch]:
-        if making["seed"] not in makers:
-            makers[making["seed"]] = BatchMaker(making)
-        return (makers[making["seed"]](index) for index in itertools.count(start))
-
-    return stream
 
 
 @pytest.fixture(scope="module")
@@ -264,29 +248,6 @@ def test_a_loss_that_is_no_number_stops_the_run(value, phase, step, finished_run
     assert raised.value.code == "loss_not_finite"
     assert str(value) in raised.value.message
     assert (finished_run / "state.pt").read_bytes() == before, "the last saved state is from before"
-
-
-# From a model that is there
-
-
-def test_a_run_begins_with_an_exported_model_and_stretches_its_positions(debug_run, drawn_here, tmp_path, monkeypatch):
-    """To larger pictures; what is not trained in the one step is the model's own."""
-    monkeypatch.setattr(train, "stream", drawn_here)
-    vision = dataclasses.replace(DEBUG.vision, image_size=224)
-    phase = dataclasses.replace(DEBUG.phases[1], steps=1, batch=2, rate=0.0)
-    larger = dataclasses.replace(DEBUG, name="larger", vision=vision, phases=(phase,), aid_steps=1, bank_size=1, seed=9)
-    start = debug_run / "model"
-    model = train.train(larger, tmp_path / "larger", start=start, compiled=False, log=silent)
-    before, after = load_model(start, dtype=torch.float32), load_model(model, dtype=torch.float32)
-    assert after.config.vision == vision
-    assert after.config.name == "larger"
-    stretched = resize_positions(before.vision.pos_embed, 16)
-    assert torch.allclose(after.vision.pos_embed, stretched, atol=0.01)
-    old, new = before.state_dict(), after.state_dict()
-    assert all(torch.allclose(old[name], new[name], atol=0.01) for name in old if name != "vision.pos_embed")
-    assert (tmp_path / "larger" / train.START).read_text() == "model\n"
-    assert (model / "tokenizer.model").read_bytes() == (start / "tokenizer.model").read_bytes()
-    assert (model / "mask_codec.safetensors").read_bytes() == (start / "mask_codec.safetensors").read_bytes()
 
 
 # The export

@@ -12,6 +12,7 @@ from PIL import Image
 
 import paligemma
 from paligemma.checkpoint import save_adapter, save_huggingface
+from paligemma.engine.scores import Calibration
 from paligemma.errors import CheckpointError, UsageError
 from paligemma.model.lora import LoraConfig, adapter_layers
 from tests.model.adapted import adapted
@@ -66,6 +67,21 @@ def test_each_has_its_own_calibration(folder):
         assert model.use_adapter(name).calibration.parameters["text"][0] == slope
     for name in ("base", "words"):
         (folder / name / "calibration.json").unlink()
+
+
+def test_another_calibration_is_of_what_is_at_work(folder):
+    model = paligemma.load(folder / "base", adapters={"words": folder / "words", "rank2": folder / "rank2"})
+    once = model.with_calibration(Calibration({"text": (2.0, 0.0)}))
+    twice = once.use_adapter("rank2").with_calibration(Calibration({"text": (3.0, 0.0)}))
+    found = {name: dict(twice.use_adapter(name).calibration.parameters) for name in ("words", "rank2", None)}
+    assert found == {"words": {"text": (2.0, 0.0)}, "rank2": {"text": (3.0, 0.0)}, None: {}}
+    assert not model.use_adapter("words").calibration.parameters, "the one it was made from has its own still"
+
+
+def test_the_adapters_are_told(folder):
+    model = paligemma.load(folder / "base", adapters={"words": folder / "words", "rank2": folder / "rank2"})
+    assert "adapter rank2; adapter words, at work" in model.description.splitlines()
+    assert "adapter" not in paligemma.load(folder / "base").description.replace(str(folder), "")
 
 
 def test_a_picture_that_was_encoded(folder):

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from paligemma import checkpoint
+from paligemma.checkpoint import finding
+from paligemma.checkpoint.finding import find
 from paligemma.errors import CheckpointError, ResourceError, UsageError
-from paligemma.predictor import Predictor, load, loading
-from paligemma.predictor.loading import device_of, find
+from paligemma.predictor import Predictor, load
+from paligemma.predictor.loading import device_of
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::paligemma.predictor.CutShort")
@@ -107,19 +109,19 @@ def test_number_types_that_do_not_exist(folder):
 
 def test_names_are_looked_up(folder, monkeypatch, tmp_path):
     assert find(folder) == folder
-    monkeypatch.setattr(loading, "BUNDLED", folder.parent)
-    monkeypatch.setattr(loading, "DEFAULT", "tiny")
+    monkeypatch.setattr(finding, "BUNDLED", folder.parent)
+    monkeypatch.setattr(finding, "DEFAULT", "tiny")
     assert find(None) == find("bundled") == find("tiny") == folder
     with pytest.raises(CheckpointError) as caught:
         find("tinny")
     assert "'tiny'" in caught.value.hint
-    monkeypatch.setattr(loading, "DEFAULT", "absent")
+    monkeypatch.setattr(finding, "DEFAULT", "absent")
     with pytest.raises(CheckpointError, match="no bundled model"):
         find(None)
 
 
 def test_a_hub_id_is_found_in_the_cache_or_said_how_to_fetch(folder, monkeypatch):
-    monkeypatch.setattr(checkpoint, "cached", lambda name: folder if name == "google/here" else None, raising=False)
+    monkeypatch.setattr(finding, "cached", lambda name: folder if name == "google/here" else None)
     assert find("google/here") == folder
     with pytest.raises(CheckpointError, match="neither a folder here nor") as caught:
         find("google/paligemma2-3b-mix-224")

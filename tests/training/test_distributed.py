@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,8 +22,8 @@ import pytest
 import torch
 from torch._C._distributed_c10d import HashStore
 
-from paligemma.cli import main
-from paligemma.errors import UsageError
+from paligemma.cli import failures, main
+from paligemma.errors import ResourceError, UsageError
 from paligemma.training.distributed import ALONE, Processes, joined
 from paligemma.training.loop import LOG, read_log
 from paligemma.training.saved import open_saved
@@ -214,6 +215,66 @@ def test_an_environment_that_is_no_torchruns(size, says, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UsageError, match=says), joined():
         pass
+
+
+@pytest.mark.parametrize(("name", "value", "says"), [
+    ("RANK", "one", "RANK is 'one'"), ("RANK", "2", "RANK is 2"), ("MASTER_PORT", "http", "MASTER_PORT is 'http'"),
+    ("MASTER_PORT", "70000", "MASTER_PORT is 70000"),
+])  # fmt: skip
+def test_numbers_that_are_none(name, value, says, monkeypatch):
+    for key, right in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", name: value}.items():
+        monkeypatch.setenv(key, right)
+    with pytest.raises(UsageError, match=says), joined("cpu"):
+        pass
+
+
+def test_a_port_that_is_taken(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    with socket.create_server(("localhost", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ResourceError, match=f"cannot meet at localhost, port {port}: .*in use") as caught, joined("cpu"):
+            pass
+    assert "\n" not in caught.value.message
+
+
+def ending(monkeypatch, error: BaseException, rank: int, store: HashStore, **how) -> BaseException:
+    """What leaves the block of a process in which that happens."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    module = importlib.import_module("torch.distributed.rendezvous")
+    monkeypatch.setattr(module, "rendezvous", lambda *_, **__: iter([(store, rank, 2)]))
+
+    def raises(*_):
+        raise error
+
+    monkeypatch.setattr("paligemma.training.distributed._own_device", raises)
+    with pytest.raises(BaseException) as caught, joined("cpu", **how):  # noqa: PT011 - which, is what is asked
+        pass
+    return caught.value
+
+
+def test_a_process_that_is_lost_is_told_with_what_the_library_said(monkeypatch):
+    said = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1\nException raised from here\nframe #0"
+    found = ending(monkeypatch, RuntimeError(said), 0, HashStore())
+    assert isinstance(found, ResourceError)
+    assert found.message.endswith("cannot be reached: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(28, "No space left on device"), 5), (FileNotFoundError(2, "No such file", "x"), 2), (MemoryError(), 5),
+        (UsageError("x"), 2), (ValueError("x"), 1), (KeyboardInterrupt(), 130), (failures.Stopped(), 143), (SystemExit(3), 3),
+    ],
+)  # fmt: skip
+def test_all_end_with_the_code_of_the_first(error, code, monkeypatch, capsys):
+    store = HashStore()
+    assert ending(monkeypatch, error, 0, store, exit_code=failures.exit_code) is error
+    other = ending(monkeypatch, ValueError("what follows"), 1, store, exit_code=failures.exit_code)
+    assert isinstance(other, SystemExit)
+    assert other.code == failures.report(error) == code
 
 
 @pytest.mark.parametrize(("device", "says"), [("mps", "cannot share"), ("cuda:1", "cannot share"), ("gpu", "not the name")])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from paligemma.config import preset
+from paligemma.data.batch import Batches
 from paligemma.errors import ResourceError, UsageError
 from paligemma.model import cpu
 from paligemma.training import memory_plan
@@ -132,7 +133,7 @@ def test_what_does_not_fit_says_what_would(tmp_path):
     ]
     with pytest.raises(ResourceError, match=r"there are 0.50 GB") as caught:
         fitted(tmp_path, GIGA // 2)
-    assert caught.value.hint == "nothing that is known here would fit: take a smaller model or machine"
+    assert caught.value.hint == "nothing that is known here would fit: take a smaller model, or a larger machine"
 
 
 def test_options_name_what_changes():
@@ -148,6 +149,7 @@ def test_options_name_what_changes():
 
 def test_pictures_and_software_count_where_they_take_of_the_same_memory(tmp_path):
     wide = Machine("cpu", dtype=torch.float32)
+    assert Batches.__init__.__kwdefaults__["ahead"] + 2 == WAITING
     assert waiting_bytes(TINY_1, LORA, 10) == WAITING * 10 * 3 * 28 * 28 * 4
     found = fit(TINY_1, LORA, wide, share=24, free=100 * GIGA, run=tmp_path)
     assert found.available == 100 * GIGA - waiting_bytes(TINY_1, LORA, 24) - SOFTWARE
@@ -162,6 +164,7 @@ def test_autocast(monkeypatch):
     assert autocasts(THREE_B, torch.float32, here)
     assert autocasts(TINY_2, torch.float32, there)
     assert not autocasts(THREE_B, torch.bfloat16, there)
+    assert machine_of(THREE_B, torch.float32, here, recompute=True, frozen=torch.bfloat16).frozen == torch.bfloat16
     found = machine_of(THREE_B, torch.float32, here, recompute=True, devices=2)
     assert found == Machine("cpu", 2, torch.float32, True, True)
     monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -168,6 +169,53 @@ def test_measures_that_are_no_numbers_end_no_run_and_choose_no_checkpoint(data, 
         assert saved.state["measures"] == {"loss": 2.0, "right": 0.5}
     log = [entry["held_out_loss"] for entry in read_log(tmp_path / LOG) if "held_out_loss" in entry]
     assert str(log) == "[nan, inf, 2.0]"
+
+
+def test_a_best_that_could_not_be_saved_is_none(data, tmp_path, monkeypatch):
+    """At step 4 the loss is the lowest and the disk is full; the best of what was saved counts, here and in the checkpoint."""
+    losses = iter([1.0, 3.0, 2.0])
+    loop = a_loop(data, tmp_path)
+    loop.evaluate = lambda: {"loss": next(losses)}
+    commit = loop.store._commit
+
+    def full(step, files, state):
+        if step == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return commit(step, files, state)
+
+    monkeypatch.setattr(loop.store, "_commit", full)
+    finish(loop)
+    assert (loop.position.best, loop.position.best_step) == (2.0, 12)
+    with loop.store.lock():
+        loop.store.newest()
+        assert loop.store.best().step == 12
+    assert loop.store.report.count("save_failed") == 1
+
+
+class OnMps(torch.Tensor):
+    """As on a device without float64: it must leave for the CPU before it becomes that."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        made = super().__torch_function__(function, types, args, kwargs or {})
+        return made.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else made
+
+
+def test_measures_need_no_float64_on_the_device(data, tmp_path, monkeypatch):
+    loop = a_loop(data, tmp_path)
+    expected = loop.evaluate()
+
+    class There(Objective):
+        def forward(self, batch, whole):
+            loss = super().forward(batch, whole)
+            moved = {name: getattr(loss, name).as_subclass(OnMps) for name in ("per_example", "right")}
+            return dataclasses.replace(loss, **moved)
+
+    objective = There(loop.objective.model)
+    coming = Batches(Mixture([data]), loop.batches.read, pad_id=0).stream(0, 5, 2)
+    assert mean_loss(objective, coming, micro=5, device=CPU, precision=torch.inference_mode) == expected
 
 
 class Poison(Objective):

@@ -118,6 +118,28 @@ def test_devices_share_what_lies_still(straight):
     assert four.workspace > one.workspace + 2 * 526_647_296, "the embedding table is whole where it is used"
 
 
+def test_devices_do_not_share_layers_of_four_bits(straight):
+    """They are buffers, and FSDP2 shares out parameters: of those layers every device has all."""
+    mine = dataclasses.replace(recipe("lora"), strategy="qlora")
+    one, four = (plan(THREE_B, mine, 2, Machine(devices=devices)) for devices in (1, 4))
+    text = THREE_B.text
+    linears = text.depth * (text.width * text.head_dim * (2 * text.heads + 2 * text.kv_heads) + 3 * text.width * text.mlp_dim)
+    packed = nf4_bytes(linears)
+    assert four.weights == pytest.approx(packed + (one.weights - packed) / 4, rel=1e-5)
+    assert four.gradients == pytest.approx(one.gradients / 4, abs=1)
+    embedding = 526_647_296 * 2
+    assert embedding < four.workspace - one.workspace < 1.1 * embedding + 10**9, "what is whole anyway is not gathered again"
+
+
+def test_weights_that_only_carry_an_adapter_have_the_type_they_are_told_to_have(straight):
+    wanted = plan(preset("paligemma-3b-448"), recipe("simple"), 4, Machine(dtype=torch.float32, autocast=True, frozen=torch.bfloat16))
+    found = {one.plan.recipe.strategy: one.plan for one in suggestions(wanted, 30 * 10**9) if one.plan.recipe.adapts}
+    assert {name: (one.machine.dtype, one.machine.autocast) for name, one in found.items()} == {
+        "lora": (torch.bfloat16, False), "qlora": (torch.bfloat16, False),
+    }  # fmt: skip
+    assert found["lora"].weights < 2.1 * THREE_B.num_parameters
+
+
 def test_a_plan_as_text(straight):
     assert str(plan(THREE_B, recipe("docvqa", 448), 4)).splitlines() == [
         "paligemma-3b-224, 448 pixels, full, adam, bfloat16",

@@ -1,15 +1,14 @@
-"""Strategies: exactly what learns, counted, saved and compared; and that a step moves it and nothing else."""
+"""Strategies: exactly what learns, counted; and that a step moves it and nothing else."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 import torch
 
 from paligemma.config import preset
-from paligemma.errors import CheckpointError, UsageError
+from paligemma.errors import UsageError
 from paligemma.model.empty import empty_model
 from paligemma.model.lora import LoraConfig, add_adapter
 from paligemma.training.objective import fused_loss, loss_weights
@@ -127,37 +126,3 @@ def test_adapters_of_the_published_model_are_those_of_the_language_model():
 def test_layers_of_four_bits_are_counted_as_what_they_stand_for():
     plain, packed = (prepare(random_model(TINY_1), mine(strategy)).counts for strategy in ("lora", "qlora"))
     assert packed == plain
-
-
-@pytest.mark.parametrize("strategy", LEARNS)
-def test_a_record_is_json_and_is_its_own(strategy):
-    trainable = prepare(random_model(TINY_1), mine(strategy))
-    saved = json.loads(json.dumps(trainable.to_dict()))
-    trainable.check(saved)
-    assert saved["frozen"] == list(trainable.frozen)
-
-
-@pytest.mark.parametrize(
-    ("saved", "now", "words"),
-    [
-        (mine("full"), mine("freeze-vision"), "its strategy was 'full', now it is 'freeze-vision'"),
-        (mine("lora"), dataclasses.replace(mine("lora"), lora_rank=4), r"adapters.default.a was \[2, 32\], now it is \[4, 32\]"),
-        (mine("lora"), dataclasses.replace(mine("lora"), lora_targets=("projector",)), "projector.adapters.default.a is new"),
-        (dataclasses.replace(mine("lora"), lora_targets=("language", "projector")), mine("lora"), "projector.adapters.default.a is gone"),
-    ],
-)
-def test_something_else_learns_and_that_is_said(saved, now, words):
-    record = prepare(random_model(TINY_1), saved).to_dict()
-    with pytest.raises(CheckpointError, match=words):
-        prepare(random_model(TINY_1), now).check(record)
-
-
-def test_what_was_frozen_and_learns_now():
-    record = choose(random_model(TINY_1), "freeze-vision").to_dict() | {"strategy": "full"}
-    with pytest.raises(CheckpointError, match=r"vision\.pos_embed was frozen .and"):
-        choose(random_model(TINY_1), "full").check(record)
-    record = choose(random_model(TINY_1), "full").to_dict() | {"strategy": "freeze-vision"}
-    with pytest.raises(CheckpointError, match=r"vision\.pos_embed learnt, and is frozen now"):
-        choose(random_model(TINY_1), "freeze-vision").check(record)
-    with pytest.raises(CheckpointError, match="strategy was None"):
-        choose(random_model(TINY_1), "full").check({})

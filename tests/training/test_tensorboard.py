@@ -93,6 +93,18 @@ def test_a_disk_that_is_full_ends_no_run(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("No space left on device") == 1
 
 
+def test_a_disk_that_is_full_at_the_end_ends_no_run(tmp_path, monkeypatch, capsys):
+    board = Board(tmp_path)
+    tell(board, [1])
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(board._writer, "close", full)
+    board.close()
+    assert capsys.readouterr().err.count("No space left on device") == 1
+
+
 def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)

@@ -10,12 +10,13 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from .adapter_config import inspect_adapter, is_adapter
 from .codec import find_codec
+from .finding import base_of
 from .load import tied_problems
 from .locate import FORMATS, Format, npz_files
-from .merging import base_of, merged
+from .merging import merged
 from .opening import Opened, open_checkpoint, surplus_rows
 from .outgoing import CheckedSource
 from .safetensors_files import weight_files
@@ -77,7 +78,7 @@ def convert(
     adapter = inspect_adapter(source) if is_adapter(source) else None
     if adapter is None and base is not None:
         raise UsageError(f"{source} is no adapter, so it has no base", hint="leave out base= (--base)")
-    opened = open_checkpoint(source if adapter is None else base or base_of(source), mapped=False)
+    opened = open_checkpoint(source if adapter is None else base or _base(adapter.path), mapped=False)
     opened.refuse_problems()
     taken = _companions(opened, format, None if adapter is None else adapter.path)
     _check_target(opened, target, format, taken, overwrite)
@@ -102,6 +103,14 @@ def convert(
     kinds = {spec.dtype for spec in open_checkpoint(target).raw.specs.values()}
     kind = kinds.pop() if len(kinds) == 1 else "mixed"
     return Converted(target, format, kind, tuple(file.name for file in taken), surplus_rows(opened), tuple(check.zeros()), adapted)
+
+
+def _base(adapter: Path) -> Path:
+    try:
+        return base_of(adapter)
+    except CheckpointError as error:
+        hint = f"{error.hint}, or name the base: base= (--base)" if error.hint else "name it: base= (--base)"
+        raise CheckpointError(error.message, hint=hint, code=error.code) from error
 
 
 def _companions(opened: Opened, format: Format, adapter: Path | None) -> list[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from ..errors import ResourceError
@@ -11,14 +13,17 @@ from ..errors import ResourceError
 GB = 1e9
 
 
-def free_memory() -> int | None:
-    """Bytes that could be had without pushing anything but file caches out, swap included; None where the system does not tell."""
+def free_memory(*, swap: bool = False) -> int | None:
+    """Bytes that could be had without pushing anything but file caches out; None where the system does not tell.
+
+    swap: count free swap too, for what may lie there, such as weights that are read once a token. What training works on may not.
+    """
     free: int | None = None
     try:
         facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = sum(int(facts[key].split()[0]) * 1024 for key in ("MemAvailable", "SwapFree"))
+        free = sum(int(facts[key].split()[0]) * 1024 for key in ("MemAvailable", *(("SwapFree",) if swap else ())))
     except (OSError, KeyError, ValueError):
-        free = _physical()
+        free = _of_mac() if sys.platform == "darwin" else _physical()
     for limit, used, stat in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat"),
@@ -32,6 +37,23 @@ def free_memory() -> int | None:
     return free
 
 
+def _of_mac() -> int | None:
+    try:
+        return available_pages(subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=10, check=True).stdout)
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+        return _physical()
+
+
+def available_pages(text: str) -> int:
+    """Bytes of the pages that `vm_stat` calls free, speculative or inactive. Raises `KeyError` or `ValueError` for another text."""
+    first, *rest = text.splitlines()
+    size = int(first.partition("page size of ")[2].split()[0]) if "page size of " in first else 0
+    if not size:
+        raise ValueError("no size of pages")
+    pages = dict(line.rsplit(":", 1) for line in rest if ":" in line)
+    return size * sum(int(pages[f"Pages {kind}"].strip(" .")) for kind in ("free", "speculative", "inactive"))
+
+
 def _physical() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -39,18 +61,18 @@ def _physical() -> int | None:
         return None
 
 
-def free_on(device: str) -> int | None:
-    """Bytes free on a device such as "cpu" or "cuda:1"; None where nobody can tell."""
+def free_on(device: str, *, swap: bool = False) -> int | None:
+    """Bytes free on a device such as "cpu" or "cuda:1"; None where nobody can tell. `swap`: see `free_memory`."""
     if device.startswith("cuda"):
         import torch
 
         return torch.cuda.mem_get_info(torch.device(device))[0]
-    return free_memory() if device == "cpu" else None
+    return free_memory(swap=swap) if device == "cpu" else None
 
 
 def need_memory(needed: int, what: str, device: str = "cpu") -> None:
     """Raise `ResourceError` where `needed` bytes are more than `device` has free."""
-    free = free_on(device)
+    free = free_on(device, swap=True)
     if free is not None and needed > free:
         raise ResourceError(
             f"{what} needs {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free",

@@ -1,4 +1,4 @@
-"""An adapter added to its base on the way from file to file: neither is ever whole in memory, and every other tensor stays as it is.
+"""An adapter added to its base on the way from file to file: the base is never whole in memory, and every other tensor stays as it is.
 
 weight + scale * B A      summed in float32, rounded once: what `model.lora.merge` does to a model
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CheckpointError
-from .adapter_config import AdapterInfo, find_base, inspect_adapter
+from .adapter_config import AdapterInfo
 from .adapter_layout import Part, read_parts
 from .adapters import demand_base, fingerprint_of, is_norm, layer_shapes
-from .hub import cached, is_hub_id
 from .opening import Opened
 from .source import TensorSource, TensorSpec, torch_dtype
 
@@ -61,14 +58,3 @@ def merged(opened: Opened, info: AdapterInfo, dtype: str | None) -> tuple[Merged
     parts = read_parts(info, opened.config, layer_shapes(empty_model(opened.config)))
     demand_base(info, fingerprint_of({name: weights.read(name) for name in weights.specs if is_norm(name)}), depth=5)
     return Merged(weights, parts, rslora=info.rslora, kind=None if dtype is None else "float32"), len(parts)
-
-
-def base_of(adapter: str | Path) -> Path:
-    """The base that an adapter names, where it is a folder or file here, or in Hugging Face's cache. Raises `CheckpointError`."""
-    name = find_base(adapter)
-    if Path(name).exists():
-        return Path(name)
-    if is_hub_id(name) and (folder := cached(name)) is not None:
-        return folder
-    hint = f"fetch it: paligemma pull {name}, or name it with base= (--base)" if is_hub_id(name) else "name it with base= (--base)"
-    raise CheckpointError(f"{inspect_adapter(adapter).path}: its base {name} is not here", hint=hint, code="not_cached")

@@ -68,15 +68,16 @@ def save_huggingface(
     need_disk(total, folder)
     names = [SINGLE] if len(shards) == 1 else [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     report = _Report(progress, total)
-    with contextlib.ExitStack() as stack:
-        for name, shard in zip(names, shards, strict=True):
-            write_safetensors(stack.enter_context(replacing(folder / name)), shard, report)
+    index = [folder / INDEX] if len(shards) > 1 else []  # first of all: without it shards are no checkpoint
+    with replacing_together(*index, *(folder / name for name in names)) as files:
+        for file, shard in zip(files[len(index) :], shards, strict=True):
+            write_safetensors(file, shard, report)
+        if index:
+            where = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
+            files[0].write(_json({"metadata": {"total_size": total}, "weight_map": where}))
         if before_commit is not None:
             before_commit()
-    if len(shards) > 1:
-        where = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
-        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
-    else:
+    if not index:
         (folder / INDEX).unlink(missing_ok=True)
     for old in weight_files(folder):
         if old.name not in names:
@@ -277,4 +278,8 @@ def replacing_together(first: Path, *others: Path) -> Iterator[Sequence[IO[bytes
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     with replacing(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
+        file.write(_json(value))
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ..checkpoint.memory import GB
 from ..config import PRESETS, PaliGemmaConfig
 from ..printable import printable
 from .options import DType, Json, named
 from .show import as_json
 
 Format = Literal["huggingface", "big_vision"]
-GB = 1e9
 SHOWN = 8
 """Names in one line; the rest are counted."""
 BYTES_PER_WEIGHT = 2
@@ -48,7 +48,7 @@ def local_models() -> list[tuple[str, Path]]:
     from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     from ..checkpoint import cached, is_hub_id
-    from ..predictor.loading import BUNDLED, bundled_models
+    from ..checkpoint.finding import BUNDLED, bundled_models
 
     found = [(name, BUNDLED / name) for name in bundled_models()]
     with contextlib.suppress(CacheNotFound):
@@ -164,9 +164,9 @@ def _beside_base(adapter: Path, base: str | None) -> tuple[Path | None, list[str
     from ..checkpoint.adapter_config import find_base, inspect_adapter
     from ..checkpoint.adapter_layout import fit_problems
     from ..checkpoint.adapters import layer_shapes
+    from ..checkpoint.finding import find
     from ..errors import CheckpointError
     from ..model.empty import empty_model
-    from ..predictor.loading import find
 
     try:
         where = find(base or find_base(adapter))
@@ -233,7 +233,7 @@ def convert(
     path = resolve(source)
     model = None if base is None else resolve(base)
     if model is None and is_adapter(path):
-        from ..predictor.loading import base_of
+        from ..checkpoint.finding import base_of
 
         model = base_of(path)
     with _progress("writing") as progress:
@@ -251,10 +251,7 @@ def convert(
 
 def resolve(model: str) -> Path:
     """The file or folder meant by a path, a bundled model's name or an id in the Hugging Face cache. Raises `CheckpointError`."""
-    path = Path(model).expanduser()
-    if model != "bundled" and path.exists():  # no need to wait for torch
-        return path
-    from ..predictor.loading import find
+    from ..checkpoint.finding import find
 
     return find(model)
 

@@ -31,7 +31,7 @@ def demo(
         The folder to write.
     """
     from .. import demo as demonstration
-    from ..predictor.loading import BUNDLED, find
+    from ..checkpoint.finding import BUNDLED, find
     from .batch import load
 
     def say(line: str = "") -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from ..data.opening import MAX_BAD_SHARE
 from ..printable import printable
 from .options import OUTPUT, Json, ModelOptions
+from .planning import say
 from .show import as_json
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def evaluate(
     task: Annotated[str | None, Parameter(group=DATA)] = None,
     split: Annotated[str | None, Parameter(group=DATA)] = None,
     pictures: Annotated[Path | None, Parameter(group=DATA)] = None,
-    max_bad_fraction: Annotated[float, Parameter(group=DATA)] = 0.01,
+    max_bad_fraction: Annotated[float, Parameter(group=DATA)] = MAX_BAD_SHARE,
     limit: Annotated[int | None, Parameter(group=DATA)] = None,
     predictions: Annotated[Path | None, Parameter(group=DATA)] = None,
     metric: Annotated[str, Parameter(group=MEASURE)] = "auto",
@@ -80,7 +82,7 @@ def evaluate(
     fresh
         Ask everything anew.
     against
-        The folder of an earlier measurement on the same data: what was gained is shown.
+        The folder of an earlier measurement on the same data: what was gained is shown, over the records that both answered.
     out
         The folder for predictions.jsonl, scores.json and report.html.
     """
@@ -116,7 +118,6 @@ def _ask(options: ModelOptions, path: str, split: str | None, reading: dict, how
     from ..data.quarantine import summary
     from ..evaluation.evaluate import evaluate as run
     from .batch import load
-    from .training import say
 
     parts = splits(path, format=reading["format"])
     chosen = split or next((name for name in ("test", "valid") if name in parts), None)
@@ -136,11 +137,10 @@ def _again(predictions: Path, metric: str) -> Scores:
 
 
 def _calibrate(predictions: Path, metric: str, options: ModelOptions) -> None:
+    from ..checkpoint.finding import BUNDLED, find
     from ..errors import UsageError
     from ..evaluation.calibration import save_calibration
     from ..evaluation.scores import fit
-    from ..predictor.loading import BUNDLED, find
-    from .training import say
 
     folder = find(options.model)
     folder = folder if folder.is_dir() else folder.parent

@@ -10,6 +10,7 @@ import traceback
 
 from ..errors import PaliGemmaError, ResourceError, UsageError
 from ..printable import printable
+from ..training.stopping import exit_code as stopped_by
 from . import COMMANDS
 
 STDIN = "/dev/stdin"
@@ -30,6 +31,10 @@ class Stopped(BaseException):
     """The process was asked to end (SIGTERM)."""
 
 
+_STOPPED_BY = {KeyboardInterrupt: 2, Stopped: 15, BrokenPipeError: 13}
+"""Numbers of SIGINT, SIGTERM and SIGPIPE, which not every system has by name."""
+
+
 def stop(signum: int, frame: object) -> None:
     """Signal handler: let `finally` blocks run, then end."""
     raise Stopped
@@ -47,28 +52,38 @@ def show_warning(message: Warning | str, *_: object) -> None:
     print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
+def exit_code(error: BaseException) -> int:
+    """What the process ends with: see `cli/__init__.py`."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    for kind, number in _STOPPED_BY.items():
+        if isinstance(error, kind):
+            return stopped_by(number)
+    told = explain(error)
+    return 1 if told is None else told.exit_code
+
+
 def report(error: BaseException, *, debug: bool = False) -> int:
     """Print the error and return the exit code that goes with it."""
     if isinstance(error, BrokenPipeError):
         # The reader left (`| head`). Python would complain again when it flushes stdout at exit: give it somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    if isinstance(error, Stopped):
-        return 143
+    elif not isinstance(error, SystemExit):
+        if debug:
+            traceback.print_exception(error)
+        if not isinstance(error, KeyboardInterrupt | Stopped):
+            _say(error)
+    return exit_code(error)
+
+
+def _say(error: BaseException) -> None:
     told = explain(error)
     if told is None:
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         hint = "this should not happen; please report it with the output of --debug"
         print(f"error[bug]: {printable(message)}\nhint: {hint}", file=sys.stderr)
-        return 1
-    print(lines(told), file=sys.stderr)
-    return told.exit_code
+    else:
+        print(lines(told), file=sys.stderr)
 
 
 def explain(error: BaseException) -> PaliGemmaError | None:

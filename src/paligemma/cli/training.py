@@ -10,50 +10,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from ..training.recipes import Optimizer, Strategy
 from .options import ModelOptions
-from .planning import AUGMENT, DATA, RECIPE, RUN, Optimizer, Strategy, base_name, find_recipe, plan_memory, read_parts, say, weighted
+from .planning import (
+    AUGMENT,
+    DATA,
+    READING,
+    RECIPE,
+    RUN,
+    Reading,
+    base_name,
+    changed_recipe,
+    find_recipe,
+    open_sources,
+    plan_memory,
+    read_parts,
+    say,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ..data.records import DataSet
     from ..training.tensorboard import Board
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """Which annotated pictures, and how they are read."""
-
-    data: Annotated[tuple[str, ...], Parameter(group=DATA, consume_multiple=True, negative="", show_default=False)] = ()
-    """Annotated pictures in any known format; several are mixed. PATH=3 gives one three times the weight of PATH=1."""
-    valid: Annotated[str | None, Parameter(group=DATA)] = None
-    """Pictures that are held out, to say which checkpoint is best. By default the data's own valid split, if it has one."""
-    format: Annotated[str | None, Parameter(group=DATA)] = None
-    """Of the data, where it is not to be recognised."""
-    task: Annotated[str | None, Parameter(group=DATA)] = None
-    """What the pictures are for, where the format leaves it open: detect, segment, caption, ..."""
-    split: Annotated[str | None, Parameter(group=DATA)] = None
-    """Of a divided data set; by default train."""
-    pictures: Annotated[Path | None, Parameter(group=DATA)] = None
-    """The folder that names of pictures are relative to."""
-    max_bad_fraction: Annotated[float, Parameter(group=DATA)] = 0.01
-    """Stop if more of the records than this cannot be used."""
+    from .planning import Sources
 
 
 DEFAULTS = ModelOptions(model="bundled")
-NO_DATA = DataOptions()
 EXAMPLE = "for example: paligemma train --data annotations.jsonl --recipe lora --out run"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chosen:
-    train: tuple[DataSet, ...]
-    weights: tuple[float, ...] | None
-    held_out: DataSet | None
 
 
 def train(
     *,
-    data: DataOptions = NO_DATA,
+    data: Annotated[tuple[str, ...], Parameter(group=DATA, consume_multiple=True, negative="", show_default=False)] = (),
+    reading: Reading = READING,
     out: Annotated[Path | None, Parameter(alias="-o", group=RUN)] = None,
     recipe: Annotated[str, Parameter(group=RECIPE)] = "simple",
     resolution: Annotated[int | None, Parameter(group=RECIPE)] = None,
@@ -83,6 +71,8 @@ def train(
 
     Parameters
     ----------
+    data
+        Annotated pictures in any known format; several are mixed. PATH=3 gives one three times the weight of PATH=1.
     out
         The run's folder: checkpoints, log, curves, and at the end `best` and `last`, which --model takes.
     recipe
@@ -138,21 +128,18 @@ def train(
     from ..training.recipes import to_text
     from ..training.run import Run, Setup
     from ..training.tensorboard import Board
+    from .failures import exit_code
     from .try_out import try_out
 
-    with joined(options.device) as processes:
+    with joined(options.device, exit_code=exit_code) as processes:
         path = find(options.model)
-        chosen = find_recipe(recipe, resolution, path)
-        changes = {"strategy": strategy, "batch": batch, "learning_rate": learning_rate, "text_len": text_len}
-        changes |= {"optimizer": optimizer, "seed": seed}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        if epochs is not None or steps is not None:
-            changes |= {"epochs": epochs or 0.0, "steps": steps or 0, "examples": 0}
-        chosen = dataclasses.replace(chosen, **changes)
+        changes = {"strategy": strategy, "epochs": epochs, "steps": steps, "batch": batch, "learning_rate": learning_rate}
+        changes |= {"text_len": text_len, "optimizer": optimizer, "seed": seed}
+        chosen = changed_recipe(find_recipe(recipe, resolution, path), changes)
         if print_recipe:
             print(to_text(chosen), end="")
             return 0
-        if not data.data:
+        if not data:
             raise UsageError("--data names the annotated pictures to learn from, and is missing", hint=EXAMPLE)
         if out is None:
             raise UsageError("--out names the folder of the run, and is missing", hint=EXAMPLE)
@@ -166,15 +153,16 @@ def train(
             allow_inexact=allow_inexact,
             allow_data_change=allow_data_change,
         )
-        sources = _open(data)
+        sources = _open(data, reading)
+        learnt, held_out = [one.data for one in sources.train], sources.held_out
         memory = plan_memory(options, chosen, setup, out, path, processes)
         setup = dataclasses.replace(setup, micro=memory.micro, memory=memory)
         say(str(memory))
         parts = read_parts(options, chosen, path, processes)
         with _progress(board) as tell:
             run = Run(
-                chosen, parts, sources.train, out, base=base_name(options.model, path), weights=sources.weights, held_out=sources.held_out,
-                setup=setup, tell=tell, processes=processes,
+                chosen, parts, learnt, out, base=base_name(options.model, path), weights=sources.weights,
+                held_out=held_out and held_out.data, setup=setup, tell=tell, processes=processes,
             )  # fmt: skip
             tell({"total": run.steps})
             say(str(run.trainable))
@@ -186,36 +174,26 @@ def train(
         for name, value in finished.measures.items():
             print(f"held-out {name.replace('_', ' ')}: {value:.4f}")
         print(f"curves: {out / 'curves.png'}")
-        adapter = chosen.strategy in ("lora", "qlora")  # whose folder has neither tokenizer nor codec
-        more = [("--tokenizer", options.tokenizer), ("--codec", options.codec)] if adapter else []
-        print(try_out(finished.model, sources.train[0], [word for name, value in more if value for word in (name, str(value))]))
+        # An adapter's folder has neither tokenizer nor codec.
+        more = [("--tokenizer", options.tokenizer), ("--codec", options.codec)] if chosen.adapts else []
+        print(try_out(finished.model, learnt[0], [word for name, value in more if value for word in (name, str(value))]))
         return 0
 
 
-def _open(options: DataOptions) -> _Chosen:
-    """Every source, read and checked, and said."""
-    from ..data.opening import open_data, splits
+def _open(data: Sequence[str], reading: Reading) -> Sources:
+    """Every source, read, checked and said."""
     from ..data.quarantine import summary
 
-    paths, weights = zip(*map(weighted, options.data), strict=True)
-    common: dict[str, Any] = {"format": options.format, "task": options.task, "max_bad_share": options.max_bad_fraction}
-    common |= {"pictures": options.pictures}
-    sources, held_out = [], None
-    for path in paths:
-        parts = splits(path, format=options.format)
-        split = options.split or ("train" if "train" in parts else None)
-        sources.append(open_data(path, split=split, **common))
-        say(f"{path}: {sources[-1].format}, {sources[-1].task}{f', split {split}' if split else ''}\n{summary(sources[-1])}")
-        if options.valid is None and held_out is None and "valid" in parts and split == "train":
-            held_out = open_data(path, split="valid", **common)
-    if options.valid is not None:
-        parts = splits(options.valid, format=options.format)
-        held_out = open_data(options.valid, split="valid" if "valid" in parts else None, **common)
-    if held_out is not None:
+    def opened(path: str, found: DataSet) -> None:
+        say(f"{path}: {found.format}, {found.task}{f', split {found.split}' if found.split else ''}\n{summary(found)}")
+
+    sources = open_sources(data, reading, opened=opened)
+    if sources.held_out is not None:
+        held_out = sources.held_out.data
         say(f"held out: {held_out.path} {held_out.split}, {len(held_out):,} records")
     else:
         say("nothing is held out: the last model counts (--valid SOURCE)")
-    return _Chosen(tuple(sources), None if set(weights) == {None} else tuple(weight or 1.0 for weight in weights), held_out)
+    return sources
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ from .records import Fault, Record
 
 TRIES = 32
 """Records drawn for one place before it is given up: a data set of which almost nothing can be opened."""
+AHEAD = 4
+"""Batches that are made ahead of time."""
 SECONDS = 300.0
 """What one record may take before the run ends and says which it was."""
 
@@ -121,6 +123,15 @@ def mask_codes(codec: MaskCodec) -> Codes:
     return codes
 
 
+def fault_of(record: Record, error: ValueError) -> Fault:
+    """Why a `Reader` gave no row of a record, as the quarantine has it. `error`: what it raised."""
+    path = record.pictures[0]
+    code = "outline"
+    if isinstance(error, InputError):
+        code = "too_long" if error.code == "context_length_exceeded" else "picture" if path.exists() else "missing"
+    return Fault(record.where, code, str(error), record.id, str(path))
+
+
 class Batches:
     """Batches of a mixture, made `ahead` of time by threads (decoding and resizing leave the interpreter free).
 
@@ -136,7 +147,7 @@ class Batches:
         seed: int = 0,
         length: int | None = None,
         threads: int = 2,
-        ahead: int = 4,
+        ahead: int = AHEAD,
         quarantine: Sequence[str] = (),
         on_fault: Callable[[Fault], None] = lambda fault: None,
     ):
@@ -177,11 +188,8 @@ class Batches:
             return Fault(record.where, "missing", "is in quarantine", record.id)
         try:
             return self.read(record, classes, rng)
-        except InputError as error:
-            code = "too_long" if error.code == "context_length_exceeded" else "picture" if record.pictures[0].exists() else "missing"
-            return Fault(record.where, code, error.message, record.id, str(record.pictures[0]))
         except ValueError as error:
-            return Fault(record.where, "outline", str(error), record.id, str(record.pictures[0]))
+            return fault_of(record, error)
 
     def _settled(self, place: int, result) -> Row:
         """The row of a place; where it cannot be had, that of another record. Faults are taken in order of places, whoever came first."""

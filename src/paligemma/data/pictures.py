@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from PIL import Image
 
 from ..errors import InputError, ResourceError
-from ..image import Limits, _check_size, _header, _opened, _turn, open_image
+from ..image import Limits, check_size, open_image, opened, read_header, turn_of
 from ..printable import printable
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 from .records import Flaw
@@ -27,12 +27,12 @@ _SIDEWAYS = (Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE, Image.Transp
 def picture_size(path: Path, limits: Limits | None = None) -> tuple[Size, bool]:
     """Size of the upright picture, and whether its EXIF turns it on its side: from its header. Raises `InputError` as `open_image`."""
     name, limits = printable(path.name), limits or Limits()
-    with _opened(path, limits, name) as file:
-        image = _header(file, name)
-        _check_size(image.size, limits, name)
+    with opened(path, limits, name) as file:
+        image = read_header(file, name)
+        check_size(image.size, limits, name)
         if image.mode in ("I", "F"):
             raise InputError(f"{name}: a picture of mode {image.mode!r} has no known range")
-        turn = _turn(image)
+        turn = turn_of(image)
         sideways = turn in _SIDEWAYS
         width, height = image.size
     return ((height, width) if sideways else (width, height)), sideways

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..printable import printable
 from .outlines import Outline
@@ -130,6 +130,16 @@ class DataSet:
         """Of everything that was read, how much is a fault, 0 to 1."""
         everything = len(self.records) + len(self.faults)
         return len(self.faults) / everything if everything else 0.0
+
+
+T = TypeVar("T")
+
+
+def evenly(records: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` of them (None: all), evenly spread: data sets are often sorted."""
+    if limit is None or limit >= len(records):
+        return list(records)
+    return [records[i * len(records) // limit] for i in range(limit)]
 
 
 def counts(faults: Sequence[Fault]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint.conversion import CALIBRATION
 from ..engine.scores import Calibration
 from ..errors import UsageError
 from .places import Judged
@@ -25,7 +26,6 @@ MIN_SLOPE = 0.01
 """Least slope of a calibration: above zero, so that the order of scores stays."""
 FEWEST = 20
 """Guesses with a score that a fit needs at least, and as many to try it on."""
-FILE = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,10 @@ def _loss(x: np.ndarray, right: np.ndarray) -> float:
 
 def save_calibration(calibration: Calibration, folder: Path) -> Path:
     """Write `calibration.json` beside a model; kinds of score that it does not have keep what the file says. Returns the file's path."""
-    path = folder / FILE
+    path = folder / CALIBRATION
     before = Calibration.load(path).parameters if path.is_file() else {}
     plain = {kind: {"a": a, "b": b} for kind, (a, b) in {**before, **calibration.parameters}.items()}
-    unfinished = path.with_name(f".{FILE}.{os.getpid()}")
+    unfinished = path.with_name(f".{CALIBRATION}.{os.getpid()}")
     unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)
     return path

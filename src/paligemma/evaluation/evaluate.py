@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.lessons import MOST_CLASSES
-from ..data.records import DataSet, Record
+from ..data.records import DataSet, Record, evenly
 from ..errors import InputError, UsageError
 from ..video import DEFAULT_FRAMES
 from .gain import earlier, gain
@@ -58,12 +58,14 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is at least 1, got {limit}")
-    if against is not None:
-        earlier(against)  # before anything is asked
-    records = spread(merged(dataset.records), limit)
+    before = None if against is None else earlier(against)
+    records = evenly(merged(dataset.records), limit)
     if not records:
         raise InputError(f"{dataset.path}: no usable record", hint="`paligemma data check` says why", code="no_records")
-    check_tasks(metric_for(records, recipe, dataset.path, dataset.split) if metric == "auto" else metric_named(metric), records)
+    kind = metric_for(records, recipe, dataset.path, dataset.split) if metric == "auto" else metric_named(metric)
+    check_tasks(kind, records)
+    if before is not None:
+        before.check(kind.name, [record.id for record in records])
     out.mkdir(parents=True, exist_ok=True)
     run = describe_run(predictor, dataset, recipe=recipe, options={"frames": frames, "names_per_prompt": names_per_prompt, **how})
     with appending(out / FILE) as add:
@@ -111,10 +113,3 @@ def merged(records: Sequence[Record]) -> list[Record]:
         new = () if first is None else tuple(answer for answer in record.answers if answer not in first.answers)
         found[key] = record if first is None else dataclasses.replace(first, answers=first.answers + new)
     return list(found.values())
-
-
-def spread(records: Sequence[Record], limit: int | None) -> list[Record]:
-    """At most `limit` of them, evenly spread: data sets are often sorted."""
-    if limit is None or limit >= len(records):
-        return list(records)
-    return [records[i * len(records) // limit] for i in range(limit)]

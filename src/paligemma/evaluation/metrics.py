@@ -26,6 +26,7 @@ PLACES = frozenset({"detect", "segment", "refer"})
 class Metric:
     """`keys`: the numbers it returns and what they are, in order; a key may be missing where there is nothing to count. All are shares of
     one, shown as hundredths, but those in `counts`. `main`: the key that tells a better model. `fits`: whether a record has what it needs.
+    `each`: what the value of one record is, where the main value is no mean of those; else "".
     """
 
     name: str
@@ -37,6 +38,7 @@ class Metric:
     higher_is_better: bool = True
     counts: frozenset[str] = frozenset()
     fits: Callable[[Asked], bool] = lambda record: True
+    each: str = ""
 
     def shown(self, value: float, key: str | None = None) -> str:
         """As tables show it: hundredths with one decimal, or a plain count. Without `key`, of the main one."""
@@ -63,6 +65,8 @@ _AP_KEYS = {
     "invalid": "malformed objects",
 }  # fmt: skip
 
+_F1 = "F1 of its objects at IoU 0.5"
+
 
 def _answering(name: str, title: str, main: str, *, lower: bool = False) -> Metric:
     return Metric(name, title, by_rules(ANSWER_RULES, main, lower=lower), WORDS, _ANSWER_KEYS, main)
@@ -87,6 +91,7 @@ _ALL = (
     Metric(
         "rsvqa", "average accuracy of question types", measures.rsvqa, WORDS,
         {"average": "average of types", "accuracy": "accuracy of all", "average_without_numbers": "average without numbers"}, "average",
+        each="right or wrong",
         fits=lambda record: any(name in record.about for name in measures.TYPE_NAMES),
     ),
     Metric("scienceqa", "accuracy", measures.scienceqa, WORDS, {"accuracy": "accuracy", "unread": "answers without a choice"}, "accuracy",
@@ -98,12 +103,13 @@ _ALL = (
     Metric(
         "ocr", "character error rate", measures.reading_errors, WORDS,
         {"cer": "character error rate", "wer": "word error rate", "word_f1": "F1 of words", "exact": "exact match"}, "cer",
-        higher_is_better=False,
+        higher_is_better=False, each="its own character error rate",
     ),
-    Metric("ap", "COCO AP of boxes", measures.boxes, PLACES, _AP_KEYS, "ap", counts=frozenset({"invalid"})),
+    Metric("ap", "COCO AP of boxes", measures.boxes, PLACES, _AP_KEYS, "ap", counts=frozenset({"invalid"}), each=_F1),
     Metric(
         "mask-ap", "COCO AP of masks", measures.masks, frozenset({"segment", "refer"}),
         _AP_KEYS | {"box_ap": "AP of boxes", "box_ap50": "AP of boxes at IoU 0.5"}, "ap", counts=frozenset({"invalid"}),
+        each=_F1,
     ),
     Metric(
         "refer", "mean IoU of masks", measures.referring, frozenset({"refer", "segment"}),

@@ -12,11 +12,14 @@ from PIL import Image
 from ..drawing import data_url
 from ..errors import InputError, UsageError
 from ..image import Clip
+from ..pages.plots import length_plot
+from ..pages.templates import templates
 from ..results import Box, Detections, Mask, Masks
 from ..video import DEFAULT_FRAMES
 from .gain import Gain
 from .places import mask_of
-from .plots import interval_plot, length_plot, reliability_plot
+from .plots import SIDE as PLOT
+from .plots import interval_plot, reliability_plot
 from .predict import open_pictures
 from .predictions import Prediction, read_predictions
 from .scores import Scores
@@ -48,17 +51,13 @@ def write_report(scores: Scores, folder: Path, predictions: Path | None = None, 
 
     A picture that is no longer where it was is left out, and the page says so.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     by_id = {one.id: one for one in read_predictions(predictions or folder / "predictions.jsonl")}
     values = dict(scores.each)
     worst = scores.worst(WORST)
     rest = [id for id in values if id not in set(worst)]
     drawn = random.Random(SEED).sample(rest, min(RANDOM, len(rest)))
-    environment = Environment(
-        loader=PackageLoader("paligemma", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template(FILE).render(
+    template = templates("evaluation").get_template(FILE)
+    page = template.render(
         scores=scores,
         kind=scores.kind,
         before=before,
@@ -68,7 +67,7 @@ def write_report(scores: Scores, folder: Path, predictions: Path | None = None, 
             for name, ids in (("The worst", worst), ("Drawn at random", drawn))
         ],
         reliability=[(kind, found, reliability_plot(found)) for kind, found in scores.reliability.items()],
-        lengths=length_plot(scores.lengths.histogram),
+        lengths=length_plot(scores.lengths.histogram, ("tokens", "answers"), "Lengths of the answers in tokens", size=(PLOT, PLOT // 2)),
     )
     path = folder / FILE
     path.write_text(page, encoding="utf-8", errors="backslashreplace")

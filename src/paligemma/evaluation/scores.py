@@ -62,7 +62,8 @@ class Scores:
     """What a metric says of a model on a data set. Values are shares of one (CIDEr up to ten), but for the metric's `counts`.
 
     `interval`: 95 % bootstrap of the main value, drawing pictures; `count`: records that were answered; `failed`: those that were not,
-    which no value counts; `each`: (id, value) of every record; `groups`: by name of the grouping; `reliability`: by kind of score;
+    which no value counts; `each`: (id, value) of every record; `together`: of every record the number of what it is about, the same for
+    those about one picture, which are drawn together; `groups`: by name of the grouping; `reliability`: by kind of score;
     `stops`: why answers ended; `invalid`: malformed objects; `leftover`: answers with text that belongs to no object; `published`: scores
     of the same benchmark, model and resolution; `run`: what was asked, where that is known.
     """
@@ -83,6 +84,7 @@ class Scores:
     benchmark: str = ""
     published: tuple[Published, ...] = ()
     run: Run | None = None
+    together: tuple[int, ...] = ()
 
     @property
     def kind(self) -> Metric:
@@ -131,9 +133,11 @@ def score(predictions: Path, metric: str = "auto", *, only: Collection[str] | No
     answered = [one for one in asked if one.error is None]
     kind = _metric(metric, answered, asked, run)
     measured = kind.measure(answered)
-    drawn = clusters([one.pictures or one.id for one in answered])
+    about = [one.pictures or one.id for one in answered]
+    drawn = clusters(about)
     statistic = measured.statistic
     interval = mean_interval(drawn, measured.each) if statistic is None else bootstrap(drawn, statistic)
+    place = {what: number for number, what in enumerate(dict.fromkeys(about))}
     names = run.names if run else ()
     benchmark = benchmark_named(*names)
     scored = {
@@ -156,6 +160,7 @@ def score(predictions: Path, metric: str = "auto", *, only: Collection[str] | No
         benchmark=benchmark.name if benchmark else "",
         published=tuple(_published(run)),
         run=run,
+        together=tuple(place[one] for one in about),
     )
 
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from ..data.batch import Batches, RowReader
 from ..data.mixture import Mixture
-from ..data.records import DataSet, counts
+from ..data.records import DataSet, counts, evenly
 from ..errors import ResourceError
 from ..training.fitting import Fit
 from ..training.recipes import Recipe
 from .costs import Timing, costs
 from .counts import count
 from .findings import FAULTS_LISTED, Findings, SourceFound
-from .items import Item, evenly, items_of
+from .items import Item, items_of
 from .lengths import read_texts
-from .ready import Ready, token_limit
+from .ready import Ready
 from .repeats import find_repeats
 from .sampled import look
 from .samples import Sample, show
@@ -54,17 +54,17 @@ def check(
     fitted: Fit | ResourceError,
     *,
     weights: Sequence[float] | None = None,
-    held_out: DataSet | None = None,
+    held_out: Opened | None = None,
     setup: Setup = Setup(),
     timing: Timing | None = None,
     tell: Tell = lambda what, done, total: None,
 ) -> Findings:
     """Nothing is written. `fitted`: what planning the run's memory gave or raised. `weights`: of the sources in the mixture."""
     items = items_of([one.data for one in opened])
-    texts = read_texts(items, model.tokenizer, token_limit(recipe), lambda done: tell("reading texts", done, len(items)))
-    apart = () if held_out is None else (path for record in held_out.records for path in record.pictures)
-    repeats = find_repeats(items, apart, setup.limit, lambda done, total: tell("comparing pictures", done, total))
     reader = model.reader(recipe)
+    texts = read_texts(items, model.tokenizer, reader.text_len, lambda done: tell("reading texts", done, len(items)))
+    apart = () if held_out is None else (path for record in held_out.data.records for path in record.pictures)
+    repeats = find_repeats(items, apart, setup.limit, lambda done, total: tell("comparing pictures", done, total))
     looked = evenly(items, setup.limit)
     sampled = look(looked, len(items), reader, lambda done: tell("opening pictures", done, len(looked)))
     counted = count(items)
@@ -80,7 +80,7 @@ def check(
         repeats=repeats,
         sampled=sampled,
         limit=setup.limit,
-        held_out=None if held_out is None else len(held_out),
+        held_out=None if held_out is None else _source(held_out),
         costs=None if mixture is None else costs(recipe, len(mixture), fitted, timing),
     )
     shown = [] if mixture is None else _samples(items, found, reader, mixture, model.tokenizer.pad_id, setup.samples)

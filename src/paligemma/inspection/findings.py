@@ -51,7 +51,7 @@ class SourceFound:
 
 @dataclass(frozen=True)
 class Findings:
-    """`limit`: records at most whose pictures and masks were looked at; `held_out`: records to measure with, None: there are none."""
+    """`limit`: records at most whose pictures and masks were looked at; `held_out`: what to measure with, None: there is nothing."""
 
     sources: tuple[SourceFound, ...]
     model: str
@@ -63,7 +63,7 @@ class Findings:
     repeats: Repeats
     sampled: Sampled
     limit: int
-    held_out: int | None
+    held_out: SourceFound | None
     costs: Costs | None
     remarks: tuple[Remark, ...] = ()
     samples: tuple[Sample, ...] = field(default=(), repr=False)
@@ -71,6 +71,11 @@ class Findings:
     @property
     def records(self) -> int:
         return self.counts.records
+
+    @property
+    def everything(self) -> tuple[SourceFound, ...]:
+        """What is learnt from, and what is held out."""
+        return self.sources if self.held_out is None else (*self.sources, self.held_out)
 
     @property
     def unusable(self) -> int:

@@ -33,10 +33,3 @@ class Item:
 def items_of(sources: Sequence[DataSet]) -> list[Item]:
     pairs = ((record, source.classes) for source in sources for record in source.records)
     return [Item(number, record, classes) for number, (record, classes) in enumerate(pairs)]
-
-
-def evenly(items: Sequence[Item], limit: int) -> list[Item]:
-    """At most `limit` of them, evenly spread: data sets are often sorted."""
-    if limit >= len(items):
-        return list(items)
-    return [items[i * len(items) // limit] for i in range(limit)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from ..config import MASK_CODES
 from ..data.lessons import MOST_CLASSES, Lesson, lesson
 from ..errors import InputError, PaliGemmaError
 from ..sequence import training_example
+from ..tasks.detect import tidy
 from ..tokenizer import Tokenizer
 from .counts import Tally
 from .items import Item
@@ -44,8 +46,9 @@ class Over:
 class Lengths:
     """Tokens of prompt and answer together, begin, separator and end counted; of records with several answers the longest counts.
 
-    `limit`: what fits; `histogram`: (from, to, records), both ends included; `over`: the first `LISTED` that do not fit; `unwritten`: the
-    first of the records of which no text can be made, with the reason.
+    `limit`: what fits; `histogram`: (from, to, records), both ends included; `over`: the first `LISTED` that do not fit; `unwritten`: how
+    many records there are of which no text can be made, `reasons`: where the first of them are, and why. A prompt that names
+    some of the classes, others each time, is measured with the longest names that may come.
     """
 
     limit: int
@@ -57,7 +60,8 @@ class Lengths:
     cut: int = 0
     no_room: int = 0
     over: tuple[Over, ...] = ()
-    unwritten: tuple[tuple[str, str], ...] = ()
+    unwritten: int = 0
+    reasons: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,10 @@ def read_texts(items: Sequence[Item], tokenizer: Tokenizer, limit: int, tell: Ca
     """`limit`: tokens an example may have. `tell` hears how many records are done."""
     tokens, prompts, over, unwritten = np.zeros(len(items), int), Counter[str](), [], []
     fates = Counter[Fate]()
+    by_length = _ByLength(tokenizer)
     for place, item in enumerate(items):
         try:
-            lessons = list(_lessons(item))
+            lessons = list(_lessons(item, by_length))
             prompts[_asked(item, lessons[0])] += 1
             measured = max(_measure(tokenizer, one, limit) for one in lessons)
         except PaliGemmaError as error:  # a task refuses its words, the tokenizer its characters
@@ -86,7 +91,7 @@ def read_texts(items: Sequence[Item], tokenizer: Tokenizer, limit: int, tell: Ca
             over.append(Over(item.number, item.record.id, item.record.where, measured[0], prompt, fate))
         tell(place + 1)
     known = tokens[tokens > 0]
-    lengths = Lengths(limit, unwritten=tuple(unwritten[:LISTED]))
+    lengths = Lengths(limit, unwritten=len(unwritten), reasons=tuple(unwritten[:LISTED]))
     if known.size:
         lengths = replace(
             lengths, median=float(np.median(known)), p95=int(np.percentile(known, 95, method="inverted_cdf")), longest=int(known.max()),
@@ -117,16 +122,36 @@ def _measure(tokenizer: Tokenizer, text: Lesson, limit: int) -> tuple[int, int, 
     return tokens, prompt, "cut"
 
 
-def _lessons(item: Item) -> Iterator[Lesson]:
+def _lessons(item: Item, by_length: _ByLength) -> Iterator[Lesson]:
     """A text for each answer that may be drawn. Masks are not drawn: each is 16 tokens, whatever it covers."""
     record = item.record
     if record.in_places:
         things = tuple(replace(thing, outline=_Blank()) for thing in record.things)
         record = replace(record, things=things)
-        yield lesson(record, _SIZE, classes=item.classes, codes=lambda mask: (0,) * MASK_CODES, rng=item.rng())
+        classes = by_length.worst(item) if item.names_are_drawn else item.classes
+        yield lesson(record, _SIZE, classes=classes, codes=lambda mask: (0,) * MASK_CODES, rng=item.rng())
     else:
         for answer in dict.fromkeys(record.answers):
             yield lesson(replace(record, answers=(answer,)), _SIZE)
+
+
+class _ByLength:
+    """Names of classes, those of most tokens first."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.classes: tuple[str, ...] | None = None
+        self.names: list[str] = []
+
+    def worst(self, item: Item) -> tuple[str, ...]:
+        """The names of the longest prompt that may be drawn: those that are there, and the longest of the others."""
+        if item.classes is not self.classes:
+            self.names = sorted(dict.fromkeys(map(tidy, item.classes)), key=lambda name: -len(self.tokenizer.encode(name)))
+            self.classes = item.classes
+        there = {tidy(thing.label) for thing in item.record.things}
+        absent = (name for name in self.names if name not in there)
+        chosen = there | set(itertools.islice(absent, max(MOST_CLASSES - len(there), 0)))
+        return tuple(name for name in dict.fromkeys(map(tidy, item.classes)) if name in chosen)
 
 
 class _Blank:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from ..errors import ResourceError, UsageError
+from ..pages.plots import length_plot
+from ..pages.templates import templates
 from ..printable import printable
+from .attention import attention_plot
 from .findings import Findings
-from .plots import attention_plot, length_plot
+from .lengths import Lengths
 from .words import bytes_in_words, seconds_in_words
 
 TEMPLATE = "page.html"
@@ -44,27 +46,18 @@ def _cannot(path: Path, error: OSError) -> ResourceError:
 
 
 def page(found: Findings) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("paligemma", "inspection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_harmless,
-    )
+    environment = templates("inspection")
     environment.filters |= {"bytes": bytes_in_words, "seconds": seconds_in_words, "n": lambda number: f"{number:,}"}
     first = next((sample for sample in found.samples if sample.tokens), None)
     return environment.get_template(TEMPLATE).render(
         found=found,
-        lengths=Markup(length_plot(found.lengths.histogram, found.lengths.limit)) if found.lengths.histogram else "",
+        lengths=Markup(_lengths(found.lengths)) if found.lengths.histogram else "",
         attention=Markup(attention_plot(first.image_tokens, first.mask_ar)) if first else "",
         first=first,
         most=max((one.things for one in found.counts.classes), default=1),
     )
 
 
-def _harmless(value: Any) -> Any:
-    """Direction marks and the like in the data must not reorder the page."""
-    return printable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
+def _lengths(lengths: Lengths) -> str:
+    label = f"Lengths of the texts in tokens; {lengths.limit} fit"
+    return length_plot(lengths.histogram, ("tokens of prompt and answer", "records"), label, size=(560, 150), limit=lengths.limit)

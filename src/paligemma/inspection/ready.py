@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,46 +11,37 @@ from ..config import PaliGemmaConfig
 from ..data.batch import RowReader
 from ..errors import CheckpointError
 from ..model.mask_codec import MaskCodec
-from ..predictor.loading import base_of, find, tokenizer_path
+from ..predictor.loading import find, tokenizer_path
 from ..tokenizer import Tokenizer
 from ..training.recipes import Recipe
-from ..training.run import demand_resolution
+from ..training.run import fitted, reader
 
 
 @dataclass(frozen=True)
 class Ready:
-    """`path`: what was named; of an adapter `base` is the model under it, else the same."""
+    """`config`: as the run of a recipe has it. `path`: what was named."""
 
     config: PaliGemmaConfig
     tokenizer: Tokenizer
     codec: MaskCodec | None
     path: Path
-    base: Path
 
     def reader(self, recipe: Recipe) -> RowReader:
         """What makes rows of records in a run of the recipe, without augmentation."""
-        config = dataclasses.replace(self.config, resize=recipe.resize or self.config.resize)
-        return RowReader(self.tokenizer, config, token_limit(recipe), self.codec, frames=recipe.frames)
-
-
-def token_limit(recipe: Recipe) -> int:
-    """Tokens an example may have: one more than are read, since the last is only predicted."""
-    return recipe.text_len + 1
+        return reader(recipe, self.tokenizer, self.config, self.codec)
 
 
 def ready(model: str | Path | None, recipe: Recipe, *, tokenizer: Path | None = None, codec: Path | None = None) -> Ready:
-    """As `predictor.loading.read`, without the network. Raises `CheckpointError` for what is not there or does not go together, and
-    `UsageError` for a recipe of another resolution."""
-    given = find(model)
-    base = base_of(given) if checkpoint.is_adapter(given) else given
-    folder = locate(base).folder
-    config = checkpoint.inspect(base).config
-    demand_resolution(config, recipe)
-    words = Tokenizer.load(tokenizer_path(tokenizer, folder, base))
+    """As `predictor.loading.read`, without the network. Raises `CheckpointError` for what is not there or does not go together, and for an
+    adapter, which no run begins with; `UsageError` for a recipe of another resolution."""
+    path = find(model)
+    config = fitted(checkpoint.inspect(path).config, recipe)
+    folder = locate(path).folder
+    words = Tokenizer.load(tokenizer_path(tokenizer, folder, path))
     if words.vocab_size != config.text.vocab_size:
         raise CheckpointError(
-            f"{base}: the tokenizer has {words.vocab_size:,} tokens, the model {config.text.vocab_size:,}",
+            f"{path}: the tokenizer has {words.vocab_size:,} tokens, the model {config.text.vocab_size:,}",
             hint="use the tokenizer that came with the checkpoint",
         )
     masks = codec or checkpoint.find_codec(folder)
-    return Ready(config, words, None if masks is None else checkpoint.load_codec(masks), given, base)
+    return Ready(config, words, None if masks is None else checkpoint.load_codec(masks), path)

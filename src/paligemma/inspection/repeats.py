@@ -61,13 +61,15 @@ def find_repeats(
 ) -> Repeats:
     """`held_out`: pictures that are not learnt from. `limit`: files that are read at most, `tell` hears how many of how many are."""
     own = dict.fromkeys(path for item in items for path in item.record.pictures)
-    apart = set(held_out)
+    apart = dict.fromkeys(held_out)
     files = same_files([*own, *(path for path in apart if path not in own)], limit, tell)
     first = {path: group[0] for group in files.groups for path in group}
     asked: dict[Hashable, list[Item]] = defaultdict(list)
     for item in items:
         record = item.record
-        asked[tuple(first.get(path, path) for path in record.pictures), record.task, record.prompt, record.asked].append(item)
+        pictures = tuple(first.get(path, path) for path in record.pictures)
+        names = record.asked or (item.classes if record.in_places else ())  # one source may ask for what another does not know
+        asked[pictures, record.task, record.prompt, names].append(item)
     repeated, contradicting = [], []
     for group in asked.values():
         if len(group) > 1:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.batch import RowReader
+from ..data.batch import RowReader, fault_of
 from ..data.pictures import picture_size
 from ..data.records import Fault
-from ..errors import InputError
 from ..video import EXTENSIONS as VIDEOS
 from .counts import Tally
 from .items import Item
@@ -67,7 +66,7 @@ def look(items: Sequence[Item], of: int, reader: RowReader, tell: Callable[[int]
                 size = sizes[record.pictures[0]]
                 rounding.add(item.number, record, size, trips(record, size, item.classes, reader.codec))
         except ValueError as error:
-            if (fault := fault_of(item, error)).code != "too_long":  # lengths are known of all records
+            if (fault := fault_of(record, error)).code != "too_long":  # lengths are known of all records
                 faults.append(fault)
         tell(place + 1)
     return Sampled(
@@ -79,15 +78,6 @@ def look(items: Sequence[Item], of: int, reader: RowReader, tell: Callable[[int]
         rounding.result(),
         tuple(sorted(frames.items())),
     )
-
-
-def fault_of(item: Item, error: ValueError) -> Fault:
-    """Why a record cannot be read, in the words of the quarantine."""
-    path = item.record.pictures[0]
-    code = "outline"
-    if isinstance(error, InputError):
-        code = "too_long" if error.code == "context_length_exceeded" else "picture" if path.exists() else "missing"
-    return Fault(item.record.where, code, str(error), item.record.id, str(path))
 
 
 def _sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> Sizes:

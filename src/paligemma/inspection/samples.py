@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from PIL import Image
 
-from ..data.batch import Batch, Batches, Row, RowReader
+from ..data.batch import Batch, Batches, Row, RowReader, fault_of
 from ..drawing import data_url
 from ..errors import InputError
 from ..evaluation.predict import open_pictures
 from ..image import Clip
+from ..sequence import Part, parts
 from .drawn import draw
 from .items import Item
-from .sampled import fault_of
-
-Part = Literal["start", "prefix", "separator", "suffix", "end", "padding"]
 
 SIDE = 520
 """Longest side, in pixels, of a picture in the page."""
@@ -68,7 +65,7 @@ def show(items: Sequence[Item], why: Mapping[int, Sequence[str]], reader: RowRea
         try:
             rows.append(reader(item.record, item.classes, item.rng()))
         except ValueError as error:
-            rows.append(fault_of(item, error).detail)
+            rows.append(fault_of(item.record, error).detail)
     whole = {index: row for index, row in enumerate(rows) if isinstance(row, Row)}
     places: dict[int, tuple[Batch, int]] = {}
     for frames in {len(row.pixels) for row in whole.values()}:  # one batch holds prompts of as many pictures
@@ -92,10 +89,12 @@ def _sample(
     batch, line = place
     ids, valid = batch.ids[line].tolist(), batch.valid[line].tolist()
     causal, counted = batch.mask_ar[line].tolist(), batch.mask_loss[line].tolist()
-    length, answer = sum(valid), counted.index(1)
-    prefix, suffix = (reader.tokenizer.decode(part) for part in (ids[: answer - 1], ids[answer:length]))
+    length, kinds = sum(valid), parts(row.example)
+    prefix, suffix = (
+        reader.tokenizer.decode([id for id, part in zip(ids, kinds, strict=False) if part == kind]) for kind in ("prefix", "suffix")
+    )
     tokens = tuple(
-        Token(_piece(reader, ids[place]), _part(place, answer, length), bool(causal[place]), bool(counted[place]))
+        Token(_piece(reader, ids[place]), kinds[place], bool(causal[place]), bool(counted[place]))
         for place in range(min(length, MOST_TOKENS))
     )
     picture, caption = _picture(item, suffix if record.task != "describe_box" else prefix, reader)
@@ -114,13 +113,6 @@ def _sample(
         picture=picture,
         caption=caption,
     )
-
-
-def _part(place: int, answer: int, length: int) -> Part:
-    """By the order that `sequence.py` draws: start, prefix, separator; suffix, end."""
-    if place < answer:
-        return "start" if place == 0 else "separator" if place == answer - 1 else "prefix"
-    return "end" if place == length - 1 else "suffix"
 
 
 def _piece(reader: RowReader, id: int) -> str:

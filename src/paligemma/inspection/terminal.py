@@ -8,7 +8,7 @@ from itertools import chain
 from ..data.quarantine import EXAMPLES
 from ..printable import printable
 from .counts import ClassCount, Tally
-from .findings import Findings
+from .findings import Findings, SourceFound
 from .words import bytes_in_words, seconds_in_words
 
 BAR = 24
@@ -30,14 +30,19 @@ def _sources(found: Findings) -> Iterator[str]:
     for source in found.sources:
         usable = f"{source.records:,} records are usable, {source.unusable:,} are not"
         yield _line("data", f"{source.title}: {source.format}, {source.task}; {usable}")
-        for code, count in source.quarantine.items():
-            yield _line("", f"  {count:,} {code}: {source.meaning(code)}")
-            examples = [fault for fault in source.faults if fault.code == code][:EXAMPLES]
-            yield from (_line("", f"    {fault.where}: {fault.detail}") for fault in examples)
+        yield from _faults(source)
         yield from (_line("", f"  {count:,} {what}") for what, count in source.notes.items())
-    held_out = "nothing" if found.held_out is None else f"{found.held_out:,} records"
-    yield _line("held out", held_out)
+    held_out = found.held_out
+    yield _line("held out", "nothing" if held_out is None else f"{held_out.records:,} records of {held_out.title}")
+    yield from () if held_out is None else _faults(held_out)
     yield _line("for", f"{found.model}, {found.image_size} pixels, recipe {found.recipe}")
+
+
+def _faults(source: SourceFound) -> Iterator[str]:
+    for code, count in source.quarantine.items():
+        yield _line("", f"  {count:,} {code}: {source.meaning(code)}")
+        examples = [fault for fault in source.faults if fault.code == code][:EXAMPLES]
+        yield from (_line("", f"    {fault.where}: {fault.detail}") for fault in examples)
 
 
 def _contents(found: Findings) -> Iterator[str]:

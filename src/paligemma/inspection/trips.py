@@ -21,13 +21,18 @@ MASKED = ("segment", "refer")
 
 @dataclass(frozen=True)
 class Trip:
-    """`box`: after rounding, in pixels; `error`: the farthest that one of its edges moved; `mask` and `back`: before and after, or None."""
+    """`given`: the box as annotated, `box`: after rounding; `error`: the farthest that one of its edges moved; all in pixels. `mask` and
+    `back`: before and after, or None."""
 
     label: str
+    given: Corners
     box: Corners
-    error: float
     mask: np.ndarray | None = None
     back: np.ndarray | None = None
+
+    @property
+    def error(self) -> float:
+        return max(abs(a - b) for a, b in zip(self.box, self.given, strict=True))
 
     @property
     def iou(self) -> float | None:
@@ -66,9 +71,8 @@ def trips(record: Record, size: tuple[int, int], classes: Sequence[str], codec: 
     for thing, found, mask in written:
         box = found.box(*size)
         corners = (box.x0, box.y0, box.x1, box.y1)
-        error = max(abs(a - b) for a, b in zip(corners, thing.box, strict=True))
         back = None if mask is None or decode is None else decode(found, size)
-        result.append(Trip(tidy(thing.label), corners, error, mask if back is not None else None, back))
+        result.append(Trip(tidy(thing.label), thing.box, corners, mask if back is not None else None, back))
     return result
 
 
@@ -131,12 +135,11 @@ class RoundingSum:
         self.ious: list[Worst] = []
 
     def add(self, number: int, record: Record, size: tuple[int, int], found: Sequence[Trip]) -> None:
-        for thing in record.things:
-            sides = [(thing.box[i + 2] - thing.box[i]) / size[i] for i in (0, 1)]
+        for trip in found:
+            sides = [(trip.given[i + 2] - trip.given[i]) / size[i] for i in (0, 1)]
+            self.things += 1
             self.thin += min(sides) < detect.from_bin(1)
             self.tiny += max(sides) * self.image_size < self.patch_size
-        for trip in found:
-            self.things += 1
             if trip.error > self.error:
                 self.error, self.error_where = trip.error, record.where
             if trip.iou is not None:

@@ -16,7 +16,7 @@ Level = Literal["error", "warning", "fine"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "fine")
 
 LOW_IOU = 0.7
-"""Masks that come back worse than this on average are a warning: the published codec gives 0.8 and more for things of a usual size."""
+"""Masks that come back worse than this on average are a warning."""
 FEW_UPDATES = 20
 """A run of fewer is over before its learning rate has done much."""
 NAMED = 8
@@ -39,13 +39,13 @@ def judge(found: Findings) -> tuple[Remark, ...]:
 
 
 def _reading(found: Findings) -> Iterator[Remark]:
-    for source in found.sources:
+    for source in found.everything:
         if source.refused:
             yield Remark("error", "refused", source.refused, source.hint)
         elif source.unusable:
             what = f"{source.title}: {_count(source.unusable, 'record')} cannot be used and will be left out ({source.bad_share:.2%})"
             yield Remark("warning", "unusable_records", what, "they are listed with place and reason")
-    if found.records and not found.unusable:
+    if found.records and not any(source.unusable or source.refused for source in found.everything):
         yield Remark("fine", "readable", "every record is usable")
     sampled = found.sampled
     if sampled.faults:
@@ -69,13 +69,13 @@ def _codec_hint(detail: str) -> str:
 
 def _texts(found: Findings) -> Iterator[Remark]:
     lengths = found.lengths
+    level: Level = "error" if lengths.unwritten + lengths.no_room == found.records else "warning"
     enough = f"--text-len {max(lengths.longest - 1, 1)} would hold all of them, for more memory"
     if lengths.unwritten:
-        where, reason = lengths.unwritten[0]
-        yield Remark("warning", "unwritten", f"{_count(len(lengths.unwritten), 'record')} cannot be made a text: {where}: {reason}")
+        where, reason = lengths.reasons[0]
+        yield Remark(level, "unwritten", f"{_count(lengths.unwritten, 'record')} cannot be made a text: {where}: {reason}")
     if lengths.no_room:
         what = f"the prompts of {_count(lengths.no_room, 'record')} leave no room for an answer within {lengths.limit} tokens"
-        level = "error" if lengths.no_room == found.records else "warning"
         yield Remark(level, "no_room", f"{what}; a run leaves them out", enough)
     if lengths.cut:
         what = f"the answers of {_count(lengths.cut, 'record')} ({lengths.cut / found.records:.1%}) are cut at {lengths.limit} tokens"
@@ -116,8 +116,10 @@ def _repeats(found: Findings) -> Iterator[Remark]:
     if repeats.leaked:
         what = f"held out and learnt from: {_count(len(repeats.leaked), 'picture')}, first {repeats.leaked[0].name}"
         yield Remark("warning", "leaked", what, "what is measured on them says nothing about new pictures")
-    if found.records and not (repeats.contradictions or repeats.repeated or repeats.files.surplus):
-        yield Remark("fine", "repeats", "nothing stands there twice, and no answers contradict each other")
+    if found.records and not (repeats.contradictions or repeats.repeated or repeats.files.surplus or repeats.leaked):
+        files = repeats.files
+        alike = f"; of {files.candidates:,} files of equal length {files.read:,} were compared" if files.read < files.candidates else ""
+        yield Remark("fine", "repeats", f"nothing was found twice, and no answers contradict each other{alike}")
 
 
 def _classes(found: Findings) -> Iterator[Remark]:

@@ -37,17 +37,17 @@ def attention(
     if mask is not None and mask.shape[2] > 1:
         mask = mask.repeat(1, 1, groups, 1)
     if softcap is not None or (q.device.type == "cpu" and torch.is_grad_enabled()):
-        return _plain(folded, k, v, mask, factor, softcap).reshape(q.shape)
-    bias = None if mask is None else _bias(mask, q.dtype)
+        return plain_attention(folded, k, v, mask, factor, softcap).reshape(q.shape)
+    bias = None if mask is None else additive_mask(mask, q.dtype)
     return F.scaled_dot_product_attention(folded, k, v, attn_mask=bias, scale=factor).reshape(q.shape)
 
 
-def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     fill = max(MASKED, torch.finfo(dtype).min / 2)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, fill)
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
     """q (B, K, G * T, H), mask (B, 1, G * T or 1, S) -> (B, K, G * T, H)."""
     keys = k.float().transpose(-1, -2)
     values = v if cpu.multiplies(v) else v.float()

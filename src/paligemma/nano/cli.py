@@ -80,7 +80,7 @@ def train(
     recipe: str = "nano-112",
     out: Path | None = None,
     start: Path | None = None,
-    phase: int = 0,
+    phase: int | None = None,
     samples: int | None = None,
     compiled: Annotated[bool, Parameter(name="--compile", negative="--no-compile")] = True,
 ) -> None:
@@ -93,9 +93,9 @@ def train(
     out
         Run folder; `runs/RECIPE` by default.
     start
-        Begin with the weights of this model folder, not with random ones, at phase `phase` of the recipe.
+        Begin with the weights of this model folder, not with random ones. A run that was stopped remembers it.
     phase
-        The first phase of a run with `start`; the recipe's phases count from 0.
+        The first phase of a run with `start`, 0 where left out; the recipe's phases count from 0.
     samples
         Fresh samples per task for the measurement, by default as the recipe says; 0 skips it.
     compiled
@@ -111,8 +111,6 @@ def train(
         samples = chosen.samples
     if samples < 0:
         raise UsageError(f"--samples is how many a task, or 0 for no measurement; got {samples}")
-    if not 0 <= phase < len(chosen.phases) or (phase and start is None):
-        raise UsageError(f"--phase is one of 0 to {len(chosen.phases) - 1}, and only with --start; got {phase}")
     run = out or Path("runs") / chosen.name
     model = run_training(chosen, run, start=start, phase=phase, compiled=compiled)
     finish(model, run, samples=samples)
@@ -161,7 +159,7 @@ def examples(kind: str, out: Path, *, split: str = "train", count: int = 1800, s
     seed
         Another seed gives other examples.
     """
-    from .transfers import write_examples
+    from .examples import write_examples
 
     print(write_examples(kind, out, split=split, count=count, seed=seed))
 

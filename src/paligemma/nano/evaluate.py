@@ -22,14 +22,7 @@ from ..predictor import Predictor
 from ..results import Box
 from ..tasks import segment as segment_task
 from .lessons import Lesson, Teacher, bins, label
-from .metrics import (
-    Score,
-    average_precision_score,
-    characters_right,
-    majority,
-    mask_iou,
-    mean_score,
-)  # fmt: skip
+from .metrics import Score, average_precision, characters_right, judged, majority, mask_iou, mean_score
 from .names import LANGUAGES
 from .train_codec import square_mask
 from .world import SIZE, Placed, Scene, Split, World
@@ -87,13 +80,13 @@ class Examination:
         guesses = [list(result.boxes) for result in results]
         same = [sorted(b.label for b in t) == sorted(b.label for b in g) for t, g in zip(truths, guesses, strict=True)]
         each = float(np.mean([sorted(b.label for b in t) == sorted(lesson.asked) for t, (_, lesson) in zip(truths, samples, strict=True)]))
-        a, b = fit_platt(*_judged(truths[::2], guesses[::2]))
-        raw, right = _judged(truths[1::2], guesses[1::2])
+        a, b = fit_platt(*judged(truths[::2], guesses[::2]))
+        raw, right = judged(truths[1::2], guesses[1::2])
         calibration = Calibration({"box": (a, b)})
         fitted = np.array([calibration("box", score) for score in raw])
         return {
-            "detection AP50": average_precision_score(truths, guesses, 0.5),
-            "detection AP75": average_precision_score(truths, guesses, 0.75),
+            "detection AP50": average_precision(truths, guesses, "ap50"),
+            "detection AP75": average_precision(truths, guesses, "ap75"),
             "class set exact": mean_score(same, each),
             "box score ECE before fitting": calibration_error(raw, right),
             "box score ECE after fitting": calibration_error(fitted, right),
@@ -230,18 +223,3 @@ def _blind(samples: list[Sample]) -> float:
 
 def _parts(items: list[Any]) -> Iterator[list[Any]]:
     return (items[i : i + BATCH] for i in range(0, len(items), BATCH))
-
-
-def _judged(truths: list[list[Box]], guesses: list[list[Box]]) -> tuple[np.ndarray, np.ndarray]:
-    """Score of every guess, and 1 where it found a true box of its label at IoU 0.5 that no better guess had found, else 0."""
-    scores, right = [], []
-    for truth, guess in zip(truths, guesses, strict=True):
-        free = list(truth)
-        for box in sorted(guess, key=lambda b: -(b.score or 0.0)):
-            best = max((t for t in free if t.label == box.label), key=box.iou, default=None)
-            hit = best is not None and box.iou(best) >= 0.5
-            if hit:
-                free = [t for t in free if t is not best]
-            right.append(hit)
-            scores.append(box.score or 0.0)
-    return np.asarray(scores, float), np.asarray(right, float)

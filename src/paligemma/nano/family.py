@@ -1,6 +1,6 @@
 """The transfers of the bundled family: drawn data, a base taught on them, the same from random weights, both measured, a card.
 
-run/  data/                      train, valid and test, as `transfers.py` writes them
+run/  data/                      train, valid and test, as `examples.py` writes them
       random/                    a model of the base's shape that has learnt nothing
       taught/  taught-random/    runs of `paligemma train`, which go on where they were stopped
       measured/                  before, after, random: predictions, scores and a page each
@@ -17,24 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import doctor
 from ..checkpoint import save_codec, save_huggingface
+from ..checkpoint.finding import find
 from ..data.opening import open_data
 from ..errors import UsageError, did_you_mean
 from ..evaluation.evaluate import evaluate
 from ..evaluation.scores import Scores
 from ..predictor import load
-from ..predictor.loading import find, read
+from ..predictor.loading import read
 from ..training.loop import LOG, read_log
-from ..training.recipes import Recipe, to_text
+from ..training.recipes import Recipe
 from ..training.recipes import recipe as training_recipe
 from ..training.run import Run, Setup, fingerprint
+from .beginning import name_of
 from .compared import draw_compared
+from .examples import write_examples
 from .films import FRAMES
-from .train import initialise
-from .transfers import write_examples
+from .train import new_model
 
 Counts = Mapping[str, int]
 COUNTS: Counts = {"train": 1800, "valid": 180, "test": 500}
@@ -46,7 +46,7 @@ CURVE = "curve.png"
 
 @dataclass(frozen=True)
 class Member:
-    """One transfer. `data`: a kind of `transfers.EXAMPLES`; `metrics`: it is judged by the first; `prompt`, `answer` and `command` are
+    """One transfer. `data`: a kind of `examples.EXAMPLES`; `metrics`: it is judged by the first; `prompt`, `answer` and `command` are
     for its card."""
 
     name: str
@@ -102,7 +102,8 @@ def make(member: Member, run: Path, *, base: str = "bundled", counts: Counts = C
     Raises `UsageError` for a folder that holds another one's, and what training and measuring raise.
     """
     start = find(base)
-    _claim(run, {"recipe": to_text(member.recipe()), "base": fingerprint(read(start, device="cpu").network), "examples": dict(counts)})
+    network = read(start, device="cpu").network
+    _claim(run, {"recipe": dataclasses.asdict(member.recipe()), "base": fingerprint(network), "examples": dict(counts)})
     for split, count in counts.items():
         if not (run / "data" / f"{split}.jsonl").exists():
             tell(f"drawing {count:,} examples: {write_examples(member.data, run / 'data', split=split, count=count)}")
@@ -114,12 +115,13 @@ def make(member: Member, run: Path, *, base: str = "bundled", counts: Counts = C
     models = {"before": start, "after": taught, "random": random}
     scores = {who: {name: measure(member, folder, run, who, name, tell) for name in member.metrics} for who, folder in models.items()}
     logs = {name: read_log(run / folder / LOG) for name, folder in (("transferred", "taught"), ("from random weights", "taught-random"))}
-    return _finish(member, run, taught, scores, logs, counts, start.name)
+    return _finish(member, run, taught, scores, logs, counts, name_of(network.config, start))
 
 
 def _claim(run: Path, facts: dict[str, Any]) -> None:
     """Write down what the folder is for, unless it is for something else."""
     path = run / "member.json"
+    facts = json.loads(json.dumps(facts))
     run.mkdir(parents=True, exist_ok=True)
     if path.exists() and (found := json.loads(path.read_text())) != facts:
         different = ", ".join(name for name, value in facts.items() if found.get(name) != value)
@@ -128,12 +130,10 @@ def _claim(run: Path, facts: dict[str, Any]) -> None:
 
 
 def random_twin(base: Path, folder: Path) -> Path:
-    """A model of the same shape, tokenizer and mask codec as `base`, with random weights as a training from nothing begins with."""
+    """A model of the same shape, tokenizer and mask codec as `base`, with the random weights that a training from nothing begins with."""
     if not (folder / "model.safetensors").exists():
         parts = read(base, device="cpu", dtype="float32")
-        torch.manual_seed(0)
-        initialise(parts.network)
-        save_huggingface(parts.network, folder, dtype=parts.dtype)
+        save_huggingface(new_model(parts.network.config, seed=0), folder, dtype=parts.dtype)
         parts.tokenizer.save(folder)
         if parts.codec is not None:
             save_codec(parts.codec, folder / "mask_codec.safetensors")

@@ -1,9 +1,9 @@
-"""Scores of the small world's tasks, as plain functions of values, each with a bootstrap interval. Numpy only; COCO's AP by pycocotools."""
+"""Scores of the small world's tasks, as plain functions of values, each with a bootstrap interval; `evaluation.places` judges boxes."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 
 from ..errors import UsageError
 from ..evaluation.answers import edit_distance
+from ..evaluation.places import Evaluation, Place, mask_overlap
 from ..results import Box
 
 RESAMPLES = 1000
-AP_RESAMPLES = 30
-"""Fewer, since each is a whole COCO evaluation."""
+THRESHOLDS = {"ap50": 0, "ap75": 5}
+"""Key of COCO's summary -> place of its IoU threshold among 0.5, 0.55, ... 0.95."""
 
 
 @dataclass(frozen=True)
@@ -55,62 +56,51 @@ def characters_right(guess: str, truth: str) -> float:
 
 def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
     """Overlap of two boolean masks over their union; 1 for two empty ones."""
-    union = np.logical_or(a, b).sum()
-    return float(np.logical_and(a, b).sum() / union) if union else 1.0
+    both, either = mask_overlap(a, b)
+    return both / either if either else 1.0
 
 
-def average_precision(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequence[Box]], iou: float) -> float:
-    """COCO's AP at one IoU threshold, mean over the labels that occur: truths and scored guesses, picture by picture.
+class _AtThreshold(Evaluation):
+    """COCO's evaluation, resampled at one IoU threshold in place of all."""
 
-    0 where there are no truths or no guesses at all.
+    def __init__(self, truths: Sequence[Sequence[Place]], guesses: Sequence[Sequence[Place]], number: int):
+        super().__init__(truths, guesses)
+        self._number = number
+
+    @functools.cached_property
+    def _curves(self) -> list[Any]:
+        only = slice(self._number, self._number + 1)
+        return [dataclasses.replace(curve, found=curve.found[only], missed=curve.missed[only]) for curve in super()._curves]
+
+
+def average_precision(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequence[Box]], key: str, seed: int = 0) -> Score:
+    """COCO's AP at one IoU threshold, mean over the labels that occur, with an interval from resampling the pictures. A blind guess scores
+    about 0.
+
+    `truths` and scored `guesses` picture by picture; `key`: one of `THRESHOLDS`. 0 where there are no truths at all. Raises `UsageError`
+    where pycocotools is missing.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise UsageError("measuring AP needs the package pycocotools", hint="pip install 'paligemma[world]'") from error
-    labels = sorted({box.label for boxes in truths for box in boxes})
-    ids = {name: i + 1 for i, name in enumerate(labels)}
-    annotations = [
-        {"id": n + 1, "image_id": image, "category_id": ids[box.label], "bbox": _xywh(box), "area": box.area, "iscrowd": 0}
-        for n, (image, box) in enumerate((image, box) for image, boxes in enumerate(truths) for box in boxes)
-    ]
-    results = [
-        {"image_id": image, "category_id": ids[box.label], "bbox": _xywh(box), "score": box.score or 0.0}
-        for image, boxes in enumerate(guesses) for box in boxes if box.label in ids
-    ]  # fmt: skip
-    if not annotations or not results:
-        return 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco: Any = COCO()
-        coco.dataset = {
-            "images": [{"id": i} for i in range(len(truths))], "annotations": annotations,
-            "categories": [{"id": i, "name": name} for name, i in ids.items()],
-        }  # fmt: skip
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
-        evaluation.params.iouThrs = np.array([iou])
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]
-    return float(precision[precision > -1].mean())
+    if not any(truths):
+        return Score(0.0, 0.0, 0.0, len(truths), 0.0)
+    evaluation = _AtThreshold(_places(truths), _places(guesses), THRESHOLDS[key])
+    return Score(evaluation.values()[key], *_resampled(len(truths), evaluation.resampled, seed), len(truths), 0.0)
 
 
-def average_precision_score(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequence[Box]], iou: float, seed: int = 0) -> Score:
-    """AP, with an interval from resampling the pictures. A blind guess scores about 0."""
-    value = average_precision(truths, guesses, iou)
-
-    def resampled(rows: np.ndarray) -> float:
-        return average_precision([truths[i] for i in rows], [guesses[i] for i in rows], iou)
-
-    return Score(value, *_resampled(len(truths), resampled, seed, AP_RESAMPLES), len(truths), 0.0)
-
-
-def _xywh(box: Box) -> list[float]:
-    return [box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0]
+def judged(truths: Sequence[Sequence[Box]], guesses: Sequence[Sequence[Box]]) -> tuple[np.ndarray, np.ndarray]:
+    """Score of every guess, picture by picture and surest first; and 1 where it found a true box of its label at IoU 0.5 that no better
+    guess had found, else 0."""
+    if not any(truths):
+        scores = np.array([box.score or 0.0 for boxes in guesses for box in boxes])
+        return scores, np.zeros(len(scores))
+    found = sorted(Evaluation(_places(truths), _places(guesses)).judged(), key=lambda one: (one.row, -one.score))
+    return np.array([one.score for one in found]), np.array([one.right for one in found])
 
 
-def _resampled(count: int, statistic: Callable[[np.ndarray], float], seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:
+def _places(pictures: Sequence[Sequence[Box]]) -> list[list[Place]]:
+    return [[Place(box.label, (box.x0, box.y0, box.x1, box.y1), score=box.score) for box in boxes] for boxes in pictures]
+
+
+def _resampled(count: int, statistic: Callable[[np.ndarray], float], seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
-    values = [statistic(rng.integers(0, count, count)) for _ in range(resamples)]
+    values = [statistic(rng.integers(0, count, count)) for _ in range(RESAMPLES)]
     return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))

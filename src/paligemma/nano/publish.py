@@ -8,11 +8,11 @@ from typing import Any
 
 from .. import doctor
 from ..predictor import load
+from .beginning import origin
 from .evaluate import Examination, write_scores
 from .metrics import Score
 from .names import LANGUAGES, things
 from .recipes import NANO_112
-from .train import START
 
 TARGETS = {
     "detection AP50": 0.95, "detection AP75": 0.85, "class set exact": 0.95, "counting exact": 0.95,
@@ -33,8 +33,7 @@ def finish(model: Path, run: Path, *, samples: int) -> None:
         scores = Examination(load(model), samples).run()
         (model / "calibration.json").write_text(json.dumps(scores["calibration"], indent=2) + "\n")
         write_scores(scores, model / "scores.json")
-        origin = (run / START).read_text().strip() if (run / START).exists() else ""
-        (model / "README.md").write_text(card(recipe, scores, _log(run), origin), encoding="utf-8")
+        (model / "README.md").write_text(card(recipe, scores, _log(run), origin(run)), encoding="utf-8")
     doctor.write_reference(load(model))
 
 
@@ -64,6 +63,12 @@ def curve(log: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def pictures(recipe: dict[str, Any], log: list[dict[str, Any]]) -> int:
+    """How many the run saw: a run that began at a later phase has no entries of those before."""
+    last = {entry["phase"]: entry["step"] for entry in log}
+    return sum(steps * recipe["phases"][phase]["batch"] for phase, steps in last.items())
+
+
 def card(recipe: dict[str, Any], scores: dict[str, Any], log: list[dict[str, Any]], origin: str = "") -> str:
     """The model card: what it is, what it is not, what it was trained on, how it learnt, what was measured. `origin`: the model whose
     weights it began with."""
@@ -72,7 +77,7 @@ def card(recipe: dict[str, Any], scores: dict[str, Any], log: list[dict[str, Any
     sides = any(phase["mix"]["side"] for phase in recipe["phases"])
     beginning = "random weights" if origin in ("", recipe["name"]) else f"the weights of `{origin}`"
     before, after = scores["box score ECE before fitting"], scores["box score ECE after fitting"]
-    images = sum(phase["steps"] * phase["batch"] for phase in recipe["phases"])
+    images = pictures(recipe, log)
     vision = recipe["vision"]
     return f"""---
 license: apache-2.0

@@ -61,6 +61,8 @@ class Recipe:
     aid_steps: int = 300
     """Steps in which the training aids alone learn, when a run starts from an exported model, which is without them."""
     seed: int = 0
+    start: str = ""
+    """The model that a run begins with, where random weights will not do: `--start` names its folder."""
     samples: int = 500
     """Fresh samples a task that the finished model is measured on, unless told otherwise."""
 
@@ -117,7 +119,7 @@ PT_112 = dataclasses.replace(NANO_112, name="nano-pt-112", phases=NANO_112.phase
 
 PT_224 = dataclasses.replace(
     PT_112, name="nano-pt-224", vision=dataclasses.replace(PT_112.vision, image_size=2 * SIZE), bank_size=40, backgrounds=400, aid_steps=60,
-    warmup=20, seed=224,
+    warmup=20, seed=224, start="nano-pt-112",
     phases=(
         Phase(
             steps=400, batch=32, rate=0.35, decay_from=0.1, text_share=0.4, dense_weight=(2.0, 1.0), sigma=(6.0, 1.5),

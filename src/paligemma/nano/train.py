@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..checkpoint import load_codec, save_codec, save_huggingface
+from ..config import PaliGemmaConfig
 from ..errors import CheckpointError, PaliGemmaError, UsageError
 from ..model import cpu
 from ..model.mask_codec import MaskCodec
@@ -29,7 +30,7 @@ from ..model.paligemma import PaliGemma
 from ..tokenizer import Tokenizer
 from ..tokenizer_training import train_tokenizer
 from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
-from .beginning import begin
+from .beginning import PARTS, START, Beginning, begin, beginning
 from .dense import DenseHead
 from .lessons import Teacher
 from .muon import Muon
@@ -43,40 +44,39 @@ from .world import CHARACTERS, Split, World
 SAVE_EVERY = 200
 """Steps between saved states."""
 LOG_EVERY = 20
-START = "start.txt"
-"""In a run that began with the weights of a model: its name."""
 CORPUS_SCENES = 6000
 """Scenes whose lessons the tokenizer learns from."""
 MAX_GRADIENT = 1.0
 
 
 def train(
-    recipe: Recipe, run: Path, *, start: Path | None = None, phase: int = 0, compiled: bool = True, log: Callable[[str], None] = print
-) -> Path:
+    recipe: Recipe, run: Path, *, start: Path | None = None, phase: int | None = None, compiled: bool = True,
+    log: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
     """Run `recipe` in folder `run`, continuing what is there, and return the folder of the finished model.
 
-    With `start`, the folder of an exported model, a new run begins at phase `phase` from that model's weights; where that model is for
-    smaller pictures its positions are stretched. Raises `UsageError` if the folder holds a run of another recipe, `PaliGemmaError` if the
-    loss is no longer a finite number.
+    With `start`, the folder of an exported model, a new run begins at phase `phase` (0 where left out) from that model's weights; where
+    that model is for smaller pictures its positions are stretched. A run that is there goes on as it was begun. Raises `UsageError` if
+    the folder holds a run of another recipe or another beginning, `PaliGemmaError` if the loss is no longer a finite number.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    _claim(recipe, run)
-    if start is not None:
-        for name in ("mask_codec.safetensors", "tokenizer.model"):
-            _write(run / name, (start / name).read_bytes())
-        _write(run / START, f"{start.resolve().name}\n".encode())
+    began = beginning(recipe, run, start, phase)
+    _claim(recipe, run, began)
+    if began.name:
+        for name in PARTS:
+            if not (run / name).exists():
+                _write(run / name, (Path(began.folder) / name).read_bytes())
     codec = _codec(recipe, run, log)
     tokenizer = _tokenizer(recipe, run, log)
     trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)
-    if start is not None and not (run / "state.pt").exists():
-        begin(trainer, start, phase)
+    if began.name and not (run / "state.pt").exists():
+        begin(trainer, Path(began.folder), began.phase)
     trainer.resume()
     trainer.phases()
     return trainer.export()
 
 
-def _claim(recipe: Recipe, run: Path) -> None:
-    """Write the recipe into the folder, unless another one is there: two recipes in one run would make a model of neither."""
+def _claim(recipe: Recipe, run: Path, began: Beginning = Beginning()) -> None:  # noqa: B008 - frozen
+    """Write the recipe and the beginning into the folder, unless another recipe is there: two in one run would make a model of neither."""
     path = run / "recipe.json"
     wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
     if path.exists():
@@ -88,6 +88,10 @@ def _claim(recipe: Recipe, run: Path) -> None:
             ) from error
         if different := list(differences(found, recipe)):
             raise UsageError(f"{run} holds a run of another recipe: {'; '.join(different)}", hint="choose another run folder")
+    run.mkdir(parents=True, exist_ok=True)
+    if not (run / START).exists() and not (run / "state.pt").exists():
+        # First: a recipe alone would stand for random weights.
+        _write(run / START, json.dumps(dataclasses.asdict(began), indent=2).encode())
     _write(path, json.dumps(wanted, indent=2).encode())
 
 
@@ -144,9 +148,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, run: Path, tokenizer: Tokenizer, codec: MaskCodec, *, compiled: bool, log: Callable[[str], None]):
         self.recipe, self.run, self.tokenizer, self.codec, self.log = recipe, run, tokenizer, codec, log
-        torch.manual_seed(recipe.seed)
-        self.model = PaliGemma(recipe.config())
-        initialise(self.model)
+        self.model = new_model(recipe.config(), recipe.seed)
         self.head = DenseHead(recipe.vision.width)
         self.pointer = PointHead(recipe.text_width)
         self.code = CoordinateCode(recipe.text_width, tokenizer.loc.start, codec.codebook)
@@ -350,8 +352,16 @@ def export(model: PaliGemma, tokenizer: Tokenizer, codec: MaskCodec, folder: Pat
     return folder
 
 
+def new_model(config: PaliGemmaConfig, seed: int) -> PaliGemma:
+    """What a run from nothing begins with. Torch's generator goes on from there."""
+    torch.manual_seed(seed)
+    model = PaliGemma(config)
+    initialise(model)
+    return model
+
+
 def initialise(model: PaliGemma) -> None:
-    """Small random weights: fan-in scaled matrices, image positions as sines, embeddings of norm 0.4."""
+    """Of a model just made, small random weights: fan-in scaled matrices, image positions as sines, embeddings of norm 0.4."""
     for name, p in model.named_parameters():
         if name.endswith("embed.weight") and name.startswith("text"):
             nn.init.normal_(p, std=0.4 / p.shape[1] ** 0.5)

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from .. import checkpoint
+from ..checkpoint.conversion import CALIBRATION
+from ..checkpoint.finding import base_of, find
 from ..checkpoint.locate import locate
 from ..checkpoint.source import dtype_name, torch_dtype
-from ..config import PRESETS
 from ..engine.scores import Calibration
-from ..errors import CheckpointError, ResourceError, UsageError, did_you_mean
+from ..errors import CheckpointError, ResourceError, UsageError
 from ..model.fast_linear import pack
 from ..model.lora import adapter_names, merge
 from ..model.mask_codec import MaskCodec
@@ -21,10 +22,6 @@ from ..model.paligemma import PaliGemma
 from ..tokenizer import FILE_NAMES, Tokenizer
 from .verbs import Predictor
 
-BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
-DEFAULT = "nano-112"
-"""The bundled model that is used when none is named."""
-CALIBRATION = "calibration.json"
 SMALL = 2**26
 """Models of fewer parameters compute in float32 on a CPU, unless told otherwise."""
 
@@ -145,55 +142,6 @@ def weights_dtype(info: checkpoint.CheckpointInfo, dtype: str | torch.dtype | No
     if numbers is None and device.type == "cpu" and info.config.num_parameters < SMALL:
         numbers = torch.float32
     return torch_dtype(info.dtype) if numbers is None else numbers
-
-
-def base_of(adapter: Path) -> Path:
-    """The model an adapter is for, looked for as any model is; `CheckpointError` that names the adapter where it is not to be found."""
-    try:
-        return find(checkpoint.find_base(adapter))
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{adapter} is an adapter, and its base is missing: {error.message}", hint=error.hint, code=error.code
-        ) from error
-
-
-def bundled_models() -> list[str]:
-    """Names of the models that came with the package."""
-    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
-
-
-def find(model: str | Path | None) -> Path:
-    """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none."""
-    if model is None or str(model) in ("", "bundled"):
-        model = DEFAULT
-        if not (BUNDLED / model).is_dir():
-            raise CheckpointError(
-                "this installation has no bundled model",
-                hint="name a checkpoint, or install a release of paligemma, which has one",
-                code="no_bundled_model",
-            )
-        return BUNDLED / model
-    if not isinstance(model, str | Path):
-        raise UsageError(f"a model is named by a path or a text, found {type(model).__name__}")
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
-    name = str(model)
-    if name in bundled_models():
-        return BUNDLED / name
-    if checkpoint.is_hub_id(name):
-        if (cached := checkpoint.cached(name)) is not None:
-            return cached
-        if not path.parent.is_dir():
-            what = f"{name} is neither a folder here nor in the local Hugging Face cache"
-            raise CheckpointError(what, hint=f"fetch it: paligemma pull {name}", code="not_cached")
-    if name in PRESETS:
-        size = name.rsplit("-", 1)
-        raise CheckpointError(f"{name} is a size, not a checkpoint", hint=f"for example google/{size[0]}-pt-{size[1]}", code="not_found")
-    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    otherwise = "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"
-    hint = did_you_mean(path.name, [*siblings, *bundled_models()], otherwise)
-    raise CheckpointError(f"{name}: no such file or folder", hint=hint, code="not_found")
 
 
 def device_of(device: str | torch.device | None) -> torch.device:

@@ -80,8 +80,10 @@ class Predictor:
         return self._reader.calibration
 
     def with_calibration(self, calibration: Calibration) -> Predictor:
-        """The same model with another calibration."""
-        return Predictor(self.model, self.tokenizer, self.codec, calibration=calibration, path=self.path)
+        """The same model with another calibration: of the adapter that is at work, else of the model alone."""
+        name = self.adapter
+        own, others = (calibration, self._calibrations) if name is None else (self._own, self._calibrations | {name: calibration})
+        return Predictor(self.model, self.tokenizer, self.codec, calibration=own, path=self.path, calibrations=others).use_adapter(name)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -104,8 +106,7 @@ class Predictor:
         'no parking'
         """
         set_adapter(self.model, name)
-        calibration = None if name is None else self._calibrations.get(name)
-        self._reader = Reader(self.tokenizer, self.codec, self._own if calibration is None else calibration)
+        self._reader = Reader(self.tokenizer, self.codec, (name and self._calibrations.get(name)) or self._own)
         return self
 
     @property
@@ -120,6 +121,7 @@ class Predictor:
             "mask codec found" if self.codec else "no mask codec, which segment needs",
             f"scores of {calibrated} calibrated" if calibrated else "scores as computed, not calibrated",
         ]
+        lines += ["; ".join(f"adapter {n}{', at work' if n == self.adapter else ''}" for n in self.adapters)] if self.adapters else []
         return "\n".join([*lines, f"from {self.path}"] if self.path else lines)
 
     def __repr__(self) -> str:

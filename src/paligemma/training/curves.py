@@ -26,19 +26,21 @@ def draw_curves(log: Sequence[Mapping[str, Any]], path: Path) -> Path:
     draw = ImageDraw.Draw(picture)
     last = max((entry["step"] for entry in log), default=1)
     for number, (title, curves) in enumerate(PANELS):
-        _panel(draw, number * PANEL, title, {name: _points(log, name) for name in curves}, curves, last)
+        panel(draw, number * PANEL, title, {name: points(log, name) for name in curves}, curves, last)
     picture.save(path, "PNG")
     return path
 
 
-def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+def points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    """(step, value) of the entries that have a number by that name."""
     return [(entry["step"], entry[name]) for entry in log if isinstance(entry.get(name), float | int) and math.isfinite(entry[name])]
 
 
-def _panel(
+def panel(
     draw: ImageDraw.ImageDraw, top: int, title: str, curves: Mapping[str, list[tuple[int, float]]],
     colours: Mapping[str, tuple[int, int, int]], last: int,
 ) -> None:  # fmt: skip
+    """Draw lines by name into the panel that begins at row `top`; the axis of steps ends at `last`."""
     font = ImageFont.load_default(size=13)
     values = [value for points in curves.values() for _, value in points] or [0.0, 1.0]
     low, high = min(0.0, *values), max(values)

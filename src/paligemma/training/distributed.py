@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,11 +24,13 @@ import torch
 
 from ..errors import ResourceError, UsageError
 from ..predictor.loading import device_of
+from . import stopping
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others: while the first one writes a large checkpoint, they do."""
 ENDED = "paligemma/ended"
 """Where in torchrun's store the first process that fails says so."""
+BY_TORCHRUN = "start several processes by torchrun"
 _GONE = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -116,24 +119,24 @@ ALONE = Processes()
 
 
 @contextlib.contextmanager
-def joined(device: str | torch.device | None = None) -> Iterator[Processes]:
+def joined(
+    device: str | torch.device | None = None, *, exit_code: Callable[[BaseException], int] = lambda error: getattr(error, "exit_code", 1)
+) -> Iterator[Processes]:
     """The processes that torchrun started, for the block; `ALONE` where it started none or one.
 
-    device: "cpu", or "cuda" for one GPU a process (its LOCAL_RANK), which is the default where there are GPUs. In the block only the first
-    process has a standard output and error. Where one fails, its error leaves the block; in the others, which find it gone or fail like it,
-    `SystemExit` with its exit code. Raises `UsageError` for a device that cannot be taken, `ResourceError` for one that is not there, or
-    where a process has ended without a word.
+    device: "cpu", or "cuda" for one GPU a process (its LOCAL_RANK), which is the default where there are GPUs. exit_code: what a process
+    ends with after an error. In the block only the first process has a standard output and error. Where one fails, its error leaves the
+    block; in the others, which find it gone or fail like it, `SystemExit` with its exit code. Raises `UsageError` for a device that cannot
+    be taken, or an environment that is not torchrun's; `ResourceError` for a device that is not there, where the processes cannot meet, or
+    where one has ended without a word.
     """
     if _number("WORLD_SIZE", 1) <= 1:
         yield ALONE
         return
     import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
 
-    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UsageError(f"the environment has WORLD_SIZE, but no {missing[0]}", hint="start several processes by torchrun")
-    store, rank, world = next(iter(rendezvous("env://", timeout=PATIENCE)))
-    with _ending_together(store):
+    store, rank, world = _meet()
+    with _ending_together(store, exit_code):
         own = _own_device(device, _number("LOCAL_RANK", rank))
         dist.init_process_group("gloo" if own.type == "cpu" else "nccl", store=store, rank=rank, world_size=world, timeout=PATIENCE)
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -144,14 +147,36 @@ def joined(device: str | torch.device | None = None) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
+def _meet() -> tuple[Any, int, int]:
+    """torchrun's store, which process this is, and of how many."""
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UsageError(f"the environment has WORLD_SIZE, but no {missing[0]}", hint=BY_TORCHRUN)
+    rank, world, port = _number("RANK", 0), _number("WORLD_SIZE", 1), _number("MASTER_PORT", 0)
+    if rank >= world:
+        raise UsageError(f"RANK is {rank} in the environment, of {world} processes that are counted from 0", hint=BY_TORCHRUN)
+    if port >= 2**16:
+        raise UsageError(f"MASTER_PORT is {port} in the environment, expected a number below {2**16}", hint=BY_TORCHRUN)
+    try:
+        return next(iter(rendezvous("env://", timeout=PATIENCE)))
+    except dist.DistError as error:
+        raise ResourceError(
+            f"the processes cannot meet at {os.environ['MASTER_ADDR']}, port {port}: {first_line(error)}",
+            hint="another program may have the port: torchrun takes another one with --rdzv-endpoint HOST:PORT or --master-port PORT",
+            code="no_rendezvous",
+        ) from error
+
+
 @contextlib.contextmanager
-def _ending_together(store: Any) -> Iterator[None]:
+def _ending_together(store: Any, exit_code: Callable[[BaseException], int]) -> Iterator[None]:
     """The first error of all is raised where it happened; what follows from it elsewhere becomes a silent exit."""
     try:
         yield
     except BaseException as error:
         lost = isinstance(error, RuntimeError) and _GONE.search(str(error)) is not None
-        code = _exit_code(error, lost)
+        code = ResourceError.exit_code if lost else _exit_code(error, exit_code)
         mine = json.dumps([os.environ.get("RANK"), code])
         try:
             before = store.compare_set(ENDED, "", mine).decode()
@@ -161,19 +186,22 @@ def _ending_together(store: Any) -> Iterator[None]:
             raise SystemExit(json.loads(before)[1]) from error
         if lost:
             raise ResourceError(
-                "another process of this run has ended, or cannot be reached",
+                f"another process of this run has ended, or cannot be reached: {first_line(error)}",
                 hint="see what it or its machine says; the same command goes on from the last checkpoint",
                 code="process_lost",
             ) from error
         raise
 
 
-def _exit_code(error: BaseException, lost: bool) -> int:
+def _exit_code(error: BaseException, of_others: Callable[[BaseException], int]) -> int:
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    if not isinstance(error, Exception):
-        return 130 if isinstance(error, KeyboardInterrupt) else 143
-    return ResourceError.exit_code if lost else getattr(error, "exit_code", 1)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return stopping.exit_code(signal.SIGINT) if isinstance(error, KeyboardInterrupt) else of_others(error)
+
+
+def first_line(error: BaseException) -> str:
+    """Of what a library says, which may go on with a stack of C++."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _own_device(device: str | torch.device | None, local_rank: int) -> torch.device:
@@ -204,7 +232,7 @@ def _parsed(device: str | torch.device) -> torch.device:
 def _number(name: str, otherwise: int) -> int:
     text = os.environ.get(name, "")
     if text and not text.isdecimal():
-        raise UsageError(f"{name} is {text!r} in the environment, expected a number", hint="start several processes by torchrun")
+        raise UsageError(f"{name} is {text!r} in the environment, expected a number", hint=BY_TORCHRUN)
     return int(text) if text else otherwise
 
 

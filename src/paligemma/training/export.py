@@ -16,7 +16,7 @@ from .recipes import Recipe, to_text
 
 def export(parts: Parts, recipe: Recipe, folder: Path, card: str, *, base: str) -> Path:
     """Write the model as it is now: whole, in the number type of the file it came from, or as an adapter of `base`."""
-    if recipe.strategy in ("lora", "qlora"):
+    if recipe.adapts:
         save_adapter(parts.network, folder, base=base)
     else:
         save_huggingface(parts.network, folder, dtype=parts.dtype)
@@ -30,11 +30,14 @@ def export(parts: Parts, recipe: Recipe, folder: Path, card: str, *, base: str) 
 def card(
     recipe: Recipe, data: Sequence[DataSet], held_out: DataSet | None, measures: Mapping[str, float],
     events: Sequence[Mapping[str, Any]], *,
-    base: str, step: int, steps: int,
+    base: str, step: int, steps: int, measured: int,
 ) -> str:  # fmt: skip
-    """The model card: from what, on what, how, what came out, what went wrong."""
+    """The model card: from what, on what, how, what came out, what went wrong. `measured`: so many of the held-out records, the first."""
     sources = "\n".join(f"- {printable(str(d.path))}: {len(d):,} records ({d.format}, {d.task}), {len(d.faults):,} left out" for d in data)
-    judged = "none" if held_out is None else f"{printable(str(held_out.path))} {held_out.split}".strip() + f", {len(held_out):,} records"
+    judged = "none"
+    if held_out is not None:
+        judged = f"{printable(str(held_out.path))} {held_out.split}".strip() + f", {len(held_out):,} records, "
+        judged += "all of them measured" if measured == len(held_out) else f"the first {measured:,} of them measured"
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in measures.items()) or "| nothing was held out | |"
     happened = "\n".join(f"- step {event.get('step')}: {printable(str(event.get('message')))}" for event in events) or "Nothing."
     return f"""---

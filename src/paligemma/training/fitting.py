@@ -20,6 +20,7 @@ import torch
 
 from ..checkpoint.memory import GB
 from ..config import PaliGemmaConfig
+from ..data.batch import AHEAD
 from ..errors import ResourceError, UsageError
 from ..model import cpu
 from ..predictor.loading import SMALL
@@ -30,8 +31,8 @@ from .recipes import Recipe
 MEMORY = "memory.json"
 SHOWN = 5
 """Suggestions that are shown."""
-WAITING = 6
-"""Batches of pictures that lie in main memory at once: four made ahead, the one at work, and its rows before they were put together."""
+WAITING = AHEAD + 2
+"""Batches of pictures that lie in main memory at once: those made ahead, the one at work, and its rows before they were put together."""
 SOFTWARE = 200_000_000
 """What libraries, threads and the writing of results take of main memory besides (`python -m bench.run_memory`)."""
 
@@ -110,10 +111,11 @@ def waiting_bytes(config: PaliGemmaConfig, recipe: Recipe, share: int) -> int:
 
 
 def machine_of(
-    config: PaliGemmaConfig, dtype: torch.dtype, device: torch.device, *, recompute: bool, devices: int = 1
+    config: PaliGemmaConfig, dtype: torch.dtype, device: torch.device, *, recompute: bool, devices: int = 1,
+    frozen: torch.dtype | None = None,
 ) -> Machine:  # fmt: skip
-    """The machine a run with weights of this type is on."""
-    return Machine(device.type, devices, dtype, autocasts(config, dtype, device), recompute)
+    """The machine a run with weights of this type is on; `frozen`: see `Machine`."""
+    return Machine(device.type, devices, dtype, autocasts(config, dtype, device), recompute, frozen)
 
 
 def autocasts(config: PaliGemmaConfig, dtype: torch.dtype, device: torch.device) -> bool:
@@ -171,7 +173,11 @@ def _too_much(found: Fit) -> ResourceError:
     for suggestion in itertools.islice(suggestions(whole, found.available), SHOWN):
         option = options(found.plan, suggestion.plan)
         lines.append(f"  {suggestion.words}: {_gb(suggestion.plan.total)}{f'  {option}' if option else ''}")
-    told = "\n".join(["what would fit:", *lines]) if lines else "nothing that is known here would fit: take a smaller model or machine"
+    told = (
+        "\n".join(["what would fit:", *lines])
+        if lines
+        else "nothing that is known here would fit: take a smaller model, or a larger machine"
+    )
     return ResourceError(
         f"the run does not fit: with {found.micro:,} examples at a time it takes {_gb(found.plan.total)}{for_one}, "
         f"and there are {_gb(max(found.available, 0))}",

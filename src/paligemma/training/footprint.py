@@ -222,16 +222,16 @@ def _fill(model: nn.Module) -> None:
 @contextlib.contextmanager
 def _attention(fused: bool) -> Iterator[None]:
     """Let attention without a soft-cap take torch's fused kernel, as it does on an accelerator; the CPU's keeps the same tensors."""
-    plain = attention._plain
+    plain = attention.plain_attention
 
     def either(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
         if softcap is not None:
             return plain(q, k, v, mask, scale, softcap)
-        bias = None if mask is None else attention._bias(mask, q.dtype)
+        bias = None if mask is None else attention.additive_mask(mask, q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
 
-    attention._plain = either if fused else plain
+    attention.plain_attention = either if fused else plain
     try:
         yield
     finally:
-        attention._plain = plain
+        attention.plain_attention = plain

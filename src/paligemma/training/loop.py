@@ -27,7 +27,7 @@ from .distributed import ALONE, Processes
 from .optimizer import Optimizer
 from .sharding import fill
 from .step import Objective, Outcome, train_step
-from .stopping import Stopping
+from .stopping import Stopping, exit_code
 from .store import Saved, Store
 
 IN_A_ROW = 3
@@ -37,6 +37,8 @@ WINDOW, IN_WINDOW = 1000, 10
 GRACE = 5.0
 """Seconds in which several processes take a second signal for the first: it may reach them both directly and through torchrun."""
 LOG = "log.jsonl"
+JUDGE = "loss"
+"""The held-out measure that says which checkpoint is best: the lowest."""
 
 Measures = dict[str, float]
 
@@ -52,9 +54,6 @@ class Plan:
     save_every: int = 200
     evaluate_every: int = 200
     log_every: int = 10
-    judged_by: str = "loss"
-    """Which of the held-out measures says which checkpoint is best."""
-    higher_is_better: bool = False
 
 
 @dataclass
@@ -87,9 +86,8 @@ class Ending:
 class Loop:
     """One run in the folder of its store, whose lock the caller holds. `run` does what is left of it.
 
-    `parts`: what is trained, by name. `evaluate`: measures of held-out data, or none. `keep_best`: called after the checkpoint that is best
-    so far was saved. `tell`: each log entry. Of several `processes` all run this loop, with the same decisions; `between` is called by all
-    of them after a step.
+    `evaluate`: measures of held-out data, or none; the checkpoint with the lowest `JUDGE` is the best. `tell`: each log entry. Of several
+    `processes` all run this loop, with the same decisions; `between` is called by all of them after a step.
     """
 
     def __init__(
@@ -103,7 +101,6 @@ class Loop:
         device: torch.device,
         precision: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         evaluate: Callable[[], Measures] | None = None,
-        keep_best: Callable[[], None] = lambda: None,
         tell: Callable[[dict[str, Any]], None] = lambda entry: None,
         processes: Processes = ALONE,
         between: Callable[[], None] = lambda: None,
@@ -111,7 +108,7 @@ class Loop:
         self.processes, self.between = processes, between
         self.objective, self.optimizer, self.batches, self.store, self.plan = objective, optimizer, batches, store, plan
         self.device, self.precision, self.evaluate = device, precision, evaluate
-        self.keep_best, self.tell = keep_best, tell
+        self.tell = tell
         self.position = Position()
         self.measures: Measures = {}
         self._began = time.monotonic()
@@ -132,7 +129,7 @@ class Loop:
                     self._save(required=True)
                     name = signal.Signals(asked).name
                     self.store.report.add("stopped", f"{name}: saved and ended", step=self.position.step)
-                    return Ending(self.position, 128 + asked, self.measures)
+                    return Ending(self.position, exit_code(asked), self.measures)
                 if again:
                     self._go_back()
         return Ending(self.position, 0, self.measures)
@@ -179,19 +176,19 @@ class Loop:
             if lost := [name for name in found if name not in self.measures]:
                 what = f"held-out {', '.join(lost)} at step {step} is no number, so this checkpoint cannot be the best"
                 self.store.report.add("measures", what, step=step)
+        before = self.position.best, self.position.best_step
         better = judged and self._is_better()
         if last or better or (plan.save_every > 0 and step % plan.save_every == 0):
             saved = self._save(required=last)
             if better and saved:
                 self.store.mark_best(step)
-                self.keep_best()
+            elif better:  # what is nowhere cannot be the best, nor keep a later one from it
+                self.position.best, self.position.best_step = before
 
     def _is_better(self) -> bool:
-        value, position = self.measures.get(self.plan.judged_by), self.position
-        if value is None:
-            return False
-        sign = -1 if self.plan.higher_is_better else 1
-        if position.best is not None and sign * value >= sign * position.best:
+        """Note it, so that the checkpoint which is saved next knows that it is the best."""
+        value, position = self.measures.get(JUDGE), self.position
+        if value is None or (position.best is not None and value >= position.best):
             return False
         position.best, position.best_step = value, position.step
         return True

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..checkpoint.detect import describe
 from ..checkpoint.memory import GB
@@ -35,13 +35,15 @@ MORE_DEVICES = (2, 4, 8)
 @dataclass(frozen=True)
 class Machine:
     """`dtype` of the weights; `autocast`: to bfloat16, for float32 weights. `devices`: processes that share weights, gradients and state
-    (FSDP2), each with examples of its own. `recompute`: see `model/recompute.py`."""
+    (FSDP2), each with examples of its own. `recompute`: see `model/recompute.py`. `frozen`: the type of weights that only carry an adapter,
+    where it is another one than that of weights that learn."""
 
     kind: str = "cuda"
     devices: int = 1
     dtype: torch.dtype = torch.bfloat16
     autocast: bool = False
     recompute: bool = False
+    frozen: torch.dtype | None = None
 
     def usable(self, available: int) -> float:
         """Of so many free bytes."""
@@ -95,16 +97,18 @@ def plan(config: PaliGemmaConfig, recipe: Recipe, batch: int, machine: Machine =
     n = machine.devices
     workspace = max(moving.peak - moving.kept + still.unpacked, still.step - moving.kept, 0) + (still.gathered if n > 1 else 0)
     weights, gradients, optimizer = (-(-size // n) for size in (still.weights, still.gradients, still.optimizer))
-    return MemoryPlan(config, recipe, batch, machine, weights, gradients, optimizer, moving.kept, workspace)
+    return MemoryPlan(config, recipe, batch, machine, weights + still.buffers, gradients, optimizer, moving.kept, workspace)
 
 
 @dataclass(frozen=True)
 class _Still:
-    """What is there all the time. `unpacked`: the largest 4-bit matrix as a plain one. `step`: what the optimizer needs besides for a
-    moment. `gathered`: what a device has whole of shared tensors, all that is in no block and two blocks, and the gradients of that.
+    """What is there all the time. `buffers`: weights of 4-bit layers, of which every device has all, since FSDP2 shares out parameters
+    only. `unpacked`: the largest 4-bit matrix as a plain one. `step`: what the optimizer needs besides for a moment. `gathered`: what a
+    device has whole of shared tensors, all that is in no block and two blocks, and the gradients of that.
     """
 
     weights: int
+    buffers: int
     gradients: int
     optimizer: int
     unpacked: int
@@ -119,20 +123,21 @@ def _still(config: PaliGemmaConfig, recipe: Recipe, dtype: torch.dtype) -> _Stil
     optimizer = make_optimizer(recipe, trainable.parameters, 1)
     packed = [layer.in_features * layer.out_features for layer in model.modules() if isinstance(layer, Nf4Linear)]
     narrow = [p.numel() for p in trainable.parameters.values() if p.dtype.itemsize < 4]
-    blocks = max(_bytes(block) for tower in (model.text, model.vision) for block in tower.blocks)
-    outside = _bytes(model) - sum(_bytes(block) for tower in (model.text, model.vision) for block in tower.blocks)
+    blocks = [_bytes(block.parameters()) for tower in (model.text, model.vision) for block in tower.blocks]
+    weights = _bytes(model.parameters())
     return _Still(
-        weights=_bytes(model),
-        gradients=sum(p.nbytes for p in trainable.parameters.values()),
+        weights=weights,
+        buffers=_bytes(model.buffers()),
+        gradients=_bytes(trainable.parameters.values()),
         optimizer=sum(tensor.nbytes for name, tensor in optimizer.state_tensors().items() if name != UPDATES),
         unpacked=max(packed, default=0) * (dtype.itemsize + 4),
         step=4 * max(narrow, default=0) if isinstance(optimizer, Adam) else 0,
-        gathered=(outside + 2 * blocks) * (2 if trainable.strategy in ("full", "freeze-vision") else 1),
+        gathered=(weights - sum(blocks) + 2 * max(blocks)) * (2 if trainable.strategy in ("full", "freeze-vision") else 1),
     )
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 @dataclass(frozen=True)
@@ -173,13 +178,20 @@ def _changes(wanted: MemoryPlan) -> Iterator[tuple[str, list[str], Recipe, Machi
             yield "optimizer", [*words, "bfloat16 weights with the optimizer adam-small"], small, narrow
     for strategy in ("lora", "qlora"):
         if recipe.strategy not in ("qlora", strategy):
-            yield strategy, [*words, f"the strategy {strategy}"], dataclasses.replace(recipe, strategy=strategy), machine
+            yield strategy, [*words, f"the strategy {strategy}"], dataclasses.replace(recipe, strategy=strategy), _of_frozen(machine)
     for size in SMALLER:
         if wanted.config.name in PRESETS and size < wanted.config.vision.image_size:
             yield "resolution", [*words, f"the model for {size} pixels"], dataclasses.replace(recipe, resolution=size), machine
     for devices in MORE_DEVICES:
         if devices > machine.devices and machine.kind != "cpu":
             yield "devices", [*words, f"{devices} devices"], recipe, dataclasses.replace(machine, devices=devices)
+
+
+def _of_frozen(machine: Machine) -> Machine:
+    """The machine when weights stay as they are."""
+    if machine.frozen in (None, machine.dtype):
+        return machine
+    return dataclasses.replace(machine, dtype=machine.frozen, autocast=machine.autocast and machine.frozen == torch.float32)
 
 
 def largest_that_fits(wanted: MemoryPlan, available: int) -> MemoryPlan | None:

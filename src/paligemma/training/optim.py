@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
 
 from .optimizer import Adam, GradientDescent, Group, Optimizer
 from .recipes import Decay, Recipe
 from .schedule import Schedule
+from .sharding import all_rows, is_shared, local
 from .small_adam import SmallAdam
 
 
@@ -77,9 +77,8 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     tensors = list(tensors)
     if not tensors:
         return torch.zeros(())
-    own = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    own = [local(tensor) for tensor in tensors]
     norms = torch.stack([torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in own])
-    if isinstance(tensors[0], DTensor):  # then all of them are
-        parts = DTensor.from_local(norms[None], tensors[0].device_mesh, [Shard(0)]).full_tensor()
-        norms = torch.linalg.vector_norm(parts, dim=0)
+    if is_shared(tensors[0]):  # then all of them are
+        norms = torch.linalg.vector_norm(all_rows(norms[None], tensors[0]), dim=0)
     return torch.linalg.vector_norm(norms)

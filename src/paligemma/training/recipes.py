@@ -21,9 +21,10 @@ from .schedule import Shape
 from .settings import Range, differences, setting
 from .transfers import BEYOND, TRANSFERS
 
-__all__ = ["RECIPES", "Decay", "Mean", "Recipe", "Strategy", "differences", "from_text", "recipe", "to_text"]
+__all__ = ["RECIPES", "Decay", "Mean", "Optimizer", "Recipe", "Strategy", "differences", "from_text", "recipe", "to_text"]
 
 Strategy = Literal["full", "freeze-vision", "attention-only", "lora", "qlora"]
+Optimizer = Literal["adam", "adam-small", "sgd"]
 Mean = Literal["example", "token"]
 """Of what a batch's loss is the mean."""
 Decay = Literal["reference", "matrices"]
@@ -69,7 +70,7 @@ class Recipe:
     lora_dropout: float = setting("lora, qlora: share of the adapter's input that is dropped", 0.0, _SHARE)
     lora_targets: tuple[str, ...] = setting("lora, qlora: groups or names of layers", ("language",))
 
-    optimizer: Literal["adam", "adam-small", "sgd"] = setting("adam-small: a sixth of adam's memory, for bfloat16 weights", "adam")
+    optimizer: Optimizer = setting("adam-small: a sixth of adam's memory, for bfloat16 weights", "adam")  # noqa: RUF009 - a field
     learning_rate: float = setting("its highest value", 1e-5, Range(0, 1e3, above=True))
     weight_decay: float = setting("share of a weight lost an update; not multiplied by the learning rate, but by the schedule", 0.0, _SHARE)
     decay: Decay = setting("what decays: the image tower's and projector's matrices, or all matrices", "reference")  # noqa: RUF009 - a field
@@ -98,6 +99,11 @@ class Recipe:
         if len(lengths) != 1:
             found = " and ".join(lengths) or "none"
             raise UsageError(f"epochs, steps, examples: expected one of them above 0, found {found}", hint="set the other two to 0")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter learns, and the model itself stays as it is."""
+        return self.strategy in ("lora", "qlora")
 
     @property
     def freeze_vision(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,15 @@ import torch
 
 from ..config import PaliGemmaConfig
 from ..data.augment import Augment
-from ..data.batch import Batches, RowReader
+from ..data.batch import Batch, Batches, RowReader
 from ..data.mixture import Mixture
 from ..data.quarantine import write_quarantine
 from ..data.records import DataSet, Fault
 from ..errors import InputError, UsageError
+from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
 from ..predictor.loading import Parts
+from ..tokenizer import Tokenizer
 from . import random_state
 from .curves import draw_curves
 from .disk import Disk, demanded, replace_file
@@ -35,7 +37,7 @@ from .facts import check_resume, differences, flat_facts, machine_facts
 from .fitting import MEMORY, Fit, autocasts, keep
 from .loop import LOG, Ending, Loop, Measures, Plan, load_trained, read_log
 from .optim import make_optimizer
-from .recipes import Recipe, to_text
+from .recipes import RECIPES, Recipe, to_text
 from .sharding import drop_whole, put_away, share_out
 from .shared_store import SharedStore
 from .step import Objective, mean_loss
@@ -99,7 +101,7 @@ class Run:
         share = processes.share(recipe.batch)
         self.recipe, self.data, self.out, self.base = recipe, tuple(data), Path(out), base
         self.held_out, self.setup, self.tell = held_out, setup or Setup(), tell
-        self.parts = dataclasses.replace(parts, network=_fitted(parts.network, recipe))
+        self.parts = dataclasses.replace(parts, network=_fit_model(parts.network, recipe))
         self.fingerprint = fingerprint(parts.network)
         model = self.parts.network
         random_state.seed_all(recipe.seed)
@@ -135,6 +137,8 @@ class Run:
     def facts(self) -> dict[str, str]:
         """What makes this run this run: see `facts.py`."""
         data = {f"data.{number}": source.fingerprint for number, source in enumerate(self.data)}
+        if self.held_out is not None:
+            data["data.valid"] = f"{self.held_out.fingerprint}, {len(self.held_out)} records"
         shapes = hashlib.sha256(repr([(n, tuple(p.shape)) for n, p in self.trainable.parameters.items()]).encode()).hexdigest()
         shares = {"recipe.shares": " ".join(f"{share:.17g}" for share in self.mixture.shares)}
         setup = {"recipe.micro": str(self.plan.micro), "recipe.recompute": str(self.setup.recompute)}
@@ -178,11 +182,12 @@ class Run:
         if self.processes.alone:
             return Store(self.out, facts=self.facts)
         own = self.facts
-        first = self.processes.lead(lambda: own)
-        if others := [difference for difference in differences(first, own) if not difference.name.startswith("machine.")]:
+        alike = own | flat_facts("note.plan", self.plan)  # each would save and measure when the others do not
+        first = self.processes.lead(lambda: alike)
+        if others := [difference for difference in differences(first, alike) if not difference.name.startswith("machine.")]:
             raise InputError(
                 "\n".join([f"process {self.processes.rank} differs from the first one:", *(f"  {other}" for other in others)]),
-                hint="all machines of a run need the same data, model and version",
+                hint="all machines of a run need the same command, data, model and version",
                 code="processes_differ",
             )
         return SharedStore(self.out, facts=own, processes=self.processes)
@@ -237,24 +242,35 @@ class Run:
         )
 
     def _reader(self, augment: Augment) -> RowReader:
-        parts, recipe = self.parts, self.recipe
-        length = recipe.text_len + 1  # the last token is only predicted, never read
-        return RowReader(parts.tokenizer, parts.network.config, length, parts.codec, frames=recipe.frames, augment=augment)
+        parts = self.parts
+        return reader(self.recipe, parts.tokenizer, parts.network.config, parts.codec, augment)
 
     def measure(self) -> Measures:
         """Loss and right tokens of the held-out data: first answers, no augmentation, the same records each time."""
-        assert self.held_out is not None
-        count = min(len(self.held_out), HELD_OUT)
-        chosen = dataclasses.replace(self.held_out, records=self.held_out.records[:count])
-        stride = min(self.plan.micro * self.processes.world, count)
-        offset, size = self.processes.part(stride)
-        batches = Batches(Mixture([chosen]), self._reader(Augment()), pad_id=self.parts.tokenizer.pad_id, threads=self.setup.threads)
-        with contextlib.closing(batches.stream(0, size, count // stride, offset=offset, stride=stride)) as coming:
+        with contextlib.closing(self._held_out_batches()) as coming:
             measures = mean_loss(
-                self.objective, coming, micro=size, device=self.device, precision=self.precision, processes=self.processes
+                self.objective, coming, micro=HELD_OUT, device=self.device, precision=self.precision, processes=self.processes
             )  # fmt: skip
         put_away(self.objective)
         return measures
+
+    def _held_out_batches(self) -> Generator[Batch, None, None]:
+        """Every record that is measured, once. Of several processes each gets as many batches, of its own part (of fewer records than
+        processes, each gets all of them)."""
+        assert self.held_out is not None
+        chosen = dataclasses.replace(self.held_out, records=self.held_out.records[: self.measured])
+        batches = Batches(Mixture([chosen]), self._reader(Augment()), pad_id=self.parts.tokenizer.pad_id, threads=self.setup.threads)
+        start = 0
+        for stride, times in strides(self.measured, self.plan.micro, self.processes.world):
+            offset, size = self.processes.part(stride)
+            with contextlib.closing(batches.stream(start, size, times, offset=offset, stride=stride)) as coming:
+                yield from coming
+            start += stride * times
+
+    @property
+    def measured(self) -> int:
+        """How many of the held-out records are."""
+        return 0 if self.held_out is None else min(len(self.held_out), HELD_OUT)
 
     def precision(self) -> AbstractContextManager:
         """See `fitting.autocasts`."""
@@ -289,9 +305,18 @@ class Run:
 
     def _export(self, name: str, step: int, measures: Measures, store: Store) -> Path:
         text = card(
-            self.recipe, self.data, self.held_out, measures, store.report.events, base=self.base, step=step, steps=self.steps
+            self.recipe, self.data, self.held_out, measures, store.report.events, base=self.base, step=step, steps=self.steps,
+            measured=self.measured,
         )  # fmt: skip
         return export(self.parts, self.recipe, self.out / name, text, base=self.base)
+
+
+def strides(count: int, micro: int, world: int) -> list[tuple[int, int]]:
+    """So many records in parts that are as alike as can be: (records, times), ... Of a part none of `world` processes has much more than
+    `micro`, and none has nothing, unless all have all."""
+    parts = -(-count // micro) if count < world else min(-(-count // (micro * world)), count // world)
+    each, over = divmod(count, parts)
+    return [(size, times) for size, times in ((each + 1, over), (each, parts - over)) if times]
 
 
 def fingerprint(model: PaliGemma) -> str:
@@ -307,19 +332,33 @@ def demand_resolution(config: PaliGemmaConfig, recipe: Recipe) -> None:
     """Raise `UsageError` where a recipe is for pictures of another size than a model's."""
     size = config.vision.image_size
     if recipe.resolution not in (0, size):
+        there = RECIPES.get(recipe.name, {})
+        known = size in there or 0 in there
+        hint = f"take the recipe at --resolution {size}" if known else "save it with --print-recipe and edit its resolution"
         raise UsageError(
             f"the recipe {recipe.name} is for pictures of {recipe.resolution} pixels, this model takes {size}",
-            hint=f"take the recipe at --resolution {size}, or a model for {recipe.resolution}",
+            hint=f"{hint}, or take a model for {recipe.resolution}",
         )
 
 
-def _fitted(model: PaliGemma, recipe: Recipe) -> PaliGemma:
-    """The model with the recipe's resize and soft-cap. Raises `UsageError` for another resolution."""
-    config = model.config
+def fitted(config: PaliGemmaConfig, recipe: Recipe) -> PaliGemmaConfig:
+    """A model's dimensions with the recipe's resize and soft-cap. Raises `UsageError` for another resolution."""
     demand_resolution(config, recipe)
     text = config.text
     if config.version == 2:
         text = dataclasses.replace(text, final_softcap=recipe.final_softcap or None)
-    model.config = dataclasses.replace(config, text=text, resize=recipe.resize or config.resize)
-    model.text.config = text
+    return dataclasses.replace(config, text=text, resize=recipe.resize or config.resize)
+
+
+def _fit_model(model: PaliGemma, recipe: Recipe) -> PaliGemma:
+    model.config = fitted(model.config, recipe)
+    model.text.config = model.config.text
     return model
+
+
+def reader(
+    recipe: Recipe, tokenizer: Tokenizer, config: PaliGemmaConfig, codec: MaskCodec | None, augment: Augment | None = None
+) -> RowReader:
+    """What makes rows of records in a run of the recipe. `config`: as `fitted` gives it."""
+    length = recipe.text_len + 1  # the last token is only predicted, never read
+    return RowReader(tokenizer, config, length, codec, frames=recipe.frames, augment=augment or Augment())

@@ -73,6 +73,43 @@ def own_rows(tensor: Tensor) -> slice:
     return slice(start, min(start + count, len(tensor)))
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of it."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
+def all_rows(own: Tensor, like: Tensor) -> Tensor:
+    """Rows that each process has for a tensor shared out as `like` is, one below the other."""
+    from torch.distributed.tensor import DTensor, Shard
+
+    return DTensor.from_local(own, _mesh(like), [Shard(0)]).full_tensor()
+
+
+def summed(value: Tensor, like: Tensor) -> Tensor:
+    """What each process has summed up over its part of `like`, summed up."""
+    if not is_shared(like):
+        return value
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    kinds = [Partial() if kind.is_shard() else Replicate() for kind in like.placements]  # pyright: ignore[reportAttributeAccessIssue]
+    return DTensor.from_local(value, _mesh(like), kinds).full_tensor()
+
+
+def replicated(tensor: Tensor) -> Tensor:
+    """A tensor that is shared out, whole in every process."""
+    if not is_shared(tensor):
+        return tensor
+    from torch.distributed.tensor import Replicate
+
+    placed: Any = tensor
+    return placed.redistribute(placements=[Replicate()] * placed.device_mesh.ndim)
+
+
+def _mesh(tensor: Any) -> Any:
+    return tensor.device_mesh
+
+
 @torch.no_grad()
 def fill(own: Tensor, values: Tensor) -> None:
     """Set a tensor; of one that is shared out, this process's rows from the whole `values`. Nothing is told or gathered."""

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ResourceError
+from .disk import write_file
 from .distributed import Processes
 from .run_report import Report
 from .saved import Saved
@@ -36,13 +37,33 @@ class SharedStore(Store):
     @contextlib.contextmanager
     def lock(self) -> Iterator[Store]:
         with super().lock() if self.processes.first else contextlib.nullcontext():
+            self._demand_shared()
             yield self
 
+    def _demand_shared(self) -> None:
+        """Raise `ResourceError`, before anything is computed, where this process does not see what the first one has just written."""
+        name = self.processes.lead(self._leave_sign)
+        seen = self.processes.gather((self.run / name).is_file())
+        if self.processes.first:
+            (self.run / name).unlink(missing_ok=True)
+        if not all(seen):
+            raise ResourceError(
+                f"process {seen.index(False)} does not see {self.run} of the first one",
+                hint="--out must be a folder that the machines of the run share",
+                code="folder_not_shared",
+            )
+
+    def _leave_sign(self) -> str:
+        sign = self._temporary("sign")
+        with self._explained():
+            write_file(self._disk, sign, [b"?"])
+        return sign.name
+
     def newest(self) -> Saved | None:
-        return self._seen(self.processes.lead(super().newest))
+        return self.processes.lead(super().newest)
 
     def best(self) -> Saved | None:
-        return self._seen(self.processes.lead(super().best))
+        return self.processes.lead(super().best)
 
     def mark_best(self, step: int) -> bool:
         mark = super().mark_best
@@ -77,15 +98,6 @@ class SharedStore(Store):
             tensor = files[wanted[0]][wanted[1]]
             assert isinstance(tensor, Tensor)
             whole(tensor)
-
-    def _seen(self, saved: Saved | None) -> Saved | None:
-        if saved is not None and not saved.folder.is_dir():
-            raise ResourceError(
-                f"process {self.processes.rank} does not see {saved.folder}",
-                hint="--out must be a folder that the machines of the run share",
-                code="folder_not_shared",
-            )
-        return saved
 
 
 class _Unsaid(Report):

@@ -6,7 +6,8 @@
                       small for bfloat16 still count on average
 
 An update whose mean square is above one is scaled down to it, since the factored second moment can be too low for single numbers.
-Rates mean the same as for Adam. What chance decides depends on the seed, the step and the parameter only, so a resumed run repeats it.
+Rates mean the same as for Adam. What chance decides depends on the seed, the step and the parameter, so a resumed run repeats it; on a GPU
+also on how many processes share the parameter.
 Source: the factored moment and the bound on updates are Adafactor's (Shazeer and Stern 2018); the bfloat16 moment, Zhai and others 2022.
 """
 
@@ -17,10 +18,9 @@ from types import EllipsisType
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from .optimizer import BETA_1, BETA_2, EPSILON, Group, Optimizer
-from .sharding import own_rows
+from .sharding import local, own_rows, replicated, summed
 
 SMALLEST = 32
 """A tensor with fewer rows or columns keeps its whole second moment: there is little to save."""
@@ -49,13 +49,13 @@ class SmallAdam(Optimizer):
     def _change(self, name: str, p: Tensor, rate: float, decay: float) -> None:
         """Three passes: over the gradient for the second moment, for the first one and the update's size, and to apply it."""
         assert p.grad is not None
-        here, gradient, first = _local(p), _local(p.grad), _local(self._first[name])
+        here, gradient, first = local(p), local(p.grad), local(self._first[name])
         mean_square = self._observe(name, p.grad)
         total = torch.zeros((), device=here.device)
         for part in _parts(here):
             first[part] = first[part].float().lerp_(gradient[part].float(), 1 - BETA_1)
             total += self._direction(first[part], mean_square(part)).square_().sum()
-        size = (_sum_over_processes(total, p) / p.numel()).sqrt_().div_(LARGEST_UPDATE).clamp_(min=1.0)
+        size = (summed(total, p) / p.numel()).sqrt_().div_(LARGEST_UPDATE).clamp_(min=1.0)
         generator = torch.Generator("cpu" if here.is_meta else here.device)
         generator.manual_seed((self._numbers[name] + (self.updates << 16) + (self.seed << 48)) % 2**63)
         if here.dtype == torch.bfloat16:
@@ -73,7 +73,7 @@ class SmallAdam(Optimizer):
 
     def _observe(self, name: str, gradient: Tensor) -> Callable[[Part], Tensor]:
         """Let the second moment see a gradient; return what tells it for a part of the tensor."""
-        here, second = _local(gradient), tuple(map(_local, self._second[name]))
+        here, second = local(gradient), tuple(map(local, self._second[name]))
         if len(second) == 1:
             for part in _parts(here):
                 second[0][part].lerp_(here[part].float().square(), 1 - BETA_2)
@@ -84,8 +84,8 @@ class SmallAdam(Optimizer):
             squares = here[part].float().square().flatten(1)
             rows[part].lerp_(squares.mean(1), 1 - BETA_2)
             sums += squares.sum(0)
-        columns.lerp_(_sum_over_processes(sums, gradient) / len(gradient), 1 - BETA_2)
-        mean = _sum_over_processes(rows.sum(), gradient) / len(gradient)
+        columns.lerp_(summed(sums, gradient) / len(gradient), 1 - BETA_2)
+        mean = summed(rows.sum(), gradient) / len(gradient)
         shares = columns / mean.clamp(min=torch.finfo(torch.float32).tiny)
         return lambda part: (rows[part][:, None] * shares).view(here[part].shape)
 
@@ -107,7 +107,9 @@ def round_by_chance(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _pass_over(generator: torch.Generator, count: int) -> None:
-    """What chance has for rows before a process's own, so that rows are rounded as in a run alone."""
+    """What chance has for rows before a process's own, so that on a CPU rows are rounded as in a run alone. A GPU gives out its numbers by
+    launches, not one after the other: there they are others.
+    """
     for start in range(0, count, PIECE):
         torch.randint(0, 1 << 16, (min(PIECE, count - start),), generator=generator, device=generator.device, dtype=torch.int32)
 
@@ -117,7 +119,7 @@ def _second_moment(parameter: Tensor) -> tuple[Tensor, ...]:
     if parameter.dim() < 2 or min(len(parameter), parameter.shape[1:].numel()) < SMALLEST:
         return (torch.zeros_like(parameter, dtype=torch.float32),)
     zeros = torch.zeros_like(parameter.detach(), dtype=torch.float32).flatten(1)
-    return zeros.sum(1), _replicated(zeros.sum(0))
+    return zeros.sum(1), replicated(zeros.sum(0))
 
 
 def _parts(tensor: Tensor) -> Iterator[Part]:
@@ -127,19 +129,3 @@ def _parts(tensor: Tensor) -> Iterator[Part]:
         return
     step = max(1, PIECE // max(tensor[:1].numel(), 1))
     yield from (slice(start, start + step) for start in range(0, len(tensor), step))
-
-
-def _sum_over_processes(value: Tensor, like: Tensor) -> Tensor:
-    """What each process has summed up over its part of `like`, summed up."""
-    if not isinstance(like, DTensor):
-        return value
-    kinds = [Partial() if isinstance(kind, Shard) else Replicate() for kind in like.placements]
-    return DTensor.from_local(value, like.device_mesh, kinds).full_tensor()
-
-
-def _replicated(tensor: Tensor) -> Tensor:
-    return tensor.redistribute(placements=[Replicate()] * tensor.device_mesh.ndim) if isinstance(tensor, DTensor) else tensor
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -116,17 +116,16 @@ def mean_loss(
     """
     objective.eval()
     smoothing, objective.smoothing = objective.smoothing, 0.0
-    sums = torch.zeros(5, device=device, dtype=torch.float64)
+    sums = torch.zeros(5, dtype=torch.float64)  # on the CPU: not every device has such numbers
     try:
         for batch in batches:
             for start in range(0, len(batch.records), micro):
                 part = batch.rows(start, start + micro).to(device)
                 with precision():
                     loss = objective(part, len(part.records))
-                counts = part.mask_loss[:, 1:].sum(1).double()
-                each = loss.per_example.double()
+                counts, each, right = (tensor.cpu().double() for tensor in (part.mask_loss[:, 1:].sum(1), loss.per_example, loss.right))
                 rows = counts.new_tensor(len(each))
-                sums += torch.stack([each.sum(), (each * counts).sum(), counts.sum(), loss.right.double(), rows])
+                sums += torch.stack([each.sum(), (each * counts).sum(), counts.sum(), right, rows])
     finally:
         objective.smoothing = smoothing
     by_example, by_token, tokens, right, rows = processes.total(sums.tolist())

@@ -11,6 +11,11 @@ from types import FrameType, TracebackType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def exit_code(number: int) -> int:
+    """What a process ends with that a signal stopped, as in a shell: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + number
+
+
 class Stopping:
     """While the block lasts, SIGTERM and SIGINT set `requested`, which the loop looks at when a step is done.
 
@@ -44,7 +49,7 @@ class Stopping:
     @property
     def exit_code(self) -> int:
         """143 after SIGTERM, 130 after SIGINT, 0 after neither."""
-        return 0 if self.signal is None else 128 + self.signal
+        return 0 if self.signal is None else exit_code(self.signal)
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
@@ -67,7 +72,7 @@ class Stopping:
         if self.signal is not None:
             if time.monotonic() - self._since < self.grace:
                 return
-            os._exit(128 + number)
+            os._exit(exit_code(number))
         self.signal = signal.Signals(number)
         self._since = time.monotonic()
         if self.quiet:

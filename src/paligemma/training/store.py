@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.memory import GB
 from ..errors import CheckpointError, ResourceError, UsageError
 from .disk import DAMAGE, TEMPORARY, Disk, lacking, make_folders, move_into, read_file, remove_tree, replace_file, write_file
 from .facts import package_version
@@ -96,7 +97,7 @@ class Store:
             free = self._disk.free(self.run)
         if size * ROOM > free:
             raise ResourceError(
-                f"{self.run}: a checkpoint takes {size / 1e9:.2f} GB, {ROOM:g} times that is asked for, {free / 1e9:.2f} GB are free",
+                f"{self.run}: a checkpoint takes {size / GB:.2f} GB, {ROOM:g} times that is asked for, {free / GB:.2f} GB are free",
                 hint="free some space or choose another folder",
                 code="disk_full",
             )

@@ -1,4 +1,4 @@
-"""What learns: a strategy turns a model into named trainable parameters, the rest frozen; in a form that can be shown, saved and compared.
+"""What learns: a strategy turns a model into named trainable parameters, the rest frozen; in a form that can be shown.
 
 full             everything
 freeze-vision    all but the image tower and the projector (the reference's `freeze_vit` takes the projector along)
@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..model.lora import LoraConfig, add_adapter
 from ..model.nf4 import Nf4Linear, quantize_linears
 from ..model.paligemma import PaliGemma
@@ -62,35 +62,6 @@ class Trainable:
         lines = [f"{part:<{width[0]}}  {a:>{width[1]}}  {b:>{width[2]}}".rstrip() for part, a, b in rows]
         return "\n".join([*lines, f"{100 * learns / max(learns + frozen, 1):.2g} % of the numbers learn ({self.strategy})"])
 
-    def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint's state: what learnt, and with which shapes."""
-        return {
-            "strategy": self.strategy,
-            "learns": {name: list(p.shape) for name, p in self.parameters.items()},
-            "frozen": list(self.frozen),
-        }
-
-    def check(self, saved: Mapping[str, Any]) -> None:
-        """Raise `CheckpointError` where a checkpoint's state was saved with other parameters learning, or of other shapes."""
-        own = self.to_dict()
-        problems = []
-        if own["strategy"] != saved.get("strategy"):
-            problems.append(f"its strategy was {saved.get('strategy')!r}, now it is {self.strategy!r}")
-        learnt, frozen = saved.get("learns") or {}, saved.get("frozen") or ()
-        problems += [f"{name} was frozen" if name in frozen else f"{name} is new" for name in own["learns"] if name not in learnt]
-        lost = [name for name in learnt if name not in own["learns"]]
-        problems += [f"{name} learnt, and is frozen now" if name in self.frozen else f"{name} is gone" for name in lost]
-        for name, shape in own["learns"].items():
-            if name in learnt and list(learnt[name]) != shape:
-                problems.append(f"{name} was {list(learnt[name])}, now it is {shape}")
-        if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise CheckpointError(
-                f"the run trains something else than the checkpoint: {problems[0]}{more}",
-                hint="resume with the strategy, adapter and model of that run",
-                code="bad_state",
-            )
-
 
 def prepare(model: PaliGemma, recipe: Recipe, *, generator: torch.Generator | None = None, adapter: str = "default") -> Trainable:
     """Make a model ready for a recipe's strategy: quantize its layers, add an adapter, freeze what does not learn, set the dropout.
@@ -99,7 +70,7 @@ def prepare(model: PaliGemma, recipe: Recipe, *, generator: torch.Generator | No
     """
     if recipe.strategy == "qlora":
         quantize_linears(model, recipe.lora_targets)
-    if recipe.strategy in ("lora", "qlora"):
+    if recipe.adapts:
         generator = torch.Generator().manual_seed(recipe.seed) if generator is None else generator
         add_adapter(model, lora_config(recipe), adapter, generator=generator)
     for block in model.text.blocks:

@@ -51,12 +51,19 @@ class Board:
             assert self._writer is not None
             self._writer.flush()
         except OSError as error:
-            self._lost = True
-            to_stderr(f"warning[tensorboard]: {self.folder}: {error.strerror or error}; nothing more is written there")
+            self._lose(error)
 
     def close(self) -> None:
-        if self._writer is not None and not self._lost:
+        if self._writer is None or self._lost:
+            return
+        try:
             self._writer.close()
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self._lost = True
+        to_stderr(f"warning[tensorboard]: {self.folder}: {error.strerror or error}; nothing more is written there")
 
     def _begin(self, step: int) -> None:
         """A file for what is told from this step on; the first one begins with what the log has from before."""

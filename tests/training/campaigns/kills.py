@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
-import time
 
 from .reference import Reference
 from .trial import Plan
@@ -15,14 +13,12 @@ SIZES = {"push": 40, "ci": 410, "release": 5000}
 """At least; every call of a save is tried even in the smallest."""
 RANDOM_TIMES, IN_RESUME, FRESH = 300, 30, 10
 """Of the size "ci"; the enumerated points come on top."""
-EXPORT = 0.02
-"""Seconds, about, that writing out a model takes."""
 
 Point = tuple
 
 
 def points(reference: Reference, tier: str, rng: random.Random) -> list[Point]:
-    """("call", n), ("write", n), ("time", share of the run), ("resume", step, n, m), ("model", share of a second): all calls first."""
+    """("call", n), ("write", n), ("time", share of the run), ("resume", step, n, m), ("model", n): all calls first."""
     calls = [("call", number) for number in range(1, len(reference.calls) + 1)]
     writes = [("write", number) for number, name in enumerate(reference.calls, 1) if name == "write"]
     wanted = SIZES[tier]
@@ -48,8 +44,8 @@ def _resumes(reference: Reference, count: int, rng: random.Random) -> list[Point
 
 
 def _models(reference: Reference, count: int, rng: random.Random) -> list[Point]:
-    """Killed while the finished model is written out, by a trainer that writes one."""
-    return [("model", rng.random()) for _ in range(count)] if reference.exports else []
+    """Killed while the finished models are written out, by a trainer that writes them."""
+    return [("model", rng.randint(1, reference.exports)) for _ in range(count)] if reference.exports else []
 
 
 def check(reference: Reference, point: Point, rng: random.Random) -> None:
@@ -67,11 +63,7 @@ def check(reference: Reference, point: Point, rng: random.Random) -> None:
             else:
                 killed = [running.end(kill_after=where[0] * reference.seconds)]
         elif kind == "model":
-            running = reference.start(run)
-            running.until("exports", rng.randint(1, reference.exports))
-            time.sleep(EXPORT * where[0])
-            running.signal(signal.SIGKILL)
-            killed = [running.end()]
+            killed = [reference.start(run, Plan(at_export=where[0])).end()]
         elif kind == "first":
             killed = [reference.start(run, Plan("kill", reference.saves[0][0] - 1)).end()]
             assert not killed[0].of("saved")
@@ -80,7 +72,7 @@ def check(reference: Reference, point: Point, rng: random.Random) -> None:
             for call in where[1:]:
                 reference.survived(run, *killed)
                 killed.append(reference.start(run, Plan("kill", call)).end())
-        if kind in ("call", "write", "first", "resume"):
+        if kind in ("call", "write", "first", "resume", "model"):
             assert all(outcome.code == -9 for outcome in killed), f"not killed: {[outcome.code for outcome in killed]}\n{killed[-1].stderr}"
         if run.exists():
             reference.survived(run, *killed)

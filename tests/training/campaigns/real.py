@@ -104,8 +104,8 @@ def in_place(disk: Disk, watch: Watch) -> Iterator[None]:
         return {name: fact for name, fact in machine_facts(device).items() if name != "version.code"}
 
     def exporting(*arguments: Any, **options: Any) -> Path:
-        watch.tell("exports")
-        return export.export(*arguments, **options)
+        with watch.exporting():
+            return export.export(*arguments, **options)
 
     with contextlib.ExitStack() as stack:
         for place, name, instead in (

@@ -49,7 +49,7 @@ class Reference:
     """(first, last) call of each save, counted from 1, tidying and marking included."""
     steps: int
     exports: int = 0
-    """Models it writes out when it is done."""
+    """Files it opens or puts in place while it writes out its models, when it is done."""
     started: list[Running] = field(default_factory=list)
 
     @classmethod
@@ -210,10 +210,10 @@ def content(run: Path, step: int) -> dict[str, Any]:
 
 
 def models(run: Path) -> dict[str, dict[str, str]]:
-    """What a finished run leaves for use: names of the files in `last` and `best`, with hashes of the weights. Cards tell what happened."""
+    """What a finished run leaves for use: the files in `last` and `best`, with hashes of all but the cards, which tell what happened."""
     return {
         folder.name: {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest() if path.name.endswith(WEIGHTS) else ""
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() if path.name != "README.md" else ""
             for path in sorted(folder.iterdir())
         }
         for folder in (run / "best", run / "last")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from paligemma.training import loop
 from paligemma.training.disk import Disk
 
-from . import real, toy
+from . import kills, real, toy
 from .crashes import CHOICES, Played, _lay_out
 from .mutants import MUTANTS
 from .trial import CALLS, Watch
@@ -49,6 +52,18 @@ def test_paligemma_train_itself_survives():
     done = run("--trainer", "real", "--cases", "1", *campaigns)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.findall(r"^(C\d+) .* 1 +0 ", done.stdout, re.M) == REAL, done.stdout
+
+
+MODEL = -2
+"""The last case of C12 but one, whatever their number."""
+
+
+def test_a_model_that_was_being_written_is_written_again():
+    """`paligemma train` killed before a file of its finished models is opened or put in place."""
+    reference: Any = SimpleNamespace(calls=["write"] * 60, saves=[(1, 20), (21, 40), (41, 60)], steps=15, exports=20)
+    assert kills.points(reference, "push", random.Random(0))[MODEL][0] == "model"
+    done = run("--trainer", "real", "--campaign", "C12", f"--case={MODEL}")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def careless(run: Path, disk: Disk, watch: Watch) -> int:

@@ -7,6 +7,7 @@ make it wait. Trials fork (torch is imported once, and no thread was ever starte
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Plan:
     forever: bool = False
     incident: str = ""
     at_step: int = 0
+    at_export: int = 0
+    """Kill before that file of a finished model is opened or put in place."""
     largest_file: int = 0
     """RLIMIT_FSIZE, 0 for none."""
     trace: bool = False
@@ -62,6 +65,25 @@ class Watch:
 
     def __init__(self, plan: Plan, run: Path, pipe: int):
         self._plan, self._run, self._pipe = plan, run, pipe
+        self._exports, self._exporting = 0, False
+
+    @contextlib.contextmanager
+    def exporting(self) -> Iterator[None]:
+        """While the block lasts every file that is opened to be written, or renamed, is told of. Once in a process: hooks stay."""
+        if not self._exports:
+            sys.addaudithook(self._audit)
+        self._exporting = True
+        try:
+            yield
+        finally:
+            self._exporting = False
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._exporting and (event == "os.rename" or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))):
+            self._exports += 1
+            if self._exports == self._plan.at_export:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.tell("exports")
 
     def tell(self, *note: Any) -> None:
         os.write(self._pipe, (json.dumps(note) + "\n").encode())

@@ -10,8 +10,8 @@ import pytest
 
 from paligemma.data.opening import open_data, splits
 from paligemma.errors import UsageError
+from paligemma.nano.examples import EXAMPLES, SPLITS, write_examples
 from paligemma.nano.films import FRAMES
-from paligemma.nano.transfers import EXAMPLES, SPLITS, write_examples
 
 
 @pytest.fixture(scope="module", params=EXAMPLES)

@@ -1,4 +1,4 @@
-"""Data for the transfers of the bundled family: examples with their truth, drawn and written as JSON lines that `paligemma train` reads.
+"""Examples for the transfers of the bundled family: drawn with their truth, and written as JSON lines that `paligemma train` reads.
 
 Training and held-out examples come from the training stream of the world, those of the test from the test stream: see `world.Split`.
 """

@@ -26,10 +26,13 @@ with locked(Path(sys.argv[1]), Disk()):
     print("held", flush=True)
     time.sleep(60)
 """
-WITH_WORKER = """if os.fork() == 0:
+WITH_WORKER = """ready, begun = os.pipe()
+    if os.fork() == 0:
+        os.write(begun, b".")  # a worker that is killed with its parent before its first line proves nothing
         os.close(1)
         time.sleep(float(sys.argv[2]))
-        os._exit(0)"""
+        os._exit(0)
+    os.read(ready, 1)"""
 
 
 def holder(run: Path, inside: str = "pass", *words: str) -> subprocess.Popen[str]:

@@ -251,18 +251,19 @@ class Album:
 
     def finish(self, model: str, caveats: Sequence[str] = ()) -> Path:
         """Write the page. `model` says what answered, in a few lines; `caveats` what to know about it."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from .pages.templates import templates
 
-        environment = Environment(
-            loader=PackageLoader("paligemma", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
         answers = [shown for page in self._pages for shown in page["answers"]]
-        text = environment.get_template("demo.html").render(
-            model=model.splitlines(),
-            honest=caveats,
-            pictures=self._pages,
-            right=sum(shown.right for shown in answers),
-            total=len(answers),
+        text = (
+            templates(".")
+            .get_template("demo.html")
+            .render(
+                model=model.splitlines(),
+                honest=caveats,
+                pictures=self._pages,
+                right=sum(shown.right for shown in answers),
+                total=len(answers),
+            )
         )
         path = self.folder / "index.html"
         path.write_text(text, encoding="utf-8")

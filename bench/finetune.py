@@ -245,7 +245,7 @@ def main() -> None:
         weights, adapter = write_weights(config, options.folder or Path(scratch))
         job = Job(
             OURS, str(weights), "full", str(adapter), batch=options.batch, steps=options.steps, recompute=options.recompute,
-            attention=options.attention, device=options.device,
+            attention=options.attention, words=config.text.vocab_size, device=options.device,
         )  # fmt: skip
         best = best_product(job)
         for strategy in options.strategies:

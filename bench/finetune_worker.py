@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import torch
 
+from paligemma.config import VOCAB_SIZE
 from paligemma.model import cpu
 from paligemma.training.recipes import Recipe, recipe
 
@@ -54,6 +55,8 @@ class Job:
     recompute: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
     """Theirs."""
+    words: int = VOCAB_SIZE
+    """Ids are below it: theirs has a table of more rows, from which other random ids would come."""
     device: str = "cpu"
     threads: int = 2
 
@@ -89,11 +92,11 @@ def tuned(strategy: Literal["full", "lora"]) -> Recipe:
     )
 
 
-def inputs(job: Job, side: int, words: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """pixels (B, 3, side, side) in [-1, 1] and ids (B, prompt + answer) below `words`: examples of equal length, so that none is padded."""
+def inputs(job: Job, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """pixels (B, 3, side, side) in [-1, 1] and ids (B, prompt + answer): examples of equal length, so that none is padded."""
     generator = torch.Generator().manual_seed(job.batch)
     pixels = torch.rand(job.batch, 3, side, side, generator=generator) * 2 - 1
-    ids = torch.randint(FIRST_WORD, words, (job.batch, job.prompt + job.answer), generator=generator)
+    ids = torch.randint(FIRST_WORD, job.words, (job.batch, job.prompt + job.answer), generator=generator)
     ids[:, 0], ids[:, job.prompt - 1], ids[:, -1] = BOS, NEWLINE, EOS
     return pixels, ids
 
@@ -117,7 +120,7 @@ def ours(job: Job) -> Report:
     model.vision.recompute = model.text.recompute = job.recompute
     objective = Objective(model, mean=mine.loss)
     optimizer = make_optimizer(mine, trainable.parameters, job.steps + 1)
-    pixels, ids = inputs(job, model.config.vision.image_size, model.config.text.vocab_size)
+    pixels, ids = inputs(job, model.config.vision.image_size)
     answers = (torch.arange(ids.shape[1]) >= job.prompt).long().expand_as(ids)
     batch = Batch(pixels, ids, answers, answers, torch.ones_like(ids).bool(), ("",) * job.batch, 0)
     device = torch.device(job.device)
@@ -167,7 +170,7 @@ def theirs(job: Job) -> Report:
             if logs is not None and "grad_norm" in logs:
                 entries.append(logs)
 
-    pixels, ids = inputs(job, model.config.vision_config.image_size, model.config.text_config.vocab_size)
+    pixels, ids = inputs(job, model.config.vision_config.image_size)
     image = torch.full((job.batch, tokens), image_token)
     both = torch.cat([image, ids], 1)
     is_answer = torch.arange(both.shape[1]).expand_as(both) >= tokens + job.prompt

@@ -143,7 +143,8 @@ def joined(
         processes = Processes(rank, world, own, group)
         with contextlib.nullcontext() if rank == 0 else _silence():
             yield processes
-        processes.gather(None)
+        # Not `gather`: a thread of gloo's that lets go of a tensor of Python's while the interpreter ends takes the process down with it.
+        dist.barrier(group=group)
         dist.destroy_process_group()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import signal
 import warnings
 from pathlib import Path
 
@@ -110,6 +112,18 @@ def test_a_random_twin_has_learnt_nothing(debug_run, tmp_path):
     new = Trainer(RECIPES["debug"], tmp_path, tokenizer, codec, compiled=False, log=lambda line: None).model.state_dict()
     new["text.embed.weight"] = new.pop("text.embed.parametrizations.weight.original")
     assert [name for name in one if not torch.equal(one[name], new[name].to(one[name].dtype))] == []
+
+
+def test_a_signal_ends_all_of_it_and_not_the_training_at_hand_only(debug_run, tmp_path):
+    member = dataclasses.replace(MEMBERS["nano-ft-refer"], steps=3, batch=2, max_tokens=8)
+
+    def stop(line: str) -> None:
+        if line.startswith("taught step 1 "):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(UsageError, match="stopped before its end"):
+        make(member, tmp_path / "run", base=str(debug_run / "model"), counts=FEW, tell=stop)
+    assert not (tmp_path / "run" / "taught-random").exists()
 
 
 def test_transfers_take_fewer_than_two_thousand_examples():

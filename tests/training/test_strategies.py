@@ -116,6 +116,12 @@ def test_the_summary_of_the_published_model():
     ]
 
 
+def test_all_and_very_little_are_said_in_words_that_people_read():
+    assert str(choose(random_model(TINY_1), "full")).endswith("100 % of the numbers learn (full)")
+    adapter = prepare(empty_model(preset("paligemma-3b-224")), recipe("lora"))
+    assert str(adapter).endswith("0.33 % of the numbers learn (lora)")
+
+
 def test_adapters_of_the_published_model_are_those_of_the_language_model():
     """9,805,824 numbers at rank 8; the usual list of names adapts the image tower too and makes it 11,298,816."""
     counts = prepare(empty_model(preset("paligemma-3b-224")), recipe("lora")).counts

@@ -60,7 +60,13 @@ class Trainable:
         rows.append(("all", f"{learns:,}", f"{frozen:,}"))
         width = [max(len(row[i]) for row in rows) for i in range(3)]
         lines = [f"{part:<{width[0]}}  {a:>{width[1]}}  {b:>{width[2]}}".rstrip() for part, a, b in rows]
-        return "\n".join([*lines, f"{100 * learns / max(learns + frozen, 1):.2g} % of the numbers learn ({self.strategy})"])
+        return "\n".join([*lines, f"{_percent(learns, learns + frozen)} of the numbers learn ({self.strategy})"])
+
+
+def _percent(part: int, whole: int) -> str:
+    """Whole ones, and of less than one two digits: an adapter is a fraction."""
+    share = 100 * part / max(whole, 1)
+    return f"{share:.0f} %" if share >= 1 else f"{share:.2g} %"
 
 
 def prepare(model: PaliGemma, recipe: Recipe, *, generator: torch.Generator | None = None, adapter: str = "default") -> Trainable:

@@ -73,6 +73,7 @@ def test_what_belongs_to_the_model_comes_along(tmp_path):
     adapter = written(tmp_path)
     for name in ("tokenizer.model", "calibration.json", "README.md", "tokenizer_config.json"):
         (tmp_path / "base" / name).write_text(f"base's {name}")
+    assert "calibration.json" not in convert(adapter, tmp_path / "none").copied, "the base's is fitted to other answers"
     (adapter / "calibration.json").write_text("the adapter's")
     (adapter / "tokenizer.json").write_text("nobody's")
     assert set(convert(adapter, tmp_path / "one").copied) == {"tokenizer.model", "calibration.json", "tokenizer_config.json"}

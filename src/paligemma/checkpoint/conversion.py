@@ -28,7 +28,7 @@ COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
 """Copied along, with the mask codec: a model is of no use without them."""
 README = "README.md"
 CARD = (README, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
-"""Copied along from folder to folder only. Of an adapter, its own card is, and its own calibration."""
+"""Copied along from folder to folder only. Of an adapter, its own card is, and its own calibration: the base's fits other answers."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _companions(opened: Opened, format: Format, adapter: Path | None) -> list[Pa
     cards = CARD if opened.format == format == "huggingface" else ()
     found = {name: folder / name for name in (*COMPANIONS, *cards) if (folder / name).is_file()}
     if adapter is not None:
-        found.pop(README, None)
         own = (CALIBRATION, *((README,) if format == "huggingface" else ()))
+        found = {name: path for name, path in found.items() if name not in (CALIBRATION, README)}
         found |= {name: adapter / name for name in own if (adapter / name).is_file()}
     codec = find_codec(folder)
     return [*found.values()] + ([codec] if codec is not None else [])

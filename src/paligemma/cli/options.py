@@ -65,7 +65,7 @@ class TaskOptions(ModelOptions):
     top_p: Annotated[float, Parameter(group=ANSWERS)] = 1.0
     """With a temperature: choose among the most probable tokens that make up this share."""
     beams: Annotated[int, Parameter(group=ANSWERS)] = 1
-    """Search for the most probable whole answer, this many candidates wide."""
+    """Search for the most probable whole answer, this many candidates wide. For short texts: long answers lose to none."""
     best_of: Annotated[int, Parameter(group=ANSWERS)] = 1
     """With a temperature: the most probable of this many answers."""
     seed: Annotated[int | None, Parameter(group=ANSWERS)] = None

@@ -26,7 +26,8 @@ class Options:
     """How to choose tokens. Greedy by default.
 
     `max_tokens` counts the end token, as the reference does. `temperature` 0 is greedy. `top_p` keeps the most probable tokens up to and
-    including the one that crosses `top_p`. `beams` searches for the most probable whole answer. `best_of` samples that many answers and
+    including the one that crosses `top_p`. `beams` searches for the most probable whole answer, which among boxes and masks is often the
+    empty one: their many tokens multiply, and the reference's score has no length penalty. `best_of` samples that many answers and
     keeps the most probable one. With a `seed` an answer depends on the prompt alone, not on its neighbours in a batch; without one it
     follows torch's global random state. A value out of range, or two that contradict each other, raise `UsageError`.
     """

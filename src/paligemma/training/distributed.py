@@ -139,7 +139,7 @@ def joined(
     with _ending_together(store, exit_code):
         own = _own_device(device, _number("LOCAL_RANK", rank))
         dist.init_process_group("gloo" if own.type == "cpu" else "nccl", store=store, rank=rank, world_size=world, timeout=PATIENCE)
-        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
         processes = Processes(rank, world, own, group)
         with contextlib.nullcontext() if rank == 0 else _silence():
             yield processes

@@ -125,6 +125,10 @@ PT_224 = dataclasses.replace(
             steps=400, batch=32, rate=0.35, decay_from=0.1, text_share=0.4, dense_weight=(2.0, 1.0), sigma=(6.0, 1.5),
             mix=Mix(caption=0.4, count=0.2, detect=0.5),
         ),
+        Phase(
+            steps=1000, batch=32, rate=0.4, decay_from=0.1, text_share=0.4, dense_weight=(3.0, 1.0), sigma=(12.0, 1.5),
+            mix=Mix(caption=0.25, count=0.15, detect=0.5),
+        ),
     ),
 )  # fmt: skip
 """Stage 2: from `nano-pt-112` (`--start`) to pictures of twice the side, with more print to read, as the published models' stage 2 has."""

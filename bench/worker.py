@@ -39,7 +39,7 @@ class Engine(Protocol):
 class Ours:
     def __init__(self) -> None:
         import paligemma.checkpoint.load
-        import paligemma.engine.generate
+        import paligemma.engine.torch_network
         import paligemma.model.fast_linear  # noqa: F401  (imports are not part of loading, on either side)
 
         self.name = f"paligemma {importlib.metadata.version('paligemma')}"
@@ -55,6 +55,7 @@ class Ours:
     def generate(self, pixels, ids, tokens, on_token):
         from paligemma.engine.generate import generate
         from paligemma.engine.options import Options
+        from paligemma.engine.torch_network import TorchNetwork
 
         rows = len(ids)
         seen = 0
@@ -67,7 +68,7 @@ class Ours:
 
         soft = self.model.encode_image(pixels)
         loc = range(256_000, 257_024)
-        answers = generate(self.model, soft, ids.tolist(), Options(max_tokens=tokens), eos_id=-1, loc=loc, on_token=count)
+        answers = generate(TorchNetwork(self.model), soft, ids.tolist(), Options(max_tokens=tokens), eos_id=-1, loc=loc, on_token=count)
         return [list(answer.ids) for answer in answers]
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from paligemma.engine.torch_network import TorchNetwork
 from paligemma.model.paligemma import PaliGemma
 from tests import tiny
 from tests.engine import reference
@@ -18,6 +19,10 @@ class Case:
     soft: torch.Tensor
     prompts: list[list[int]]
     eos_id: int
+
+    @property
+    def network(self) -> TorchNetwork:
+        return TorchNetwork(self.model)
 
     @property
     def ids(self) -> dict:

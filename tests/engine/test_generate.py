@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from paligemma.engine.generate import Options, Token, generate, prefill, stream
+from paligemma.engine.generate import Options, Token, generate, stream
 from paligemma.engine.options import Only
+from paligemma.engine.torch_network import prefill
 from paligemma.errors import CheckpointError, UsageError
 from tests.engine import reference
 from tests.engine.reference import LOC
@@ -18,24 +19,24 @@ def same(found, ids, logprob, stop):
 def test_cached_equals_recomputed(case):
     for row in range(len(case.prompts)):
         soft, prompt = case.row(row)
-        (found,) = generate(case.model, soft, [prompt], Options(max_tokens=9), **case.ids)
+        (found,) = generate(case.network, soft, [prompt], Options(max_tokens=9), **case.ids)
         same(found, *reference.greedy(case.model, soft, prompt, 9, case.eos_id))
 
 
 def test_batch_of_unequal_prompts_equals_single(case):
-    together = generate(case.model, case.soft, case.prompts, Options(max_tokens=9), **case.ids)
+    together = generate(case.network, case.soft, case.prompts, Options(max_tokens=9), **case.ids)
     assert len({len(found.ids) for found in together}) > 1, "the rows should end at different steps"
     for row, found in enumerate(together):
         soft, prompt = case.row(row)
-        (alone,) = generate(case.model, soft, [prompt], Options(max_tokens=9), **case.ids)
+        (alone,) = generate(case.network, soft, [prompt], Options(max_tokens=9), **case.ids)
         same(found, alone.ids, alone.logprob, alone.stop)
         assert found.probs == pytest.approx(alone.probs, abs=1e-4)
         assert found.kind_probs == pytest.approx(alone.kind_probs, abs=1e-4)
 
 
 def test_one_picture_serves_many_prompts(case):
-    shared = generate(case.model, case.soft[:1], case.prompts, Options(max_tokens=5), **case.ids)
-    repeated = generate(case.model, case.soft[:1].repeat(len(case.prompts), 1, 1), case.prompts, Options(max_tokens=5), **case.ids)
+    shared = generate(case.network, case.soft[:1], case.prompts, Options(max_tokens=5), **case.ids)
+    repeated = generate(case.network, case.soft[:1].repeat(len(case.prompts), 1, 1), case.prompts, Options(max_tokens=5), **case.ids)
     assert shared == repeated
 
 
@@ -49,7 +50,7 @@ def test_prompts_of_equal_length_need_no_mask(case):
 def test_sampled_logprob_equals_rescored(case):
     """Temperature and top-p bend the choice, never the reported probability."""
     options = Options(max_tokens=6, temperature=1.7, top_p=0.9, seed=3)
-    for row, found in enumerate(generate(case.model, case.soft, case.prompts, options, **case.ids)):
+    for row, found in enumerate(generate(case.network, case.soft, case.prompts, options, **case.ids)):
         soft, prompt = case.row(row)
         tokens = [*found.ids, *([case.eos_id] if found.stop == "eos" else [])]
         assert found.logprob == pytest.approx(reference.logprob(case.model, soft, prompt, tokens), abs=3e-4)
@@ -57,39 +58,39 @@ def test_sampled_logprob_equals_rescored(case):
 
 def test_seeded_batch_equals_single_and_seeds_differ(case):
     options = Options(max_tokens=8, temperature=1.5, seed=11)
-    together = generate(case.model, case.soft, case.prompts, options, **case.ids)
+    together = generate(case.network, case.soft, case.prompts, options, **case.ids)
     for row, found in enumerate(together):
         soft, prompt = case.row(row)
-        assert generate(case.model, soft, [prompt], options, **case.ids)[0].ids == found.ids
-    other = generate(case.model, case.soft, case.prompts, Options(max_tokens=8, temperature=1.5, seed=12), **case.ids)
+        assert generate(case.network, soft, [prompt], options, **case.ids)[0].ids == found.ids
+    other = generate(case.network, case.soft, case.prompts, Options(max_tokens=8, temperature=1.5, seed=12), **case.ids)
     assert [g.ids for g in other] != [g.ids for g in together]
 
 
 def test_unseeded_follows_the_global_random_state(case):
     def draw():
         torch.manual_seed(5)
-        return generate(case.model, case.soft, case.prompts, Options(max_tokens=6, temperature=1.5), **case.ids)
+        return generate(case.network, case.soft, case.prompts, Options(max_tokens=6, temperature=1.5), **case.ids)
 
     assert draw() == draw()
 
 
 def test_best_of_is_the_most_probable_of_the_samples(case):
     """Its copies are the first copy plus others, and the winner's log-probability is its own, end token included."""
-    firsts = generate(case.model, case.soft, case.prompts, Options(max_tokens=6, temperature=2.0, seed=4), **case.ids)
-    bests = generate(case.model, case.soft, case.prompts, Options(max_tokens=6, temperature=2.0, seed=4, best_of=8), **case.ids)
+    firsts = generate(case.network, case.soft, case.prompts, Options(max_tokens=6, temperature=2.0, seed=4), **case.ids)
+    bests = generate(case.network, case.soft, case.prompts, Options(max_tokens=6, temperature=2.0, seed=4, best_of=8), **case.ids)
     assert all(best.logprob >= first.logprob - 1e-4 for best, first in zip(bests, firsts, strict=True))
     assert any(best.ids != first.ids for best, first in zip(bests, firsts, strict=True))
     for row, best in enumerate(bests):
         tokens = [*best.ids, *([case.eos_id] if best.stop == "eos" else [])]
         assert best.logprob == pytest.approx(reference.logprob(case.model, *case.row(row), tokens), abs=3e-4)
     soft, prompt = case.row(1)
-    (alone,) = generate(case.model, soft, [prompt], Options(max_tokens=6, temperature=2.0, seed=4, best_of=8), **case.ids)
+    (alone,) = generate(case.network, soft, [prompt], Options(max_tokens=6, temperature=2.0, seed=4, best_of=8), **case.ids)
     assert alone.ids == bests[1].ids
 
 
 def test_tokens_as_they_come(case):
     seen: list[Token] = []
-    answers = generate(case.model, case.soft, case.prompts, Options(max_tokens=7), **case.ids, on_token=seen.append)
+    answers = generate(case.network, case.soft, case.prompts, Options(max_tokens=7), **case.ids, on_token=seen.append)
     for row, answer in enumerate(answers):
         mine = [token for token in seen if token.prompt == row]
         assert tuple(token.id for token in mine) == answer.ids
@@ -98,12 +99,12 @@ def test_tokens_as_they_come(case):
 
 def test_a_stream_returns_the_answers(case):
     def drain():
-        answers = yield from stream(case.model, case.soft, case.prompts, Options(max_tokens=7), **case.ids)
+        answers = yield from stream(case.network, case.soft, case.prompts, Options(max_tokens=7), **case.ids)
         returned.extend(answers)
 
     returned, seen = [], []
     streamed = list(drain())
-    assert returned == generate(case.model, case.soft, case.prompts, Options(max_tokens=7), **case.ids, on_token=seen.append)
+    assert returned == generate(case.network, case.soft, case.prompts, Options(max_tokens=7), **case.ids, on_token=seen.append)
     assert streamed == seen
 
 
@@ -112,10 +113,10 @@ def test_stopping_early_costs_nothing(case, monkeypatch):
     passes = []
     extend = type(case.model).extend
     monkeypatch.setattr(type(case.model), "extend", lambda *a: passes.append(len(a[1])) or extend(*a))
-    (found,) = generate(case.model, case.soft[:1], [case.prompts[0]], Options(max_tokens=1), **case.ids)
+    (found,) = generate(case.network, case.soft[:1], [case.prompts[0]], Options(max_tokens=1), **case.ids)
     assert found.stop in ("length", "eos")
     assert passes == []
-    answers = generate(case.model, case.soft, case.prompts, Options(max_tokens=9), **case.ids)
+    answers = generate(case.network, case.soft, case.prompts, Options(max_tokens=9), **case.ids)
     assert len(passes) == max(len(answer.ids) + (answer.stop == "eos") for answer in answers) - 1
     assert passes[-1] < len(case.prompts), "ended rows leave the batch"
 
@@ -135,7 +136,7 @@ def test_restricted_rows_equal_the_full_matrix_masked(case):
     """Wide, narrow, touching and single-token ranges; per-token log-probabilities against a masked forward pass."""
     steps = [[LOC], [range(3, 5), range(20, 120), range(150, 151)], [range(7, 8), range(9, 10)], None, [range(0, 211)], [range(30, 40)]]
     soft, prompt = case.row(1)
-    (found,) = generate(case.model, soft, [prompt], Options(max_tokens=6), eos_id=210, loc=LOC, constraints=[Script(*steps)])
+    (found,) = generate(case.network, soft, [prompt], Options(max_tokens=6), eos_id=210, loc=LOC, constraints=[Script(*steps)])
     total = 0.0
     for i, step in enumerate(steps[: len(found.ids)]):
         logprobs = reference.next_logprobs(case.model, soft, prompt, list(found.ids[:i]), step)
@@ -148,10 +149,10 @@ def test_rows_with_different_limits_share_a_batch(case):
     loc_first, free, narrow = Script([LOC], [range(0, 50)], [range(60, 61)]), None, Script([range(5, 7)], None, [range(8, 90)])
     scripts = [loc_first, free, narrow, Script([LOC, range(1, 2)])]
     options = Options(max_tokens=4)
-    together = generate(case.model, case.soft, case.prompts, options, **case.ids, constraints=scripts)
+    together = generate(case.network, case.soft, case.prompts, options, **case.ids, constraints=scripts)
     for row, found in enumerate(together):
         soft, prompt = case.row(row)
-        (alone,) = generate(case.model, soft, [prompt], options, **case.ids, constraints=[scripts[row]])
+        (alone,) = generate(case.network, soft, [prompt], options, **case.ids, constraints=[scripts[row]])
         same(found, alone.ids, alone.logprob, alone.stop)
         assert found.probs == pytest.approx(alone.probs, abs=1e-4)
         assert found.kind_probs == pytest.approx(alone.kind_probs, abs=1e-4)
@@ -162,10 +163,10 @@ def test_a_constraint_ends_the_answer(case, last):
     soft, prompt = case.row(0)
     script = Script([LOC], [LOC], [range(case.eos_id, case.eos_id + 1)] if last == "end" else [])
     for options in (Options(max_tokens=9), Options(max_tokens=9, beams=2)):
-        (found,) = generate(case.model, soft, [prompt], options, **case.ids, constraints=[script])
+        (found,) = generate(case.network, soft, [prompt], options, **case.ids, constraints=[script])
         assert (len(found.ids), found.stop) == (2, "grammar")
     everything = Script([])
-    (empty,) = generate(case.model, soft, [prompt], Options(), **case.ids, constraints=[everything])
+    (empty,) = generate(case.network, soft, [prompt], Options(), **case.ids, constraints=[everything])
     assert (empty.ids, empty.stop, empty.logprob) == ((), "grammar", 0.0)
 
 
@@ -174,7 +175,7 @@ def test_location_probability_counts_the_neighbours(case):
     eos = 1
     script = Script([range(eos, eos + 1), LOC], [range(130, 164)], [range(20, 60)])
     (found,) = generate(
-        case.model, soft, [prompt], Options(max_tokens=3, temperature=3.0, seed=1), eos_id=eos, loc=LOC, constraints=[script]
+        case.network, soft, [prompt], Options(max_tokens=3, temperature=3.0, seed=1), eos_id=eos, loc=LOC, constraints=[script]
     )
     assert len(found.ids) == 3
     for i, step in enumerate(script.steps):
@@ -197,7 +198,7 @@ def test_the_end_token_weighs_on_the_first_location(case):
     probs = reference.next_logprobs(case.model, soft, prompt, [], [range(5, 6), LOC]).exp()
     seen = []
     generate(
-        case.model,
+        case.network,
         soft,
         [prompt],
         Options(max_tokens=2),
@@ -236,19 +237,19 @@ def test_options_that_make_no_sense_are_refused(options, word):
 @pytest.mark.parametrize("constraint", [None, Script([LOC])], ids=["free", "constrained"])
 def test_a_model_that_computes_nan_gives_no_answer(case, options, constraint):
     with pytest.raises(CheckpointError, match="NaN in float32"):
-        generate(case.model, case.soft * float("nan"), case.prompts, options, constraints=[constraint] * len(case.prompts), **case.ids)
+        generate(case.network, case.soft * float("nan"), case.prompts, options, constraints=[constraint] * len(case.prompts), **case.ids)
 
 
 @pytest.mark.parametrize("options", [Options(beams=2), Options(best_of=2, temperature=1.0)])
 def test_answers_known_only_at_the_end_cannot_be_streamed(case, options):
     with pytest.raises(UsageError, match="streamed"):
-        stream(case.model, case.soft, case.prompts, options, **case.ids)
+        stream(case.network, case.soft, case.prompts, options, **case.ids)
     with pytest.raises(UsageError, match="streamed"):
-        generate(case.model, case.soft, case.prompts, options, **case.ids, on_token=print)
+        generate(case.network, case.soft, case.prompts, options, **case.ids, on_token=print)
 
 
 def test_shapes_that_do_not_fit_are_refused(case):
     with pytest.raises(ValueError, match="2 pictures for 4 prompts"):
-        generate(case.model, case.soft[:2], case.prompts, **case.ids)
+        generate(case.network, case.soft[:2], case.prompts, **case.ids)
     with pytest.raises(ValueError, match="at least one id"):
-        generate(case.model, case.soft[:1], [[]], **case.ids)
+        generate(case.network, case.soft[:1], [[]], **case.ids)

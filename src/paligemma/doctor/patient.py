@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..engine.generate import Generation, Options, generate
+from ..engine.torch_network import TorchNetwork
 from ..image import to_pixels
 from ..predictor import Predictor
 from ..sequence import prompt_ids
@@ -101,7 +102,12 @@ class Patient:
     def answers(self, prompts: list[list[int]], max_tokens: int) -> list[Generation]:
         """Greedy, token by token."""
         return generate(
-            self.model, self.soft, prompts, Options(max_tokens=max_tokens), eos_id=self.tokenizer.eos_id, loc=self.tokenizer.loc
+            TorchNetwork(self.model),
+            self.soft,
+            prompts,
+            Options(max_tokens=max_tokens),
+            eos_id=self.tokenizer.eos_id,
+            loc=self.tokenizer.loc,
         )
 
     def written(self, answer: Generation) -> list[int]:

@@ -12,18 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from ..model.kv_cache import KVCache
-from ..model.paligemma import PaliGemma
-from .candidates import candidates, refuse_nan
-from .options import Constraint, Generation, Options, Stop, next_allowed, only_end
+from .network import Choice, Rows
+from .options import Constraint, Generation, Options, Stop, next_allowed, only_end, refuse_nan
 
 
 @dataclass(frozen=True)
 class _Beam:
-    """A beginning of an answer. `row`: where in the cache its past lies. `score`: its summed log-probability."""
+    """A beginning of an answer. `row`: where its past lies. `score`: its summed log-probability."""
 
     row: int
     ids: tuple[int, ...] = ()
@@ -31,24 +26,17 @@ class _Beam:
     kind_probs: tuple[float, ...] = ()
     score: float = 0.0
 
-    def grow(self, row: int, id: int, logprob: float, prob: float, kind_prob: float) -> _Beam:
-        return _Beam(row, (*self.ids, id), (*self.probs, prob), (*self.kind_probs, kind_prob), self.score + logprob)
+    def grow(self, row: int, choice: Choice) -> _Beam:
+        return _Beam(
+            row, (*self.ids, choice.id), (*self.probs, choice.prob), (*self.kind_probs, choice.kind_prob), self.score + choice.logprob
+        )
 
     def ended(self, stop: Stop, logprob: float = 0.0) -> Generation:
         return Generation(self.ids, self.probs, self.kind_probs, self.score + logprob, stop)
 
 
-def search(
-    model: PaliGemma,
-    hidden: Tensor,
-    cache: KVCache,
-    options: Options,
-    *,
-    eos_id: int,
-    loc: range,
-    constraints: Sequence[Constraint | None],
-) -> list[Generation]:
-    """Continue each row of a prefilled cache with up to `options.beams` beams; `hidden` (B, D) predicts the first tokens.
+def search(rows: Rows, options: Options, *, eos_id: int, loc: range, constraints: Sequence[Constraint | None]) -> list[Generation]:
+    """Continue each row, one a prompt, with up to `options.beams` beams.
 
     The best ended answer, also where `max_tokens` cut the search short while a live beam could still have won; where none has ended, the
     best live beam, with stop reason "length".
@@ -57,14 +45,9 @@ def search(
     live = [[_Beam(row)] for row in range(len(constraints))]
     for step in range(options.max_tokens):
         allowed = [next_allowed(constraints[prompt], beam.ids, eos_id) for prompt, group in enumerate(live) for beam in group]
-        choice = candidates(model, hidden, allowed, loc)
-        logprobs = choice.logits.log_softmax(-1)
         # One more than the beams, since the end token may be among them.
-        top = logprobs.topk(min(options.beams + 1, logprobs.shape[-1]), dim=-1).indices
-        columns = torch.arange(logprobs.shape[-1], device=top.device)
-        ends = logprobs.masked_fill(choice.token(columns) != eos_id, float("-inf")).amax(-1).tolist()
-        facts = torch.stack([choice.token(top).float(), *choice.measure(top)], dim=-1).tolist()
-        refuse_nan((logprob for beam in facts for _, logprob, *_ in beam), model.dtype)
+        best_few, ends = rows.offer(range(len(allowed)), allowed, loc).best(options.beams + 1, eos_id)
+        refuse_nan((one.logprob for few in best_few for one in few), rows.numbers)
 
         row = 0
         for prompt, group in enumerate(live):
@@ -73,9 +56,7 @@ def search(
                 if ends[row] > float("-inf"):
                     ended = beam.ended("grammar" if only_end(allowed[row], eos_id) else "eos", ends[row])
                     best[prompt] = max((g for g in (best[prompt], ended) if g is not None), key=lambda g: g.logprob)
-                for id, logprob, prob, kind_prob in facts[row]:
-                    if id != eos_id and logprob > float("-inf"):
-                        grown.append(beam.grow(row, int(id), logprob, prob, kind_prob))
+                grown += [beam.grow(row, one) for one in best_few[row] if one.id != eos_id and one.logprob > float("-inf")]
                 row += 1
             grown = sorted(grown, key=lambda beam: beam.score, reverse=True)[: options.beams]
             ahead = best[prompt]
@@ -85,8 +66,8 @@ def search(
         if not beams:
             break
         if step + 1 < options.max_tokens:
-            cache = cache.select(torch.tensor([beam.row for beam in beams], device=hidden.device))
-            hidden = model.extend(torch.tensor([beam.ids[-1] for beam in beams], device=hidden.device), cache)
+            rows = rows.select([beam.row for beam in beams])
+            rows.extend([beam.ids[-1] for beam in beams])
     return [_result(ended, group) for ended, group in zip(best, live, strict=True)]
 
 

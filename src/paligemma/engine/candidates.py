@@ -8,16 +8,16 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
 from ..model.paligemma import PaliGemma
-from .options import LOC_WINDOW, Allowed
+from . import sampling
+from .network import Choice
+from .options import LOC_WINDOW, Allowed, Options
 
 _WIDE = 64
 """Ranges at least this long are read from the output matrix in place; rows of shorter ones are gathered together."""
@@ -35,6 +35,21 @@ class Candidates:
     def token(self, columns: Tensor) -> Tensor:
         return columns if self.ids is None else self.ids[columns]
 
+    def choose(self, options: Options, uniform: Sequence[float]) -> list[Choice]:
+        """See `network.Offer`, and for `best`."""
+        return [row[0] for row in self._choices(sampling.choose(self.logits, options, uniform)[:, None])]
+
+    def best(self, count: int, eos_id: int) -> tuple[list[list[Choice]], list[float]]:
+        logprobs = self.logits.log_softmax(-1)
+        columns = torch.arange(logprobs.shape[-1], device=logprobs.device)
+        ends = logprobs.masked_fill(self.token(columns) != eos_id, float("-inf")).amax(-1).tolist()
+        return self._choices(logprobs.topk(min(count, logprobs.shape[-1]), dim=-1).indices), ends
+
+    def _choices(self, columns: Tensor) -> list[list[Choice]]:
+        """columns (B, n) -> n of each row. One transfer from the device; ids are exact in float32 up to 2 ** 24."""
+        facts = torch.stack([self.token(columns).float(), *self.measure(columns)], dim=-1).tolist()
+        return [[Choice(int(id), *rest) for id, *rest in row] for row in facts]
+
     def measure(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """columns (B, n) -> their log-probability, probability (of a location: with its neighbours) and kind probability, (B, n) each."""
         total = self.logits.logsumexp(-1, keepdim=True)
@@ -46,15 +61,6 @@ class Candidates:
         window = (near * loc_probs[:, None]).sum(-1)
         is_loc = (columns >= self.loc.start) & (columns < self.loc.stop)
         return logprob, torch.where(is_loc, window, logprob.exp()), torch.where(is_loc, any_loc, 1.0 - any_loc).clamp(0.0, 1.0)
-
-
-def refuse_nan(logprobs: Iterable[float], dtype: torch.dtype) -> None:
-    """`CheckpointError` if one of them is no number: every answer would be made up, and its score too."""
-    if any(map(math.isnan, logprobs)):
-        kind = str(dtype).removeprefix("torch.")
-        raise CheckpointError(
-            f"the model computes NaN in {kind}", hint="use dtype bfloat16 or float32; `paligemma doctor` says where", code="not_finite"
-        )
 
 
 def candidates(model: PaliGemma, hidden: Tensor, allowed: Sequence[Allowed | None], loc: range) -> Candidates:

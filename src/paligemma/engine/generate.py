@@ -1,38 +1,31 @@
-"""Prompts in, answers out, as token ids: prefill a batch, then choose one token per row and step. Knows no text and no pictures.
+"""Prompts in, answers out, as token ids: a batch is read, then one token per row and step is chosen. Knows no text, pictures or tensors.
 
-    prompts (ids), soft tokens -> prefill -> [ candidates -> choose -> extend ] until every row ends -> Generation per prompt
+    prompts (ids), soft tokens -> begin -> [ offer -> choose -> extend ] until every row ends -> Generation per prompt
 
-Rows that ended are dropped from the batch. Prompts of unequal length are padded on the right and masked, prompts of equal length need no
-mask at all. Source: big_vision `trainers/proj/paligemma/predict_fns.py`.
+Rows that ended are dropped from the batch. What computes is a `Network`. Source: big_vision `trainers/proj/paligemma/predict_fns.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from ..errors import UsageError
-from ..model.kv_cache import KVCache
-from ..model.paligemma import PaliGemma
-from ..sequence import pad
 from . import beam
-from .candidates import candidates, refuse_nan
-from .options import LOC_WINDOW, Allowed, Constraint, Generation, Options, Stop, Token, next_allowed, only_end
-from .sampling import Sampler
+from .network import Network
+from .options import LOC_WINDOW, Allowed, Constraint, Generation, Options, Stop, Token, next_allowed, only_end, refuse_nan
+from .streams import Streams
 
-__all__ = ["LOC_WINDOW", "Constraint", "Generation", "Options", "Stop", "Token", "generate", "prefill", "stream"]
+__all__ = ["LOC_WINDOW", "Constraint", "Generation", "Options", "Stop", "Token", "generate", "stream"]
 
 _KEEP = 0.75
 """Ended rows are dropped once no more than this share of the batch is alive: dropping copies what is left of the cache."""
 
 
-@torch.inference_mode()
 def generate(
-    model: PaliGemma,
-    soft: Tensor,
+    network: Network,
+    soft: Any,
     prompts: Sequence[Sequence[int]],
     options: Options | None = None,
     *,
@@ -43,7 +36,7 @@ def generate(
 ) -> list[Generation]:
     """Answer every prompt.
 
-    soft: image tokens (B, P, D) from `encode_image`, one row per prompt, or (1, P, D) for one picture under all prompts.
+    soft: image tokens (B, P, D) of the network's own kind, one row per prompt, or (1, P, D) for one picture under all prompts.
     prompts: ids of image-less prompts, as `sequence.prompt_ids` makes them; at least one id each.
     loc: ids of the location tokens, whose probabilities are summed over neighbouring bins.
     constraints: one per prompt, None where anything may follow.
@@ -53,11 +46,11 @@ def generate(
     """
     options = options or Options()
     if on_token is None and options.beams > 1:
-        hidden, cache = prefill(model, soft, prompts, options.max_tokens)
-        return beam.search(model, hidden, cache, options, eos_id=eos_id, loc=loc, constraints=constraints or [None] * len(prompts))
+        rows = network.begin(soft, prompts, options.max_tokens)
+        return beam.search(rows, options, eos_id=eos_id, loc=loc, constraints=constraints or [None] * len(prompts))
     if on_token is not None:
         _check_stream(options)
-    tokens = _tokens(model, soft, prompts, options, eos_id=eos_id, loc=loc, constraints=constraints)
+    tokens = _tokens(network, soft, prompts, options, eos_id=eos_id, loc=loc, constraints=constraints)
     while True:
         try:
             token = next(tokens)
@@ -68,8 +61,8 @@ def generate(
 
 
 def stream(
-    model: PaliGemma,
-    soft: Tensor,
+    network: Network,
+    soft: Any,
     prompts: Sequence[Sequence[int]],
     options: Options | None = None,
     *,
@@ -80,28 +73,12 @@ def stream(
     """As `generate`, but an iterator over the tokens as they are chosen; what it returns at the end is the list of answers."""
     options = options or Options()
     _check_stream(options)
-    return _tokens(model, soft, prompts, options, eos_id=eos_id, loc=loc, constraints=constraints)
+    return _tokens(network, soft, prompts, options, eos_id=eos_id, loc=loc, constraints=constraints)
 
 
 def _check_stream(options: Options) -> None:
     if options.beams > 1 or options.best_of > 1:
         raise UsageError("tokens cannot be streamed with beams or best_of: the answer is known only at the end", hint="drop one of the two")
-
-
-def prefill(model: PaliGemma, soft: Tensor, prompts: Sequence[Sequence[int]], max_tokens: int) -> tuple[Tensor, KVCache]:
-    """Read pictures and prompts -> the state that predicts each row's first token (B, D), and a cache with room for `max_tokens` more."""
-    lengths = [len(prompt) for prompt in prompts]
-    if not lengths or min(lengths) == 0:
-        raise ValueError("generation needs at least one prompt, and at least one id in each")
-    if soft.shape[0] not in (1, len(prompts)):
-        raise ValueError(f"{soft.shape[0]} pictures for {len(prompts)} prompts: expected one for all, or one each")
-    longest = max(lengths)
-    ids = torch.tensor(pad(prompts, 0), device=model.device)
-    valid = None
-    if min(lengths) < longest:
-        valid = torch.arange(longest, device=ids.device) < torch.tensor(lengths, device=ids.device)[:, None]
-    cache = model.new_cache(len(prompts), soft.shape[1] + longest + max_tokens)
-    return model.prefill(soft.expand(len(prompts), -1, -1), ids, valid, cache), cache
 
 
 @dataclass
@@ -129,10 +106,9 @@ class _Answer:
         return Generation(tuple(self.ids), tuple(self.probs), tuple(self.kind_probs), self.logprob, self.stop)
 
 
-@torch.inference_mode()
 def _tokens(
-    model: PaliGemma,
-    soft: Tensor,
+    network: Network,
+    soft: Any,
     prompts: Sequence[Sequence[int]],
     options: Options,
     *,
@@ -143,56 +119,44 @@ def _tokens(
     """Greedy, sampled and best-of-n generation."""
     copies = options.best_of
     answers = [_Answer(None if constraints is None else constraints[prompt]) for prompt in range(len(prompts)) for _ in range(copies)]
-    sampler = Sampler(options, len(prompts))
-    hidden, cache = prefill(model, soft, prompts, options.max_tokens)
+    streams = Streams(options, len(prompts), network.entropy)
+    rows = network.begin(soft, prompts, options.max_tokens)
     if copies > 1:
-        repeat = torch.arange(len(prompts), device=hidden.device).repeat_interleave(copies)
-        hidden, cache = hidden[repeat], cache.select(repeat)
+        rows = rows.select([prompt for prompt in range(len(prompts)) for _ in range(copies)])
 
-    rows = list(range(len(answers)))  # which answer each row of the cache belongs to
-    live = _live(answers, rows, options, eos_id)
+    owners = list(range(len(answers)))  # which answer each row is of
+    live = _live(answers, owners, options, eos_id)
     while live:
-        if len(live) < len(rows):
-            hidden = hidden[torch.tensor(live, device=hidden.device)]
-        current = [rows[row] for row in live]
-        choice = candidates(model, hidden, [answers[answer].allowed for answer in current], loc)
-        columns = sampler.choose(choice.logits, current)[:, None]
-        ids = choice.token(columns)
-        # One transfer a step. Ids are exact in float32 up to 2 ** 24.
-        facts = torch.stack([ids.float(), *choice.measure(columns)]).squeeze(-1).tolist()
-        refuse_nan(facts[1], model.dtype)
-        for answer, id, logprob, prob, kind_prob in zip(current, *facts, strict=True):
+        current = [owners[row] for row in live]
+        offer = rows.offer(live, [answers[answer].allowed for answer in current], loc)
+        chosen = offer.choose(options, streams.draw(current))
+        refuse_nan((one.logprob for one in chosen), rows.numbers)
+        for answer, one in zip(current, chosen, strict=True):
             writing = answers[answer]
-            writing.logprob += logprob
-            if int(id) == eos_id:
+            writing.logprob += one.logprob
+            if one.id == eos_id:
                 writing.stop = "eos"
                 continue
-            writing.ids.append(int(id))
-            writing.probs.append(prob)
-            writing.kind_probs.append(kind_prob)
-            yield Token(answer // copies, int(id), prob, kind_prob)
+            writing.ids.append(one.id)
+            writing.probs.append(one.prob)
+            writing.kind_probs.append(one.kind_prob)
+            yield Token(answer // copies, one.id, one.prob, one.kind_prob)
 
-        before, live = live, _live(answers, rows, options, eos_id)
+        live = _live(answers, owners, options, eos_id)
         if not live:
             break
-        if len(live) <= _KEEP * len(rows):
-            keep = torch.tensor(live, device=hidden.device)
-            chosen = {row: place for place, row in enumerate(before)}
-            ids = ids[torch.tensor([chosen[row] for row in live], device=hidden.device)]
-            cache, rows, live = cache.select(keep), [rows[row] for row in live], list(range(len(live)))
-        elif len(before) < len(rows):
-            full = torch.full((len(rows), 1), eos_id, device=hidden.device)
-            full[torch.tensor(before, device=hidden.device)] = ids
-            ids = full
-        hidden = model.extend(ids[:, 0], cache)
+        if len(live) <= _KEEP * len(owners):
+            rows, owners = rows.select(live), [owners[row] for row in live]
+            live = list(range(len(owners)))
+        rows.extend([answers[answer].ids[-1] if answers[answer].stop is None else eos_id for answer in owners])
 
     results = [answer.finished() for answer in answers]
     return [max(results[start : start + copies], key=lambda g: g.logprob) for start in range(0, len(results), copies)]
 
 
-def _live(answers: Sequence[_Answer], rows: Sequence[int], options: Options, eos_id: int) -> list[int]:
-    """The rows of the cache whose answer goes on."""
-    for answer in rows:
+def _live(answers: Sequence[_Answer], owners: Sequence[int], options: Options, eos_id: int) -> list[int]:
+    """The rows whose answer goes on."""
+    for answer in owners:
         if answers[answer].stop is None:
             answers[answer].look_ahead(options, eos_id)
-    return [row for row, answer in enumerate(rows) if answers[answer].stop is None]
+    return [row for row, answer in enumerate(owners) if answers[answer].stop is None]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 
 Stop = Literal["eos", "length", "grammar"]
 """Why an answer ended: the model ended it; it ran into `max_tokens`; the constraint left nothing but the end."""
@@ -116,3 +117,11 @@ def next_allowed(constraint: Constraint | None, ids: Sequence[int], eos_id: int)
 def only_end(allowed: Allowed | None, eos_id: int) -> bool:
     """Whether nothing but the end token may follow."""
     return allowed is not None and tuple(allowed.ranges) == (range(eos_id, eos_id + 1),)
+
+
+def refuse_nan(logprobs: Iterable[float], numbers: str) -> None:
+    """`CheckpointError` if one of them is no number: every answer would be made up, and its score too."""
+    if any(map(math.isnan, logprobs)):
+        raise CheckpointError(
+            f"the model computes NaN in {numbers}", hint="use dtype bfloat16 or float32; `paligemma doctor` says where", code="not_finite"
+        )

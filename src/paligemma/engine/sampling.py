@@ -1,7 +1,7 @@
 """Rules that choose the next token from its candidates' logits: greedy, or temperature, then top-p, then a draw.
 
-A rule maps logits (B, C) to logits (B, C). Every row draws from its own stream of random numbers, made on the CPU, so that a row's answer
-depends neither on its neighbours nor on the device. Source: big_vision `trainers/proj/paligemma/predict_fns.py`.
+A rule maps logits (B, C) to logits (B, C). Where the random numbers come from: `streams.py`.
+Source: big_vision `trainers/proj/paligemma/predict_fns.py`.
 """
 
 from __future__ import annotations
@@ -47,32 +47,14 @@ def rules(options: Options) -> tuple[Rule, ...]:
     return (Temperature(options.temperature), TopP(options.top_p)) if options.top_p < 1 else (Temperature(options.temperature),)
 
 
-class Sampler:
-    """Chooses columns for `rows` answers. With a seed, copy c of every prompt draws the same numbers in every batch."""
-
-    def __init__(self, options: Options, prompts: int):
-        self.rules = rules(options)
-        self.streams: list[torch.Generator] = []
-        if self.rules:
-            copies = range(options.best_of)
-            if options.seed is None:
-                seeds = torch.randint(2**62, (prompts * options.best_of,)).tolist()
-            else:
-                seeds = [(options.seed + copy * _STRIDE) % 2**63 for _ in range(prompts) for copy in copies]
-            self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def choose(self, logits: Tensor, answers: Sequence[int]) -> Tensor:
-        """logits (B, C) of the answers numbered `answers` -> the chosen columns (B,)."""
-        if not self.rules:
-            return logits.argmax(-1)
-        for rule in self.rules:
-            logits = rule(logits)
-        uniform = torch.cat([torch.rand(1, generator=self.streams[answer]) for answer in answers])
-        return draw(logits, uniform.to(logits.device))
-
-
-_STRIDE = 0x9E3779B97F4A7C15
-"""Keeps the copies' seeds apart for any two seeds a user would write."""
+def choose(logits: Tensor, options: Options, uniform: Sequence[float]) -> Tensor:
+    """logits (B, C), a number from [0, 1) a row (unless greedy) -> the chosen columns (B,)."""
+    applied = rules(options)
+    if not applied:
+        return logits.argmax(-1)
+    for rule in applied:
+        logits = rule(logits)
+    return draw(logits, torch.tensor(uniform, dtype=torch.float32, device=logits.device))
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ Ning et al., "All in Tokens", arXiv 2301.02229.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,3 +91,8 @@ class MaskCodec(nn.Module):
         """As `decode`, from code vectors (B, 16, dim)."""
         grid = features.transpose(1, 2).unflatten(2, (CODE_GRID, CODE_GRID))
         return self.decoder(grid)[:, 0]
+
+    @torch.inference_mode()
+    def shapes(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
+        """As `decode`, from numbers to an array (N, 64, 64) of float32."""
+        return self.decode(torch.tensor(codes, device=self.codebook.device)).float().cpu().numpy()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar
 
 from ..engine.generate import Constraint, Generation, Options, Token, generate, stream
+from ..engine.network import Network
 from ..errors import UsageError, did_you_mean
-from ..model.paligemma import PaliGemma
 from ..sequence import prompt_ids
 from ..tokenizer import Tokenizer
 from .pictures import EncodedImage, Picture, encode, num_tokens
@@ -71,7 +71,7 @@ class Query(Generic[R]):
 
 
 def ask(
-    model: PaliGemma,
+    network: Network,
     tokenizer: Tokenizer,
     pictures: Sequence[Picture],
     query: Callable[[int, EncodedImage], Query[R]],
@@ -83,14 +83,14 @@ def ask(
     Pictures are opened batch by batch, so that a long list of files does not fill the memory.
     """
     results: list[R] = []
-    for batch in batches([num_tokens(model, picture) for picture in pictures], batch_size):
-        seen = encode(model, [pictures[place] for place in batch], batch.start if len(pictures) > 1 else None)
+    for batch in batches([num_tokens(network, picture) for picture in pictures], batch_size):
+        seen = encode(network, [pictures[place] for place in batch], batch.start if len(pictures) > 1 else None)
         queries = [query(place, image) for place, image in zip(batch, seen, strict=True)]
         answers: dict[int, Generation] = {}
         for size in {image.soft.shape[1] for image in seen}:
             rows = [row for row, image in enumerate(seen) if image.soft.shape[1] == size]
             answers |= zip(
-                rows, _generate(model, tokenizer, [seen[row] for row in rows], [queries[row] for row in rows], options), strict=True
+                rows, _generate(network, tokenizer, [seen[row] for row in rows], [queries[row] for row in rows], options), strict=True
             )
         results += [queries[row].read(answers[row]) for row in range(len(queries))]
     return results
@@ -110,14 +110,12 @@ def batches(tokens: Sequence[int], batch_size: int | None) -> Iterator[range]:
 
 
 def _generate(
-    model: PaliGemma, tokenizer: Tokenizer, seen: Sequence[EncodedImage], queries: Sequence[Query[Any]], options: Options
+    network: Network, tokenizer: Tokenizer, seen: Sequence[EncodedImage], queries: Sequence[Query[Any]], options: Options
 ) -> list[Generation]:
-    import torch
-
     shared = all(image is seen[0] for image in seen)
     return generate(
-        model,
-        seen[0].soft if shared else torch.cat([image.soft for image in seen]),
+        network,
+        seen[0].soft if shared else network.join([image.soft for image in seen]),
         [prompt_ids(tokenizer, query.prompt, max_len=MAX_PROMPT) for query in queries],
         options,
         eos_id=tokenizer.eos_id,
@@ -132,9 +130,9 @@ class Stream(Generic[R]):
     `result` is the finished, typed answer; asking for it before the end reads on to the end. After an error there is none: `RuntimeError`.
     """
 
-    def __init__(self, model: PaliGemma, tokenizer: Tokenizer, image: EncodedImage, query: Query[R], options: Options):
+    def __init__(self, network: Network, tokenizer: Tokenizer, image: EncodedImage, query: Query[R], options: Options):
         ids = {"eos_id": tokenizer.eos_id, "loc": tokenizer.loc, "constraints": [query.constraint]}
-        self._tokens = stream(model, image.soft, [prompt_ids(tokenizer, query.prompt, max_len=MAX_PROMPT)], options, **ids)
+        self._tokens = stream(network, image.soft, [prompt_ids(tokenizer, query.prompt, max_len=MAX_PROMPT)], options, **ids)
         self._tokenizer = tokenizer
         self._read = query.read
         self._answers: list[Generation] = []

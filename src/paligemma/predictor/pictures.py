@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
+from ..engine.network import Network
 from ..errors import UsageError
 from ..image import Clip, open_image, to_pixels
-from ..model.lora import active_adapter
-from ..model.paligemma import PaliGemma
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
     """A picture or clip after the image tower, accepted wherever a picture is, by the predictor that made it.
 
-    `soft`: image tokens (1, P, D). `width`, `height`: of the original picture, a clip's first. `picture`: the original, for drawing.
+    `soft`: image tokens (1, P, D), of the kind that `network` works with. `width`, `height`: of the original picture, a clip's first.
+    `picture`: the original, for drawing.
     Only the tower's pass is saved: what the decoder makes of the tokens depends on the prompt.
     """
 
-    soft: Tensor = field(repr=False)
+    soft: Any = field(repr=False)
     width: int
     height: int
     picture: Image.Image | None = field(repr=False)
-    model: PaliGemma = field(repr=False)
+    network: Network = field(repr=False)
     adapter: str | None = None
     """The one that was at work on the way from the picture to its tokens."""
 
@@ -38,15 +37,14 @@ Picture = str | Path | bytes | Image.Image | np.ndarray | Clip | EncodedImage
 """A file's path or contents, a Pillow image, an array (H, W, 3), several pictures for one prompt, or a picture that is encoded already."""
 
 
-def num_tokens(model: PaliGemma, picture: Picture) -> int:
+def num_tokens(network: Network, picture: Picture) -> int:
     """Image tokens it will have."""
     if isinstance(picture, EncodedImage):
         return picture.soft.shape[1]
-    return model.config.vision.num_tokens * (len(picture.frames) if isinstance(picture, Clip) else 1)
+    return network.config.vision.num_tokens * (len(picture.frames) if isinstance(picture, Clip) else 1)
 
 
-@torch.inference_mode()
-def encode(model: PaliGemma, pictures: Sequence[Picture], first: int | None = None) -> list[EncodedImage]:
+def encode(network: Network, pictures: Sequence[Picture], first: int | None = None) -> list[EncodedImage]:
     """All pictures in one pass; the same object twice is encoded once. `InputError` for what cannot be opened.
 
     `first`: the number of the first picture, where errors should name pictures that have no file name by their place in a list.
@@ -54,15 +52,16 @@ def encode(model: PaliGemma, pictures: Sequence[Picture], first: int | None = No
     new = {id(picture): picture for picture in pictures if not isinstance(picture, EncodedImage)}
     names = {id(picture): f"image {first + place}" for place, picture in enumerate(pictures)} if first is not None else {}
     frames = {key: _frames(picture, names.get(key)) for key, picture in new.items()}
-    config = model.config
+    config = network.config
     encoded: dict[int, EncodedImage] = {}
     if frames:
         pixels = np.stack([to_pixels(frame, config.vision.image_size, config.resize) for clip in frames.values() for frame in clip])
-        soft = iter(model.encode_image(torch.from_numpy(pixels).to(model.device)))
+        soft, start = network.encode(pixels), 0
         for key, clip in frames.items():
-            tokens = torch.cat([next(soft) for _ in clip])[None]
-            encoded[key] = EncodedImage(tokens, clip[0].width, clip[0].height, clip[0], model, _adapter(model))
-    return [_own(picture, model) if isinstance(picture, EncodedImage) else encoded[id(picture)] for picture in pictures]
+            tokens = soft[start : start + len(clip)].reshape(1, -1, soft.shape[-1])
+            encoded[key] = EncodedImage(tokens, clip[0].width, clip[0].height, clip[0], network, network.sight)
+            start += len(clip)
+    return [_own(picture, network) if isinstance(picture, EncodedImage) else encoded[id(picture)] for picture in pictures]
 
 
 def _frames(picture: Picture, name: str | None) -> list[Image.Image]:
@@ -72,14 +71,11 @@ def _frames(picture: Picture, name: str | None) -> list[Image.Image]:
     return [open_image(picture, name=None if isinstance(picture, str | Path) else name)]
 
 
-def _own(picture: EncodedImage, model: PaliGemma) -> EncodedImage:
-    if picture.model is not model:
+def _own(picture: EncodedImage, network: Network) -> EncodedImage:
+    if picture.network is not network:
         raise UsageError("the picture was encoded by another model, whose image tokens mean nothing here", hint="encode it again")
-    if picture.adapter != (now := _adapter(model)):
-        raise UsageError(f"the picture was encoded with the adapter {picture.adapter!r}, now it is {now!r}", hint="encode it again")
+    if picture.adapter != network.sight:
+        raise UsageError(
+            f"the picture was encoded with the adapter {picture.adapter!r}, now it is {network.sight!r}", hint="encode it again"
+        )
     return picture
-
-
-def _adapter(model: PaliGemma) -> str | None:
-    """The adapter at work where pictures become tokens."""
-    return active_adapter(model.vision) or active_adapter(model.projector)

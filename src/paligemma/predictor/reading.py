@@ -6,15 +6,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
-import torch
 
 from ..engine.generate import Generation
 from ..engine.scores import Calibration, box_score, mask_score, text_score
 from ..errors import InputError, UsageError
-from ..model.mask_codec import MaskCodec
 from ..results import Box, Detections, Mask, Masks, Text
 from ..tasks import Task, segment
 from ..tasks.detect import MAX_OBJECTS, SEMICOLON, Found, Parsed
@@ -83,12 +81,20 @@ class Search:
         return None if self.free_labels else names
 
 
+class MaskDecoder(Protocol):
+    """What makes masks of the codes they are written in."""
+
+    def shapes(self, codes: Sequence[Sequence[int]]) -> np.ndarray:
+        """16 codes each -> soft masks (N, 64, 64), float32, whose boundary is at 0."""
+        ...
+
+
 @dataclass(frozen=True)
 class Reader:
     """Needs the tokenizer for text, the codec for masks."""
 
     tokenizer: Tokenizer
-    codec: MaskCodec | None
+    codec: MaskDecoder | None
     calibration: Calibration
 
     def text(self, task: Task, generation: Generation, prompt: str, seen: EncodedImage) -> Text:
@@ -119,14 +125,10 @@ class Reader:
         score = self.calibration("mask", mask_score(generation, found, self._separates))
         return Mask(found.label, self._box(found, generation, seen), covered, score, found.codes)
 
-    @torch.inference_mode()
     def _shapes(self, objects: Sequence[Found]) -> Sequence[np.ndarray]:
         """Soft masks (64, 64) of objects that have codes."""
         assert self.codec is not None, "masks are asked for only where there is a codec"
-        if not objects:
-            return ()
-        codes = torch.tensor([found.codes for found in objects], device=self.codec.codebook.device)
-        return list(self.codec.decode(codes).float().cpu().numpy())
+        return list(self.codec.shapes([found.codes or () for found in objects])) if objects else ()
 
     def _separates(self, id: int) -> bool:
         return SEMICOLON in self.tokenizer.piece(id)

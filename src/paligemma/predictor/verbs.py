@@ -13,15 +13,13 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from ..checkpoint.detect import describe
 from ..engine.generate import Generation
+from ..engine.network import Network, network_of
 from ..engine.scores import Calibration
 from ..errors import UsageError
-from ..model.lora import active_adapter, adapter_names, set_adapter
-from ..model.mask_codec import MaskCodec
-from ..model.paligemma import PaliGemma
 from ..results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
 from ..tasks import Task, caption, describe_box, detect, ocr, refer, run, segment, task_named
 from ..tasks import answer as answering
@@ -32,6 +30,12 @@ from . import asking
 from .asking import CutShort, How, Query, Stream, read_how
 from .pictures import EncodedImage, Picture, encode
 from .reading import MASK_CODEC_HINT, Finding, Reader, Search, shares
+
+if TYPE_CHECKING:
+    from ..config import PaliGemmaConfig
+    from ..engine.torch_network import TorchNetwork
+    from ..model.mask_codec import MaskCodec
+    from ..model.paligemma import PaliGemma
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -58,7 +62,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: PaliGemma,
+        model: PaliGemma | Network,
         tokenizer: Tokenizer,
         codec: MaskCodec | None = None,
         *,
@@ -67,12 +71,21 @@ class Predictor:
         calibrations: Mapping[str, Calibration | None] | None = None,
     ):
         """`calibration`: of the model; `calibrations`: of its adapters, of those that have one of their own."""
-        self.model = model
+        self.network = network_of(model)
         self.tokenizer = tokenizer
         self.codec = codec
         self.path = path
         self._own, self._calibrations = calibration or Calibration(), dict(calibrations or {})
         self._reader = Reader(tokenizer, codec, self._own)
+
+    @property
+    def model(self) -> PaliGemma:
+        """The model in PyTorch, where that is what answers."""
+        return cast("TorchNetwork", self.network).model
+
+    @property
+    def config(self) -> PaliGemmaConfig:
+        return self.network.config
 
     @property
     def calibration(self) -> Calibration:
@@ -83,17 +96,17 @@ class Predictor:
         """The same model with another calibration: of the adapter that is at work, else of the model alone."""
         name = self.adapter
         own, others = (calibration, self._calibrations) if name is None else (self._own, self._calibrations | {name: calibration})
-        return Predictor(self.model, self.tokenizer, self.codec, calibration=own, path=self.path, calibrations=others).use_adapter(name)
+        return Predictor(self.network, self.tokenizer, self.codec, calibration=own, path=self.path, calibrations=others).use_adapter(name)
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names that `use_adapter` takes: of the adapters that were loaded beside the model's weights."""
-        return tuple(adapter_names(self.model))
+        return self.network.adapters
 
     @property
     def adapter(self) -> str | None:
         """The one at work, None where the model answers alone."""
-        return active_adapter(self.model)
+        return self.network.adapter
 
     def use_adapter(self, name: str | None) -> Predictor:
         """From now on that adapter works, or with None the model alone; its calibration, where it has one, is applied to scores.
@@ -105,18 +118,17 @@ class Predictor:
         >>> model.use_adapter("signs").caption("photo.jpg").text
         'no parking'
         """
-        set_adapter(self.model, name)
+        self.network.use_adapter(name)
         self._reader = Reader(self.tokenizer, self.codec, (name and self._calibrations.get(name)) or self._own)
         return self
 
     @property
     def description(self) -> str:
         """What was loaded, in a few lines."""
-        config = self.model.config
-        dtype = str(self.model.dtype).removeprefix("torch.")
+        config = self.config
         calibrated = " and ".join(sorted(self.calibration.parameters))
         lines = [
-            f"{describe(config)}: {config.num_parameters:,} parameters, {dtype} on {self.model.device}",
+            f"{describe(config)}: {config.num_parameters:,} parameters, {self.network.place}",
             f"{config.vision.num_tokens} tokens a picture, resize {config.resize}",
             "mask codec found" if self.codec else "no mask codec, which segment needs",
             f"scores of {calibrated} calibrated" if calibrated else "scores as computed, not calibrated",
@@ -129,7 +141,7 @@ class Predictor:
 
     def encode(self, image: Picture) -> EncodedImage:
         """Run the image tower once, to ask many things: the result is accepted wherever a picture is."""
-        return encode(self.model, [image])[0]
+        return encode(self.network, [image])[0]
 
     # Verbs that answer in words
 
@@ -342,14 +354,14 @@ class Predictor:
             if many:
                 raise UsageError("one answer can be streamed at a time, but there are several pictures or prompts")
             seen = self.encode(image)
-            return Stream(self.model, self.tokenizer, seen, query(0, seen), options)
+            return Stream(self.network, self.tokenizer, seen, query(0, seen), options)
         pictures = list(image) if many else [image]
         forget = len(pictures) > KEEP_PICTURES
 
         def one(place: int, seen: EncodedImage) -> Query[R]:
             return query(place, dataclasses.replace(seen, picture=None) if forget else seen)
 
-        results = asking.ask(self.model, self.tokenizer, pictures, one, options, batch_size)
+        results = asking.ask(self.network, self.tokenizer, pictures, one, options, batch_size)
         cut = sum(getattr(result, "stop", "eos") == "length" for result in results)
         if cut:
             what = f"{cut} of {len(results)} answers were" if many else "the answer was"

@@ -37,7 +37,7 @@ bench: $(VENV)/.with-test
 dev: $(VENV)/.with-dev
 
 # torch goes first and by itself, so that nothing else can choose another build of it.
-$(VENV)/.with-core: pyproject.toml constraints.txt
+$(VENV)/.with-core: pyproject.toml constraints.txt setup.py $(wildcard src/paligemma/edge/kernels/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d. Try: make PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH_INDEX_$(TORCH)) torch numpy

@@ -17,6 +17,8 @@ FORMATS: dict[Format, str] = {
 }
 CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
 """The mask codec beside a model, looked for in this order; never taken for the model itself."""
+PACK_INDEX = "pack.json"
+"""In the folder of a pack, which is no checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def npz_files(folder: Path) -> list[Path]:
 
 def _nothing(folder: Path) -> CheckpointError:
     """Why a folder without weights is refused: what lies in it says most."""
+    if (folder / PACK_INDEX).is_file():
+        return CheckpointError(
+            f"{folder} is a pack: it can be asked, but not trained, converted or examined", hint="name the checkpoint it was made of",
+            code="is_pack",
+        )  # fmt: skip
     present = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in present:
         if path.name.startswith("adapter_"):

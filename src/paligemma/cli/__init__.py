@@ -42,7 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Models": {
         "models": ("checkpoints:models", "List the published models, and those on this machine.", ""),
-        "info": ("checkpoints:info", "Say what a checkpoint or an adapter is.\n\nExit code 4 if it would not load.", "pt_224.npz"),
+        "info": ("checkpoints:info", "Say what a checkpoint, a pack or an adapter is.\n\nExit code 4 if it would not load.", "pt_224.npz"),
         "pull": (
             "checkpoints:pull",
             "Fetch a checkpoint from Hugging Face.\n\nGated models need an account that has accepted Google's licence.",
@@ -53,6 +53,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
             "Write a checkpoint in another format, or adapter and base as one model.\n\nWithout --dtype no weight changes its value. "
             "Needs little memory.",
             "pt_224.npz my-model --format huggingface",
+        ),
+        "pack": (
+            "packing:pack",
+            "Make a model small and quick on a CPU.\n\nA pack needs no PyTorch: --model takes its folder.",
+            "pt_224.npz --quantize int8 --out packed",
         ),
         "doctor": (
             "doctor:doctor",

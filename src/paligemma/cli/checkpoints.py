@@ -72,14 +72,14 @@ def _row(name: str, config: PaliGemmaConfig) -> dict[str, Any]:
 
 
 def info(
-    model: Annotated[str, named("MODEL", "A folder, an .npz file, a Hugging Face id that was pulled, an adapter's folder.")] = "bundled",
+    model: Annotated[str, named("MODEL", "A folder of a model, an adapter or a pack, an .npz file, an id that was pulled.")] = "bundled",
     /,
     *,
     base: str | None = None,
     verify_sha256: Annotated[Path | None, Parameter(name="--verify-sha256")] = None,
     json: Json = False,
 ) -> int:
-    """Say what a checkpoint or an adapter is.
+    """Say what a checkpoint, a pack or an adapter is.
 
     Parameters
     ----------
@@ -90,6 +90,7 @@ def info(
     """
     from ..checkpoint import is_adapter
     from ..checkpoint import verify_sha256 as verify
+    from ..edge.pack_file import is_pack
     from ..errors import CheckpointError, UsageError
 
     path = resolve(model)
@@ -97,6 +98,8 @@ def info(
     compared = [] if verify_sha256 is None else verify(path if path.is_dir() else path.parent, verify_sha256)
     if is_adapter(path):
         facts = _adapter_facts(path, base)
+    elif is_pack(path):
+        facts = _pack_facts(path)
     elif base is None:
         facts = _model_facts(path)
     else:
@@ -113,6 +116,26 @@ def info(
             for position, one in enumerate(values):
                 print(printable(f"{name.replace('_', ' ') if position == 0 else '':<20}{one}"))
     return CheckpointError.exit_code if facts["problems"] else 0
+
+
+def _pack_facts(path: Path) -> dict[str, Any]:
+    from ..checkpoint.detect import describe
+    from ..edge.mask_decoder import CODEBOOK
+    from ..edge.pack_file import WEIGHTS, read_index
+
+    found = read_index(path)
+    return {
+        "model": describe(found.config),
+        "parameters": found.config.num_parameters,
+        "format": "pack",
+        "number_type": found.quantize,
+        "tensors": len(found.entries),
+        "bytes": found.bytes,
+        "files": [str(path / WEIGHTS)],
+        "masks": "mask decoder included" if CODEBOOK in found.entries else "no mask decoder, which segment needs",
+        "warnings": [],
+        "problems": [],
+    }
 
 
 def _model_facts(path: Path) -> dict[str, Any]:
@@ -236,7 +259,7 @@ def convert(
         from ..checkpoint.finding import base_of
 
         model = base_of(path)
-    with _progress("writing") as progress:
+    with bytes_progress("writing") as progress:
         done = write(path, target, format, dtype, progress, base=model, overwrite=overwrite)
     print(printable(f"{done.path}: {done.format}, {done.dtype}" + (f", with {', '.join(done.copied)}" if done.copied else "")))
     if done.adapted:
@@ -257,7 +280,7 @@ def resolve(model: str) -> Path:
 
 
 @contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+def bytes_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar of bytes on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield None

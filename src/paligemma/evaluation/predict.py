@@ -74,7 +74,7 @@ def class_names(records: Sequence[Record]) -> tuple[str, ...]:
 def _pictures_at_a_time(predictor: Predictor) -> int:
     from ..predictor.asking import BATCH_TOKENS, MAX_BATCH
 
-    return min(max(BATCH_TOKENS // predictor.model.config.vision.num_tokens, 1), MAX_BATCH)
+    return min(max(BATCH_TOKENS // predictor.config.vision.num_tokens, 1), MAX_BATCH)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def describe_run(predictor: Predictor, dataset: DataSet, *, recipe: str = "", op
     """What is about to be asked."""
     from ..checkpoint.hf_config import named
 
-    config = predictor.model.config
+    config = predictor.config
     size = re.fullmatch(r"(paligemma2?-\d+b)-\d+", named(config).name)
     return Run(
         model=size[1] if size else "",

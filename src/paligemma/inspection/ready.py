@@ -9,9 +9,9 @@ from .. import checkpoint
 from ..checkpoint.locate import locate
 from ..config import PaliGemmaConfig
 from ..data.batch import RowReader
-from ..errors import CheckpointError
 from ..model.mask_codec import MaskCodec
-from ..predictor.loading import find, tokenizer_path
+from ..predictor.loading import find
+from ..predictor.packs import words_of
 from ..tokenizer import Tokenizer
 from ..training.recipes import Recipe
 from ..training.run import fitted, reader
@@ -37,11 +37,6 @@ def ready(model: str | Path | None, recipe: Recipe, *, tokenizer: Path | None = 
     path = find(model)
     config = fitted(checkpoint.inspect(path).config, recipe)
     folder = locate(path).folder
-    words = Tokenizer.load(tokenizer_path(tokenizer, folder, path))
-    if words.vocab_size != config.text.vocab_size:
-        raise CheckpointError(
-            f"{path}: the tokenizer has {words.vocab_size:,} tokens, the model {config.text.vocab_size:,}",
-            hint="use the tokenizer that came with the checkpoint",
-        )
+    words = words_of(path, folder, tokenizer, config)
     masks = codec or checkpoint.find_codec(folder)
     return Ready(config, words, None if masks is None else checkpoint.load_codec(masks), path)

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .. import checkpoint
 from ..checkpoint.conversion import CALIBRATION
 from ..checkpoint.finding import base_of, find
 from ..checkpoint.locate import locate
 from ..checkpoint.source import dtype_name, torch_dtype
+from ..edge.pack_file import is_pack
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, ResourceError, UsageError
-from ..model.fast_linear import pack
-from ..model.lora import adapter_names, merge
-from ..model.mask_codec import MaskCodec
-from ..model.paligemma import PaliGemma
-from ..tokenizer import FILE_NAMES, Tokenizer
+from ..tokenizer import Tokenizer
+from .packs import open_pack, words_of
 from .verbs import Predictor
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.mask_codec import MaskCodec
+    from ..model.paligemma import PaliGemma
 
 SMALL = 2**26
 """Models of fewer parameters compute in float32 on a CPU, unless told otherwise."""
@@ -38,7 +41,7 @@ def load(
     """A model that is ready to be asked.
 
     model: None for the bundled one; a Hugging Face folder; an adapter's folder (PEFT's format), whose base is loaded with it; a big_vision
-        `.npz`; a Hugging Face id that was fetched with `paligemma pull`; the name of a bundled model.
+        `.npz`; a pack (`paligemma pack`), which answers without PyTorch; a Hugging Face id that was fetched with `paligemma pull`; the name of a bundled model.
     device: "cpu", "cuda", "cuda:1", "mps"; by default the best there is.
     dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own, of a model below 67 million parameters on a CPU float32:
         that costs it nothing, and its answers are the same on every CPU, which round bfloat16 each in its own way.
@@ -52,7 +55,13 @@ def load(
     >>> paligemma.load().caption("photo.jpg").text
     'a cat and two dogs'
     """
-    if adapters and checkpoint.is_adapter(find(model)):
+    path = find(model)
+    if is_pack(path):
+        return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=[*(("codec",) if codec else ()), *(adapters or ())])
+    from ..model.fast_linear import pack
+    from ..model.lora import adapter_names, merge
+
+    if adapters and checkpoint.is_adapter(path):
         raise UsageError(
             f"{model} is an adapter itself, and adapters= are for a base", hint="name all of them in adapters=, the base as model"
         )
@@ -114,15 +123,10 @@ def read(
     folder = locate(path).folder
     info = checkpoint.inspect(path)
     numbers = weights_dtype(info, dtype, where)
-    words = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer_path(tokenizer, folder, path))
-    if words.vocab_size != info.config.text.vocab_size:
-        raise CheckpointError(
-            f"{path}: the tokenizer has {words.vocab_size:,} tokens, the model {info.config.text.vocab_size:,}",
-            hint="use the tokenizer that came with the checkpoint",
-        )
+    words = words_of(path, folder, tokenizer, info.config)
     if codec is None:
         codec = checkpoint.find_codec(folder)
-    masks = codec if isinstance(codec, MaskCodec) or codec is None else checkpoint.load_codec(codec)
+    masks = checkpoint.load_codec(codec) if isinstance(codec, str | Path) else codec
     scores = next((place / CALIBRATION for place in (given, folder) if (place / CALIBRATION).is_file()), None)
     calibration = Calibration() if scores is None else Calibration.load(scores)
     network = checkpoint.load_model(path, device=where, dtype=numbers, mapped=mapped)
@@ -133,6 +137,8 @@ def read(
 
 def weights_dtype(info: checkpoint.CheckpointInfo, dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """The number type that a checkpoint's weights get on a device: see `load`. Raises `UsageError` for one that would overflow."""
+    import torch
+
     numbers = dtype_of(dtype)
     if info.version == 2:
         if numbers == torch.float16:
@@ -146,6 +152,8 @@ def weights_dtype(info: checkpoint.CheckpointInfo, dtype: str | torch.dtype | No
 
 def device_of(device: str | torch.device | None) -> torch.device:
     """A device that works, the best there is by default. `UsageError` for no device's name, `ResourceError` for one that is not there."""
+    import torch
+
     if device is None:
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(best)
@@ -163,15 +171,3 @@ def device_of(device: str | torch.device | None) -> torch.device:
 def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
     """Of a name such as "bfloat16" or "bf16"; None stays None. `UsageError` for what weights cannot be."""
     return None if dtype is None else torch_dtype(dtype_name(dtype))
-
-
-def tokenizer_path(tokenizer: str | Path | None, folder: Path, path: Path) -> str | Path:
-    if tokenizer is not None:
-        return tokenizer
-    if any((folder / name).is_file() for name in FILE_NAMES):
-        return folder
-    raise CheckpointError(
-        f"{path}: no {' or '.join(FILE_NAMES)} beside it",
-        hint="put one there, or name it with tokenizer= (--tokenizer); PaliGemma's is gs://big_vision/paligemma_tokenizer.model",
-        code="no_tokenizer",
-    )

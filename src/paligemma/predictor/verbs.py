@@ -29,12 +29,11 @@ from ..tokenizer import Tokenizer
 from . import asking
 from .asking import CutShort, How, Query, Stream, read_how
 from .pictures import EncodedImage, Picture, encode
-from .reading import MASK_CODEC_HINT, Finding, Reader, Search, shares
+from .reading import MASK_CODEC_HINT, Finding, MaskDecoder, Reader, Search, shares
 
 if TYPE_CHECKING:
     from ..config import PaliGemmaConfig
     from ..engine.torch_network import TorchNetwork
-    from ..model.mask_codec import MaskCodec
     from ..model.paligemma import PaliGemma
 
 R = TypeVar("R")
@@ -64,7 +63,7 @@ class Predictor:
         self,
         model: PaliGemma | Network,
         tokenizer: Tokenizer,
-        codec: MaskCodec | None = None,
+        codec: MaskDecoder | None = None,
         *,
         calibration: Calibration | None = None,
         path: Path | None = None,
@@ -80,7 +79,9 @@ class Predictor:
 
     @property
     def model(self) -> PaliGemma:
-        """The model in PyTorch, where that is what answers."""
+        """The model in PyTorch. Raises `UsageError` where another engine answers, which has none."""
+        if not hasattr(self.network, "model"):
+            raise UsageError(f"{self.path or 'this model'} is a pack, without a model in PyTorch", hint="use the checkpoint it was made of")
         return cast("TorchNetwork", self.network).model
 
     @property

@@ -1,0 +1,144 @@
+"""A pack: one folder that holds a model ready to be mapped into memory. What lies where, read and checked before anything is used.
+
+    pack.json       {"pack": 1, "quantize": ..., "config": as in config.json, "arrays": {name: {"kind", "shape", "at", "bytes"}}}
+    weights.packed  the arrays, each at a multiple of 64
+    tokenizer.model or tokenizer.json, calibration.json, README.md
+
+Kinds: `packed`, a quantized matrix as `packing.py` lays it out; `float32`; `bfloat16`, the upper halves of float32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint.hf_config import parse_config
+from ..checkpoint.locate import PACK_INDEX
+from ..config import PaliGemmaConfig
+from ..errors import CheckpointError
+from .packing import ALIGN
+
+INDEX, WEIGHTS = PACK_INDEX, "weights.packed"
+VERSION = 1
+MAX_INDEX = 64 << 20
+Kind = Literal["packed", "float32", "bfloat16"]
+ITEM = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where an array lies. `shape`: of the numbers, whatever they take."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    at: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """What pack.json says. `quantize`: of the decoder's matrices. `bytes`: of the weights."""
+
+    quantize: str
+    config: PaliGemmaConfig
+    entries: Mapping[str, Entry]
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.entries.values())
+
+
+def is_pack(folder: Path) -> bool:
+    return (folder / INDEX).is_file()
+
+
+def place(sizes: Iterable[tuple[str, Kind, tuple[int, ...], int]]) -> dict[str, Entry]:
+    """(name, kind, shape, bytes) in their order -> entries, one after the other."""
+    entries, at = {}, 0
+    for name, kind, shape, size in sizes:
+        entries[name] = Entry(kind, shape, at, size)
+        at += -(-size // ALIGN) * ALIGN
+    return entries
+
+
+def total(entries: Mapping[str, Entry]) -> int:
+    """Bytes of the file that holds them."""
+    return max((entry.at + -(-entry.bytes // ALIGN) * ALIGN for entry in entries.values()), default=0)
+
+
+def write_index(folder: Path, quantize: str, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
+    arrays = {name: asdict(entry) for name, entry in entries.items()}
+    text = json.dumps({"pack": VERSION, "quantize": quantize, "config": dict(config), "arrays": arrays}, indent=1)
+    (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def read_index(folder: Path) -> Index:
+    """Raises `CheckpointError` for an index that is none, of another version, or that does not fit its file of weights."""
+    path, weights = folder / INDEX, folder / WEIGHTS
+    try:
+        if path.stat().st_size > MAX_INDEX:
+            raise _bad(path, "it is too long")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        size = weights.stat().st_size
+    except OSError as error:
+        raise _bad(folder, f"{Path(error.filename or folder).name} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise _bad(path, "it is no JSON") from None
+    if not isinstance(data, dict) or not isinstance(data.get("arrays"), dict) or not isinstance(data.get("config"), dict):
+        raise _bad(path, "it describes no arrays")
+    if data.get("pack") != VERSION:
+        raise _bad(path, f"its version is {data.get('pack')!r}, expected {VERSION}", hint="pack the model again")
+    entries = {name: _entry(path, name, found, size) for name, found in data["arrays"].items()}
+    return Index(str(data.get("quantize")), parse_config(data["config"], str(path)).config, entries)
+
+
+def _entry(path: Path, name: str, found: Any, size: int) -> Entry:
+    try:
+        entry = Entry(found["kind"], tuple(found["shape"]), found["at"], found["bytes"])
+        numbers = (*entry.shape, entry.at, entry.bytes)
+        sane = all(isinstance(number, int) and number >= 0 for number in numbers) and entry.at % ALIGN == 0
+    except (TypeError, KeyError):
+        raise _bad(path, f"its array {name!r} has no kind, shape and place") from None
+    if not sane or entry.kind not in ("packed", *ITEM):
+        raise _bad(path, f"its array {name!r} is {found!r}")
+    if entry.kind in ITEM and entry.bytes != math.prod(entry.shape) * ITEM[entry.kind]:
+        raise _bad(path, f"its array {name!r} of shape {entry.shape} claims {entry.bytes:,} bytes")
+    if entry.at + entry.bytes > size:
+        raise _bad(path.with_name(WEIGHTS), f"it has {size:,} bytes, {name!r} ends at {entry.at + entry.bytes:,}")
+    return entry
+
+
+def _bad(path: Path, what: str, *, hint: str | None = None) -> CheckpointError:
+    return CheckpointError(f"{path}: {what}", hint=hint or "pack the model again (paligemma pack)", code="bad_pack")
+
+
+class Arrays:
+    """The arrays of a pack, mapped from their file."""
+
+    def __init__(self, folder: Path, index: Index):
+        self.index = index
+        self._data: NDArray[np.uint8] = np.memmap(folder / WEIGHTS, np.uint8, mode="r")
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of an array. Raises `CheckpointError` where it is not there."""
+        entry = self.entry(name)
+        return np.asarray(self._data[entry.at : entry.at + entry.bytes])
+
+    def entry(self, name: str) -> Entry:
+        if name not in self.index.entries:
+            raise CheckpointError(f"the pack has no {name!r}", hint="pack the model again (paligemma pack)", code="bad_pack")
+        return self.index.entries[name]
+
+    def numbers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """A float32 array of that shape. Raises `CheckpointError` where it is another."""
+        entry = self.entry(name)
+        if entry.kind != "float32" or entry.shape != shape:
+            raise CheckpointError(f"the pack's {name!r} is {entry.kind} {entry.shape}, expected float32 {shape}", code="bad_pack")
+        return self.raw(name).view(np.float32).reshape(shape)

@@ -1,0 +1,186 @@
+"""A checkpoint -> a pack, matrix by matrix: a model far larger than memory passes through. The only file here that reads with PyTorch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..checkpoint.codec import find_codec, load_codec
+from ..checkpoint.conversion import COMPANIONS
+from ..checkpoint.hf_config import write_config
+from ..checkpoint.opening import Weights, open_checkpoint
+from ..config import PaliGemmaConfig
+from ..errors import UsageError, did_you_mean
+from . import plain
+from .mask_decoder import CODEBOOK, PREFIX
+from .pack_file import INDEX, ITEM, WEIGHTS, Entry, Kind, is_pack, place, total, write_index
+from .packing import Bits, Floats, pack, packed_bytes, quantize
+
+Quantize = Literal["int8", "int4", "bf16", "float32"]
+"""Of the decoder's matrices. The image tower's have 8 bits with either of the first two; patches, norms and biases are float32 always."""
+GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
+"""Inputs that share a scale with 4 bits: of matrices with at least `WIDE` inputs, and of smaller ones."""
+ROWS = 2**23
+"""Weights that are read at once."""
+CARD = "README.md"
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes written so far, and all of them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a matrix or vector of the pack comes from: arrays of the model that are stacked, and how it is kept."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    parts: tuple[str, ...]
+    bits: Bits | None = None
+
+    @property
+    def group(self) -> int | None:
+        return None if self.bits != 4 else GROUP if self.shape[1] >= WIDE else SMALL_GROUP
+
+    @property
+    def bytes(self) -> int:
+        if self.bits is not None:
+            return packed_bytes(self.shape[0], self.shape[1], self.bits, self.group)
+        return int(np.prod(self.shape)) * ITEM[self.kind]
+
+
+def sources(config: PaliGemmaConfig, quantize: Quantize) -> dict[str, Source]:
+    """Everything that a pack of this model holds, by its name there, but for the mask codec."""
+    v, t = config.vision, config.text
+    kept: dict[str, tuple[Kind, Bits | None]] = {
+        "int8": ("packed", 8), "int4": ("packed", 4), "bf16": ("bfloat16", None), "float32": ("float32", None),
+    }  # fmt: skip
+    decoder, tower = kept[quantize], kept["int8" if quantize == "int4" else quantize]
+    found: dict[str, Source] = {}
+
+    def matrix(name: str, outputs: int, inputs: int, how: tuple[Kind, Bits | None], *parts: str) -> None:
+        base = name.rpartition(".")[0]
+        of = tuple(f"{base}.{part}.weight" for part in parts) or (f"{name}.weight",)
+        found[f"{name}.weight"] = Source(how[0], (outputs, inputs), of, how[1])
+
+    def vector(name: str, size: int, *parts: str) -> None:
+        found[name] = Source("float32", (size,), parts or (name,))
+
+    def biased(name: str, outputs: int, inputs: int, *parts: str) -> None:
+        matrix(name, outputs, inputs, tower, *parts)
+        base = name.rpartition(".")[0]
+        vector(f"{name}.bias", outputs, *(f"{base}.{part}.bias" for part in parts))
+
+    def norm(name: str) -> None:
+        vector(f"{name}.weight", v.width)
+        vector(f"{name}.bias", v.width)
+
+    matrix("vision.patch_embed", v.width, 3 * v.patch_size**2, ("float32", None))
+    vector("vision.patch_embed.bias", v.width)
+    found["vision.pos_embed"] = Source("float32", (v.num_tokens, v.width), ("vision.pos_embed",))
+    for i in range(v.depth):
+        block = f"vision.blocks.{i}"
+        norm(f"{block}.norm1")
+        biased(f"{block}.attn.qkv", 3 * v.width, v.width, "q", "k", "v")
+        biased(f"{block}.attn.out", v.width, v.width)
+        norm(f"{block}.norm2")
+        biased(f"{block}.mlp.up", v.mlp_dim, v.width)
+        biased(f"{block}.mlp.down", v.width, v.mlp_dim)
+    norm("vision.norm")
+    biased("projector", t.width, v.width)
+    matrix("text.embed", t.vocab_size, t.width, decoder)
+    for i in range(t.depth):
+        block = f"text.blocks.{i}"
+        for name in ("pre_attn_norm", "pre_mlp_norm", *(("post_attn_norm", "post_mlp_norm") if t.post_norms else ())):
+            vector(f"{block}.{name}.weight", t.width)
+        matrix(f"{block}.attn.q", t.heads * t.head_dim, t.width, decoder)
+        matrix(f"{block}.attn.kv", 2 * t.kv_heads * t.head_dim, t.width, decoder, "k", "v")
+        matrix(f"{block}.attn.o", t.width, t.heads * t.head_dim, decoder)
+        matrix(f"{block}.mlp.gate", t.mlp_dim, t.width, decoder)
+        matrix(f"{block}.mlp.up", t.mlp_dim, t.width, decoder)
+        matrix(f"{block}.mlp.down", t.width, t.mlp_dim, decoder)
+    vector("text.norm.weight", t.width)
+    return found
+
+
+def pack_model(
+    model: str | Path, out: str | Path, quantize: Quantize = "int8", *, overwrite: bool = False, progress: Progress | None = None
+) -> Path:
+    """Write the checkpoint `model` (a folder or an .npz) to the folder `out` as a pack, with tokenizer, mask decoder and calibration.
+
+    Raises `CheckpointError` for a checkpoint that `paligemma.load` would refuse, or values that are no numbers, `UsageError` for a way to
+    quantize that there is not, and for a folder that holds something else, or a pack already (unless `overwrite`).
+    """
+    if quantize not in get_args(Quantize):
+        raise UsageError(f"nothing is quantized to {quantize!r}", hint=did_you_mean(quantize, get_args(Quantize)))
+    out = Path(out).expanduser()
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_pack(out)))):
+        raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if is_pack(out) else ""))
+    opened = open_checkpoint(model)
+    weights = opened.weights()
+    folder = opened.located.folder
+    codec = _codec(folder)
+    wanted = sources(opened.config, quantize)
+    wanted |= {name: Source("float32", array.shape, ()) for name, array in codec.items()}
+    entries = place((name, one.kind, one.shape, one.bytes) for name, one in wanted.items())
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / INDEX).unlink(missing_ok=True)  # no pack until it is whole
+    data = np.memmap(out / WEIGHTS, np.uint8, mode="w+", shape=(total(entries),))
+    done = 0
+    for name, entry in entries.items():
+        place_for = data[entry.at : entry.at + entry.bytes]
+        if name in codec:
+            place_for[:] = np.ascontiguousarray(codec[name]).reshape(-1).view(np.uint8)
+        else:
+            _fill(place_for, weights, wanted[name])
+        done += entry.bytes
+        if progress is not None:
+            progress(done, sum(one.bytes for one in entries.values()))
+    data.flush()
+    for file in (*COMPANIONS, CARD):
+        if (folder / file).is_file():
+            shutil.copyfile(folder / file, out / file)
+    write_index(out, quantize, write_config(opened.config, dtype=opened.dtype), entries)
+    return out
+
+
+def _codec(folder: Path) -> dict[str, Floats]:
+    """The mask decoder's arrays, where there is a codec."""
+    path = find_codec(folder)
+    if path is None:
+        return {}
+    state: Mapping[str, Floats] = {name: tensor.numpy() for name, tensor in load_codec(path).state_dict().items()}
+    wanted = {f"{PREFIX}{name}": array for name, array in state.items() if name.startswith("decoder.")}
+    return wanted | {CODEBOOK: state[CODEBOOK.removeprefix(PREFIX)]}
+
+
+def _fill(place_for: np.ndarray, weights: Weights, source: Source) -> None:
+    if source.bits is not None:
+        pieces = [quantize(piece, source.bits, source.group) for piece in _pieces(weights, source)]
+        values, scales = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        pack(values, scales, source.bits, source.group, out=place_for)
+        return
+    at = 0
+    for piece in _pieces(weights, source):
+        stored = np.ascontiguousarray(plain.to_bfloat16(piece) if source.kind == "bfloat16" else piece).reshape(-1).view(np.uint8)
+        place_for[at : at + stored.size] = stored
+        at += stored.size
+
+
+def _pieces(weights: Weights, source: Source) -> Iterator[Floats]:
+    """The numbers in float32, some rows at a time."""
+    width = source.shape[1] if len(source.shape) > 1 else 1
+    step = max(1, ROWS // width) * width
+    for name in source.parts:
+        count = weights.specs[name].numel
+        for start in range(0, count, step):
+            flat = weights.read(name, start, min(step, count - start)).float().numpy()
+            yield flat.reshape(-1, width) if len(source.shape) > 1 else flat
+
+
+__all__ = ["Entry", "Quantize", "Source", "pack_model", "sources"]

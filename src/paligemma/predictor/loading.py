@@ -40,8 +40,9 @@ def load(
 ) -> Predictor:
     """A model that is ready to be asked.
 
-    model: None for the bundled one; a Hugging Face folder; an adapter's folder (PEFT's format), whose base is loaded with it; a
-        big_vision `.npz`; a pack (`paligemma pack`), which answers without PyTorch; a Hugging Face id that was fetched with `paligemma pull`; the name of a bundled model.
+    model: None for the bundled one; a Hugging Face folder; an adapter's folder (PEFT's format), whose base is loaded with it; a big_vision
+        `.npz`; a Hugging Face id that was fetched with `paligemma pull`; the name of a bundled model; a pack (`paligemma pack`), which
+        answers without PyTorch.
     device: "cpu", "cuda", "cuda:1", "mps"; by default the best there is.
     dtype: "float32", "bfloat16" or "float16"; by default the checkpoint's own, of a model below 67 million parameters on a CPU float32:
         that costs it nothing, and its answers are the same on every CPU, which round bfloat16 each in its own way.

@@ -95,7 +95,7 @@ class StandIn:
     def __post_init__(self) -> None:
         from tests import tiny
 
-        self.model = SimpleNamespace(config=tiny.TINY_1)
+        self.config = tiny.TINY_1
 
     def run(self, pictures: list[Any], prompts: list[str], **how: Any) -> list[Text]:
         self._note("run", pictures, prompts, how)

@@ -73,11 +73,9 @@ def test_a_model_from_files_has_their_fingerprint(tmp_path):
 
 
 def test_a_published_size_is_named(tmp_path):
-    from types import SimpleNamespace
-
     from paligemma.config import PRESETS
 
     model = StandIn()
-    model.model = SimpleNamespace(config=dataclasses.replace(PRESETS["paligemma2-10b-448"], name="mine", resize="bilinear"))
+    model.config = dataclasses.replace(PRESETS["paligemma2-10b-448"], name="mine", resize="bilinear")
     run = describe_run(model, dataset([question(tmp_path, 1)]))  # type: ignore[arg-type]
     assert (run.model, run.resolution, run.model_fingerprint) == ("paligemma2-10b", 448, "")

@@ -1,7 +1,7 @@
 """`python -m bench.edge_kernels`: the compiled kernels on the decoder's MLP, 1 row and 264, beside what the machine can do.
 
-One row reads memory (the matrices together are larger than any cache), 264 rows multiply. The limits are measured in the same run: reading
-1 GiB, and products of bytes in registers alone.
+One row reads memory (the matrices together are larger than most caches), 264 rows multiply. The limits are measured in the same run:
+reading 1 GiB, and products of bytes in registers alone.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,3 +162,8 @@ def test_instruction_sets_agree(tmp_path):
     hidden = [network.begin(network.encode(pixels), PROMPTS[:2], 2).hidden for network in networks]
     for one in hidden[1:]:
         np.testing.assert_allclose(one, hidden[0], atol=0.05)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no compiler")
+def test_where_there_is_a_compiler_there_are_kernels():
+    assert native.problem() is None

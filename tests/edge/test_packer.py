@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -114,6 +116,8 @@ BROKEN = {
     "kind": (lambda t: t["arrays"]["text.norm.weight"].update(kind="pickle"), "pickle"),
     "words": (lambda t: t["arrays"]["text.norm.weight"].update(shape="32"), "text.norm.weight"),
     "matrix": (lambda t: t["arrays"]["text.embed.weight"].update(shape=[9, 32]), "expected"),
+    "long": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[1] * 99), "text.norm.weight"),
+    "huge": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[10**400]), "text.norm.weight"),
     "config": (lambda t: t["config"].pop("text_config"), "expected"),
     "nonsense": (lambda t: t["config"].update(text_config=3), "text_config"),
 }
@@ -140,9 +144,12 @@ def test_broken_files_are_refused(source, tmp_path):
     (pack / INDEX).write_text("{")
     with pytest.raises(CheckpointError, match="no JSON"):
         EdgeNetwork(pack)
+    pack = pack_model(source, tmp_path / "pack", overwrite=True)
+    (pack / WEIGHTS).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="empty"):
+        EdgeNetwork(pack)
     (pack / WEIGHTS).unlink()
-    (pack / INDEX).write_text("{}")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="no file"):
         EdgeNetwork(pack)
 
 
@@ -159,9 +166,10 @@ def test_a_pack_that_was_not_finished_is_none(source, tmp_path):
 
 def test_doors_that_a_pack_has_not(source, tmp_path):
     pack = pack_model(source, tmp_path / "pack")
-    for wrong, word in (({"device": "cuda"}, "on the CPU"), ({"dtype": "bfloat16"}, "settled"), ({"adapters": {"a": "b"}}, "takes no a")):
+    wrongs = {"device": ("cuda", "on the CPU"), "dtype": ("bfloat16", "settled"), "adapters": ({"a": "b"}, "takes no adapters")}
+    for name, (wrong, word) in wrongs.items():
         with pytest.raises(UsageError, match=word):
-            paligemma.load(pack, **wrong)
+            paligemma.load(pack, **{name: wrong})
     with pytest.raises(CheckpointError, match="is a pack"):
         paligemma.checkpoint.inspect(pack)
     shutil.rmtree(tmp_path / "bare", ignore_errors=True)
@@ -170,3 +178,52 @@ def test_doors_that_a_pack_has_not(source, tmp_path):
     with pytest.raises(CheckpointError, match="tokenizer"):
         paligemma.load(tmp_path / "bare")
     assert paligemma.load(tmp_path / "bare", tokenizer=pack / "tokenizer.model").config.text.vocab_size == tiny.TOKENIZER_VOCAB
+
+
+def test_a_pack_answers_without_pytorch(source, tmp_path):
+    pack = pack_model(source, tmp_path / "pack")
+    code = f"""
+import sys, numpy, paligemma
+model = paligemma.load({str(pack)!r})
+picture = numpy.zeros((30, 40, 3), numpy.uint8)
+model.caption(picture, max_tokens=4).to_json()
+model.detect(picture, "cat", max_objects=1).to_json()
+model.segment(picture, "cat", max_objects=1).to_json()
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.filterwarnings("ignore::paligemma.CutShort")
+def test_a_pack_that_is_replaced_goes_on_answering_whom_has_it_open(source, tmp_path):
+    pack = pack_model(source, tmp_path / "pack")
+    picture = np.full((30, 40, 3), 90, np.uint8)
+    model = paligemma.load(pack)
+    before = model.run(picture, "cat", max_tokens=5)
+    other = save_huggingface(tiny.tiny_model(seed=9), tmp_path / "other")
+    pack_model(other, pack, "int4", overwrite=True)
+    assert model.run(picture, "cat", max_tokens=5).to_dict() == before.to_dict()
+    assert not (pack / "tokenizer.model").exists(), "the other model has none, and this was the old one's"
+
+
+def test_a_pack_that_failed_is_made_again(source, tmp_path):
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pack_model(source, tmp_path / "pack", progress=stop)
+    assert is_pack(pack_model(source, tmp_path / "pack"))
+
+
+def test_a_mask_decoder_that_is_not_whole_is_refused(source, tmp_path):
+    for name, change in (("codec.decoder.12.bias", None), ("codec.decoder.4.weight", [4, 4])):
+        pack = pack_model(source, tmp_path / "pack", overwrite=True)
+        text = json.loads((pack / INDEX).read_text())
+        if change is None:
+            del text["arrays"][name]
+        else:
+            text["arrays"][name].update(shape=change, bytes=64)
+        (pack / INDEX).write_text(json.dumps(text))
+        with pytest.raises(CheckpointError, match=name):
+            paligemma.load(pack)

@@ -70,7 +70,8 @@ def test_both_trainings_see_the_same_and_differ_in_their_beginning_only(made):
     weights = [(run / folder / "last" / "model.safetensors").read_bytes() for folder in ("taught", "taught-random")]
     assert weights[0] != weights[1]
     assert (run / "random" / "tokenizer.model").read_bytes() == (run / "model" / "tokenizer.model").read_bytes()
-    assert [line.split(":")[0] for line in said if line.startswith(("before", "after", "random"))]
+    told = [line.split(":")[0] for line in said if line.startswith(("before", "after", "random"))]
+    assert told == [who for who in ("before", "after", "random") for _ in MEMBERS[name].metrics]
 
 
 def test_what_is_there_is_not_made_again(made, debug_run, monkeypatch):

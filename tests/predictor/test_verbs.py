@@ -317,6 +317,8 @@ def test_an_encoded_picture_belongs_to_its_model(pictures):
     one, other = (Predictor(tiny.tiny_model(seed), tiny.tiny_tokenizer()) for seed in (0, 1))
     with pytest.raises(UsageError, match="another model"):
         one.caption(other.encode(pictures[0]))
+    again = Predictor(one.model, one.tokenizer)
+    assert again.run(one.encode(pictures[0]), "cat", max_tokens=3).text == one.run(pictures[0], "cat", max_tokens=3).text
 
 
 def test_names_may_come_from_anything_that_gives_them_once(model, pictures):

@@ -98,7 +98,7 @@ def info(
     compared = [] if verify_sha256 is None else verify(path if path.is_dir() else path.parent, verify_sha256)
     if is_adapter(path):
         facts = _adapter_facts(path, base)
-    elif is_pack(path):
+    elif base is None and is_pack(path):
         facts = _pack_facts(path)
     elif base is None:
         facts = _model_facts(path)
@@ -120,10 +120,14 @@ def info(
 
 def _pack_facts(path: Path) -> dict[str, Any]:
     from ..checkpoint.detect import describe
-    from ..edge.mask_decoder import CODEBOOK
-    from ..edge.pack_file import WEIGHTS, read_index
+    from ..edge import plain
+    from ..edge.mask_decoder import CODEBOOK, MaskDecoder
+    from ..edge.network import EdgeNetwork
+    from ..edge.pack_file import WEIGHTS, Arrays
 
-    found = read_index(path)
+    found = EdgeNetwork(path, plain).index
+    if CODEBOOK in found.entries:
+        MaskDecoder(Arrays(path, found))
     return {
         "model": describe(found.config),
         "parameters": found.config.num_parameters,

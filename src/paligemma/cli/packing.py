@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from ..checkpoint.memory import GB
+from ..edge.pack_file import Quantize
 from ..printable import printable
 from .checkpoints import bytes_progress, resolve
 from .options import named
-
-Quantize = Literal["int8", "int4", "bf16", "float32"]
 
 
 def pack(

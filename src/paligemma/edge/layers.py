@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +17,14 @@ Kernels = Any
 """`native.Kernels`, or the module `plain`: the same functions."""
 
 
-class Matrix(Protocol):
-    """(outputs, inputs)."""
-
-    def linear(self, x: Floats, bias: Floats | None = None, *, gelu: bool = False) -> Floats:
-        """x (M, inputs) -> (M, outputs), plus bias (outputs,), through gelu if asked."""
-        ...
-
-    def rows(self, x: Floats, rows: Rows) -> Floats:
-        """`linear`, of some outputs only, in their order."""
-        ...
-
-    def embed(self, ids: NDArray[np.integer[Any]]) -> Floats:
-        """Rows of the matrix (len, inputs)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Quantized:
-    """Weights of 8 or 4 bits; activations are rounded to 8 bits before each product."""
+    """(outputs, inputs), weights of 8 or 4 bits; activations are rounded to 8 bits before each product.
+
+    linear   x (M, inputs) -> (M, outputs), plus bias (outputs,), through gelu if asked
+    rows     the same of some outputs only, in their order
+    embed    rows of the matrix (len, inputs)
+    """
 
     kernels: Kernels
     packed: Packed
@@ -52,7 +41,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Plain:
-    """float32 (outputs, inputs), or the bits of bfloat16, which become float32 a piece at a time."""
+    """The same of float32 (outputs, inputs), or of the bits of bfloat16, which become float32 a piece at a time."""
 
     kernels: Kernels
     weights: NDArray[Any]
@@ -61,9 +50,7 @@ class Plain:
         return self._through(x, range(len(self.weights)), bias, gelu)
 
     def rows(self, x: Floats, rows: Rows) -> Floats:
-        ranges = [r for r in rows if isinstance(r, range)]
-        ids = np.concatenate([np.arange(r.start, r.stop) for r in ranges]) if ranges else np.asarray(rows, np.int64)
-        return x @ self.embed(ids).T
+        return x @ self.embed(ids_of(len(self.weights), rows)).T
 
     def embed(self, ids: NDArray[np.integer[Any]]) -> Floats:
         return _floats(self.weights[ids])
@@ -100,6 +87,3 @@ def gated(kernels: Kernels, gate: Quantized | Plain, up: Quantized | Plain, x: F
     if isinstance(gate, Quantized) and isinstance(up, Quantized):
         return kernels.gated(gate.packed, up.packed, x)
     return gate.linear(x, gelu=True) * up.linear(x)
-
-
-__all__ = ["Kernels", "Matrix", "Plain", "Quantized", "gated", "ids_of", "matrix"]

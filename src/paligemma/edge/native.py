@@ -126,7 +126,7 @@ def _matrix(packed: Packed) -> int:
     if matrix is None:
         weights, scales = _address(packed.weights), _address(packed.scales)
         matrix = _Matrix(weights, scales, packed.outputs, packed.inputs, packed.bits, packed.group)
-        _matrices[packed] = matrix
+        matrix = _matrices.setdefault(packed, matrix)  # another thread may have been here meanwhile
     return ctypes.addressof(matrix)
 
 
@@ -176,7 +176,7 @@ class Kernels:
 
     def linear_rows(self, packed: Packed, x: Floats, rows: Rows) -> Floats:
         _check("x", x, (*x.shape[:1], packed.inputs))
-        ids = ids_of(packed, rows)
+        ids = ids_of(packed.outputs, rows)
         panels, places = np.unique(ids // PANEL, return_inverse=True)  # a panel is read whole
         panels = panels.astype(np.int32)
         out = np.empty((len(x), PANEL * len(panels)), np.float32)

@@ -27,8 +27,13 @@ from .packing import ALIGN
 
 INDEX, WEIGHTS = PACK_INDEX, "weights.packed"
 VERSION = 1
-MAX_INDEX = 64 << 20
+MAX_INDEX = 4 << 20
+MOST = 2**48
+"""Bytes and sizes beyond it are nonsense."""
+Quantize = Literal["int8", "int4", "bf16", "float32"]
+"""How the decoder's matrices are kept. The tower's have 8 bits with either of the first two; patches, norms and biases are float32."""
 Kind = Literal["packed", "float32", "bfloat16"]
+MOST_AXES = 4
 ITEM = {"float32": 4, "bfloat16": 2}
 
 
@@ -73,10 +78,10 @@ def total(entries: Mapping[str, Entry]) -> int:
     return max((entry.at + -(-entry.bytes // ALIGN) * ALIGN for entry in entries.values()), default=0)
 
 
-def write_index(folder: Path, quantize: str, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> None:
+def index_text(quantize: str, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
+    """What pack.json holds."""
     arrays = {name: asdict(entry) for name, entry in entries.items()}
-    text = json.dumps({"pack": VERSION, "quantize": quantize, "config": dict(config), "arrays": arrays}, indent=1)
-    (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+    return json.dumps({"pack": VERSION, "quantize": quantize, "config": dict(config), "arrays": arrays}, indent=1) + "\n"
 
 
 def read_index(folder: Path) -> Index:
@@ -86,7 +91,7 @@ def read_index(folder: Path) -> Index:
         if path.stat().st_size > MAX_INDEX:
             raise _bad(path, "it is too long")
         data = json.loads(path.read_text(encoding="utf-8"))
-        size = weights.stat().st_size
+        size = weights.stat().st_size if weights.is_file() else 0
     except OSError as error:
         raise _bad(folder, f"{Path(error.filename or folder).name} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
@@ -95,6 +100,8 @@ def read_index(folder: Path) -> Index:
         raise _bad(path, "it describes no arrays")
     if data.get("pack") != VERSION:
         raise _bad(path, f"its version is {data.get('pack')!r}, expected {VERSION}", hint="pack the model again")
+    if not size:
+        raise _bad(weights, "it is no file, or an empty one")
     entries = {name: _entry(path, name, found, size) for name, found in data["arrays"].items()}
     return Index(str(data.get("quantize")), parse_config(data["config"], str(path)).config, entries)
 
@@ -103,11 +110,12 @@ def _entry(path: Path, name: str, found: Any, size: int) -> Entry:
     try:
         entry = Entry(found["kind"], tuple(found["shape"]), found["at"], found["bytes"])
         numbers = (*entry.shape, entry.at, entry.bytes)
-        sane = all(isinstance(number, int) and number >= 0 for number in numbers) and entry.at % ALIGN == 0
+        plausible = all(type(number) is int and 0 <= number <= MOST for number in numbers)
+        sane = plausible and len(entry.shape) <= MOST_AXES and entry.at % ALIGN == 0
     except (TypeError, KeyError):
-        raise _bad(path, f"its array {name!r} has no kind, shape and place") from None
+        raise _bad(path, f"its array {name[:60]!r} has no kind, shape and place") from None
     if not sane or entry.kind not in ("packed", *ITEM):
-        raise _bad(path, f"its array {name!r} is {found!r}")
+        raise _bad(path, f"its array {name[:60]!r} is {str(found)[:200]}")
     if entry.kind in ITEM and entry.bytes != math.prod(entry.shape) * ITEM[entry.kind]:
         raise _bad(path, f"its array {name!r} of shape {entry.shape} claims {entry.bytes:,} bytes")
     if entry.at + entry.bytes > size:

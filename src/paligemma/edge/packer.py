@@ -6,23 +6,23 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checkpoint.codec import find_codec, load_codec
 from ..checkpoint.conversion import COMPANIONS
 from ..checkpoint.hf_config import write_config
 from ..checkpoint.opening import Weights, open_checkpoint
+from ..checkpoint.write import replacing_together
 from ..config import PaliGemmaConfig
 from ..errors import UsageError, did_you_mean
 from . import plain
 from .mask_decoder import CODEBOOK, PREFIX
-from .pack_file import INDEX, ITEM, WEIGHTS, Entry, Kind, is_pack, place, total, write_index
+from .pack_file import INDEX, ITEM, WEIGHTS, Kind, Quantize, index_text, is_pack, place, total
 from .packing import Bits, Floats, pack, packed_bytes, quantize
 
-Quantize = Literal["int8", "int4", "bf16", "float32"]
-"""Of the decoder's matrices. The image tower's have 8 bits with either of the first two; patches, norms and biases are float32 always."""
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
 """Inputs that share a scale with 4 bits: of matrices with at least `WIDE` inputs, and of smaller ones."""
 ROWS = 2**23
@@ -122,6 +122,7 @@ def pack_model(
         raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if is_pack(out) else ""))
     opened = open_checkpoint(model)
     weights = opened.weights()
+    config = write_config(opened.config, dtype=opened.dtype)
     folder = opened.located.folder
     codec = _codec(folder)
     wanted = sources(opened.config, quantize)
@@ -129,23 +130,22 @@ def pack_model(
     entries = place((name, one.kind, one.shape, one.bytes) for name, one in wanted.items())
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / INDEX).unlink(missing_ok=True)  # no pack until it is whole
-    data = np.memmap(out / WEIGHTS, np.uint8, mode="w+", shape=(total(entries),))
-    done = 0
-    for name, entry in entries.items():
-        place_for = data[entry.at : entry.at + entry.bytes]
-        if name in codec:
-            place_for[:] = np.ascontiguousarray(codec[name]).reshape(-1).view(np.uint8)
-        else:
-            _fill(place_for, weights, wanted[name])
-        done += entry.bytes
-        if progress is not None:
-            progress(done, sum(one.bytes for one in entries.values()))
-    data.flush()
-    for file in (*COMPANIONS, CARD):
-        if (folder / file).is_file():
-            shutil.copyfile(folder / file, out / file)
-    write_index(out, quantize, write_config(opened.config, dtype=opened.dtype), entries)
+    # Files take their places when they are whole, the index last; who has an old pack mapped keeps it.
+    with replacing_together(out / INDEX, out / WEIGHTS) as (index, file):
+        file.truncate(total(entries))
+        all_of_it, done = sum(one.bytes for one in entries.values()), 0
+        for name, entry in entries.items():
+            file.seek(entry.at)
+            file.write((_bytes(codec[name]) if name in codec else _packed(weights, wanted[name])).data)
+            done += entry.bytes
+            if progress is not None:
+                progress(done, all_of_it)
+        index.write(index_text(quantize, config, entries).encode())
+        for name in (*COMPANIONS, CARD):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
     return out
 
 
@@ -159,17 +159,18 @@ def _codec(folder: Path) -> dict[str, Floats]:
     return wanted | {CODEBOOK: state[CODEBOOK.removeprefix(PREFIX)]}
 
 
-def _fill(place_for: np.ndarray, weights: Weights, source: Source) -> None:
+def _packed(weights: Weights, source: Source) -> NDArray[np.uint8]:
+    """An array as it lies in the file."""
     if source.bits is not None:
         pieces = [quantize(piece, source.bits, source.group) for piece in _pieces(weights, source)]
         values, scales = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-        pack(values, scales, source.bits, source.group, out=place_for)
-        return
-    at = 0
-    for piece in _pieces(weights, source):
-        stored = np.ascontiguousarray(plain.to_bfloat16(piece) if source.kind == "bfloat16" else piece).reshape(-1).view(np.uint8)
-        place_for[at : at + stored.size] = stored
-        at += stored.size
+        return pack(values, scales, source.bits, source.group).data
+    narrow = source.kind == "bfloat16"
+    return np.concatenate([_bytes(plain.to_bfloat16(piece) if narrow else piece) for piece in _pieces(weights, source)])
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _pieces(weights: Weights, source: Source) -> Iterator[Floats]:
@@ -181,6 +182,3 @@ def _pieces(weights: Weights, source: Source) -> Iterator[Floats]:
         for start in range(0, count, step):
             flat = weights.read(name, start, min(step, count - start)).float().numpy()
             yield flat.reshape(-1, width) if len(source.shape) > 1 else flat
-
-
-__all__ = ["Entry", "Quantize", "Source", "pack_model", "sources"]

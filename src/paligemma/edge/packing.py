@@ -199,18 +199,18 @@ def _pieces(outputs: int, inputs: int) -> Iterator[tuple[int, int]]:
     return ((first, min(first + step, outputs)) for first in range(0, outputs, step))
 
 
-def ids_of(packed: Packed, rows: Rows) -> NDArray[np.int64]:
-    """Outputs by number. Raises `UsageError` for one that the matrix does not have."""
-    ranges = [np.arange(r.start, r.stop, r.step) for r in rows if isinstance(r, range)]
+def ids_of(outputs: int, rows: Rows) -> NDArray[np.int64]:
+    """Outputs by number. Raises `UsageError` for one that the matrix, of so many, does not have."""
+    ranges = [] if isinstance(rows, np.ndarray) else [np.arange(r.start, r.stop, r.step) for r in rows if isinstance(r, range)]
     ids = np.concatenate(ranges).astype(np.int64) if ranges else np.asarray(rows, np.int64)
-    if ids.size and (ids.min() < 0 or ids.max() >= packed.outputs):
-        raise UsageError(f"the matrix has rows 0 to {packed.outputs - 1}, row {ids.min() if ids.min() < 0 else ids.max()} was asked for")
+    if ids.size and (ids.min() < 0 or ids.max() >= outputs):
+        raise UsageError(f"the matrix has rows 0 to {outputs - 1}, row {ids.min() if ids.min() < 0 else ids.max()} was asked for")
     return ids
 
 
 def unpack(packed: Packed, rows: Rows | None = None) -> tuple[NDArray[np.int8], NDArray[Any]]:
     """The values and scales that were packed, of all outputs or of some."""
-    ids = np.arange(packed.outputs) if rows is None else ids_of(packed, rows)
+    ids = np.arange(packed.outputs) if rows is None else ids_of(packed.outputs, rows)
     panels, places = ids // PANEL, ids % PANEL
     lines = packed.weights[panels, :, places]  # (n, lines, 4)
     if packed.bits == 4:

@@ -55,7 +55,7 @@ def gated(gate: Packed, up: Packed, x: Floats) -> Floats:
 def linear_rows(packed: Packed, x: Floats, rows: Rows) -> Floats:
     """`linear`, of some outputs only: (M, inputs) -> (M, len(rows)), in their order."""
     values, scales = quantize_rows(x, packed.group)
-    return dequantize(values, scales, packed.group) @ embed(packed, ids_of(packed, rows)).T
+    return dequantize(values, scales, packed.group) @ embed(packed, ids_of(packed.outputs, rows)).T
 
 
 def attention(

@@ -56,7 +56,8 @@ class Tower:
     def _some(self, pixels: Floats) -> Floats:
         v, kernels, batch = self.config, self.kernels, len(pixels)
         side, grid = v.patch_size, v.grid
-        cut = pixels.reshape(batch, 3, grid, side, grid, side).transpose(0, 2, 4, 1, 3, 5)
+        whole = pixels[:, :, : grid * side, : grid * side]  # what is left over at the edges is not looked at
+        cut = whole.reshape(batch, 3, grid, side, grid, side).transpose(0, 2, 4, 1, 3, 5)
         weights, bias = self.patches
         x = weights.linear(np.ascontiguousarray(cut.reshape(batch * grid * grid, -1)), bias)
         x += np.tile(self.positions, (batch, 1))

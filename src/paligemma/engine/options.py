@@ -30,7 +30,8 @@ class Options:
     including the one that crosses `top_p`. `beams` searches for the most probable whole answer, which among boxes and masks is often the
     empty one: their many tokens multiply, and the reference's score has no length penalty. `best_of` samples that many answers and
     keeps the most probable one. With a `seed` an answer depends on the prompt alone, not on its neighbours in a batch; without one it
-    follows torch's global random state. A value out of range, or two that contradict each other, raise `UsageError`.
+    follows the global random state of what computes: torch's, or of a pack numpy's. A value out of range, or two that contradict each
+    other, raise `UsageError`.
     """
 
     max_tokens: int = 256
@@ -122,6 +123,5 @@ def only_end(allowed: Allowed | None, eos_id: int) -> bool:
 def refuse_nan(logprobs: Iterable[float], numbers: str) -> None:
     """`CheckpointError` if one of them is no number: every answer would be made up, and its score too."""
     if any(map(math.isnan, logprobs)):
-        raise CheckpointError(
-            f"the model computes NaN in {numbers}", hint="use dtype bfloat16 or float32; `paligemma doctor` says where", code="not_finite"
-        )
+        hint = "use dtype bfloat16 or float32, or pack anew; of a checkpoint `paligemma doctor` says where"
+        raise CheckpointError(f"the model computes NaN in {numbers}", hint=hint, code="not_finite")

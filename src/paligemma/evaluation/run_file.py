@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.locate import PACK_INDEX
 from ..data.records import DataSet
 from ..engine.scores import Calibration
 from ..errors import InputError, UsageError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..predictor import Predictor
 
 FILE = "run.json"
-_WEIGHTS = (".safetensors", ".npz", ".model")
+_WEIGHTS = (".safetensors", ".npz", ".model", ".packed")
 _MUST_AGREE = {
     "model_fingerprint": "the model",
     "calibration": "the model's calibration",
@@ -124,6 +125,7 @@ def calibration_of(run: Run | None) -> Calibration:
 
 def _fingerprint(path: Path) -> str:
     """Of the weights and tokenizer: of a folder, or of one file."""
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in _WEIGHTS or file.name == "tokenizer.json"]
+    others = ("tokenizer.json", PACK_INDEX)
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in _WEIGHTS or file.name in others]
     found = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32]

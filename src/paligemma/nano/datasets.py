@@ -36,6 +36,8 @@ SETTINGS = "--lr 3e-4 --batch 16 --steps 120"
 """With which the bundled model learns them in a minute or two: it sees well enough, and only has to say it in other words."""
 TASKS = {"labelme": "segment"}
 """Format -> what it is read for here, where that is not what is usual for it."""
+OUTLINES = "--lr 5e-4 --batch 16 --steps 500 --flip 0.5 --colour 0.3"
+"""The same for outlines, whose 16 codes a thing take longer, and are learnt by heart where pictures stay as they are."""
 PEOPLE = 10
 """Answers to each question, as in VQAv2; here all are of one mind."""
 
@@ -115,7 +117,7 @@ def next_steps(folder: Path, format: str) -> list[str]:
     source = f"--data {data}" + (f" --task {TASKS[format]}" if format in TASKS else "")
     return [
         f"paligemma eval {source} --out {before}",
-        f"paligemma train {source} --out {run} {SETTINGS}",
+        f"paligemma train {source} --out {run} {OUTLINES if TASKS.get(format) == 'segment' else SETTINGS}",
         f"paligemma eval {source} --model {run}/best --out {after} --against {before}",
     ]
 

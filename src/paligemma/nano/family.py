@@ -135,10 +135,11 @@ def random_twin(base: Path, folder: Path) -> Path:
     """A model of the same shape, tokenizer and mask codec as `base`, with the random weights that a training from nothing begins with."""
     if not (folder / "model.safetensors").exists():
         parts = read(base, device="cpu", dtype="float32")
-        save_huggingface(new_model(parts.network.config, seed=0), folder, dtype=parts.dtype)
+        folder.mkdir(parents=True, exist_ok=True)
         parts.tokenizer.save(folder)
         if parts.codec is not None:
             save_codec(parts.codec, folder / "mask_codec.safetensors")
+        save_huggingface(new_model(parts.network.config, seed=0), folder, dtype=parts.dtype)  # last: it says that all is there
     return folder
 
 

@@ -58,7 +58,8 @@ def load(
     """
     path = find(model)
     if is_pack(path):
-        return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=[*(("codec",) if codec else ()), *(adapters or ())])
+        others = [name for name, other in (("codec", codec), ("adapters", adapters)) if other]
+        return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=others)
     from ..model.fast_linear import pack
     from ..model.lora import adapter_names, merge
 

@@ -72,7 +72,7 @@ def _frames(picture: Picture, name: str | None) -> list[Image.Image]:
 
 
 def _own(picture: EncodedImage, network: Network) -> EncodedImage:
-    if picture.network is not network:
+    if getattr(picture.network, "model", picture.network) is not getattr(network, "model", network):
         raise UsageError("the picture was encoded by another model, whose image tokens mean nothing here", hint="encode it again")
     if picture.adapter != network.sight:
         raise UsageError(

@@ -43,7 +43,7 @@ def test_a_pack_answers_as_the_model(source, tmp_path):
     assert masks.text == again.text
     assert all((a.mask != b.mask).mean() < 0.01 for a, b in zip(masks, again, strict=True))
     assert list(one.caption(picture, stream=True, max_tokens=5)) == list(other.caption(picture, stream=True, max_tokens=5))
-    with pytest.raises(UsageError, match="without a model in PyTorch"):
+    with pytest.raises(CheckpointError, match="without a model in PyTorch"):
         _ = other.model
 
 
@@ -118,6 +118,8 @@ BROKEN = {
     "matrix": (lambda t: t["arrays"]["text.embed.weight"].update(shape=[9, 32]), "expected"),
     "long": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[1] * 99), "text.norm.weight"),
     "huge": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[10**400]), "text.norm.weight"),
+    "numbers": (lambda t: t.update(quantize="int5"), "int5"),
+    "fewer": (lambda t: t["config"]["text_config"].update(num_hidden_layers=2), "no part of this model"),
     "config": (lambda t: t["config"].pop("text_config"), "expected"),
     "nonsense": (lambda t: t["config"].update(text_config=3), "text_config"),
 }
@@ -227,3 +229,24 @@ def test_a_mask_decoder_that_is_not_whole_is_refused(source, tmp_path):
         (pack / INDEX).write_text(json.dumps(text))
         with pytest.raises(CheckpointError, match=name):
             paligemma.load(pack)
+
+
+def test_damaged_bytes_are_found(source, tmp_path, capsys):
+    from paligemma.cli import main
+
+    pack = pack_model(source, tmp_path / "pack")
+    index = read_index(pack)
+    assert Arrays(pack, index).verify() == []
+    data = bytearray((pack / WEIGHTS).read_bytes())
+    entry = index.entries["text.blocks.1.mlp.down.weight"]
+    data[entry.at + entry.bytes - 3] ^= 1
+    (pack / WEIGHTS).write_bytes(data)
+    assert Arrays(pack, index).verify() == ["text.blocks.1.mlp.down.weight"]
+    assert main(["info", str(pack)]) == CheckpointError.exit_code
+    assert "text.blocks.1.mlp.down.weight: not the bytes" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_not_written_into_a_pack(source, tmp_path):
+    pack = pack_model(source, tmp_path / "pack")
+    with pytest.raises(UsageError, match="is a pack"):
+        paligemma.checkpoint.convert(source, pack, overwrite=True)

@@ -82,7 +82,7 @@ class StandIn:
 
     codec = Whole()
     calibration: Any = None
-    model = SimpleNamespace(config=SimpleNamespace(vision=SimpleNamespace(image_size=SIZE)))
+    config = SimpleNamespace(vision=SimpleNamespace(image_size=SIZE))
 
     def with_calibration(self, calibration: Any) -> StandIn:
         other = copy.copy(self)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paligemma.data.opening import open_data, splits
-from paligemma.errors import UsageError
+from paligemma.errors import InputError, UsageError
 from paligemma.nano.examples import EXAMPLES, SPLITS, write_examples
 from paligemma.nano.films import FRAMES
 
@@ -53,10 +53,12 @@ def test_no_split_shares_a_picture_and_the_same_is_drawn_again(drawn, tmp_path):
     first = files(folder)
     pictures = [content for name, content in first.items() if not name.endswith(".jsonl")]
     assert len(set(pictures)) == len(pictures)
-    write_examples(kind, tmp_path, split="valid", count=6)
-    assert files(tmp_path).items() <= first.items()
-    write_examples(kind, tmp_path, split="valid", count=6, seed=1)
-    assert not set(files(tmp_path).values()) & set(first.values())
+    write_examples(kind, tmp_path / "same", split="valid", count=6)
+    assert files(tmp_path / "same").items() <= first.items()
+    write_examples(kind, tmp_path / "others", split="valid", count=6, seed=1)
+    assert not set(files(tmp_path / "others").values()) & set(first.values())
+    with pytest.raises(InputError, match="is there already"):
+        write_examples(kind, tmp_path / "same", split="valid", count=6)
 
 
 @pytest.mark.parametrize(

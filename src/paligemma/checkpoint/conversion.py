@@ -15,7 +15,7 @@ from .adapter_config import inspect_adapter, is_adapter
 from .codec import find_codec
 from .finding import base_of
 from .load import tied_problems
-from .locate import FORMATS, Format, npz_files
+from .locate import FORMATS, PACK_INDEX, Format, npz_files
 from .merging import merged
 from .opening import Opened, open_checkpoint, surplus_rows
 from .outgoing import CheckedSource
@@ -132,6 +132,8 @@ def _check_target(opened: Opened, target: Path, format: Format, taken: list[Path
     if target.resolve() in sources or (format == "huggingface" and target.resolve() == opened.located.folder.resolve()):
         raise UsageError(f"{target} is the source itself", hint="write to another place")
     folder = target if format == "huggingface" else target.parent
+    if (folder / PACK_INDEX).is_file():
+        raise UsageError(f"{folder} is a pack, and cannot hold a checkpoint too", hint="choose another place")
     present = [target] if format == "big_vision" else [*weight_files(target), *npz_files(target)] if target.is_dir() else []
     present = [file for file in present if file.exists()]
     others = [

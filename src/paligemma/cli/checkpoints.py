@@ -124,12 +124,16 @@ def _pack_facts(path: Path) -> dict[str, Any]:
     from ..edge.mask_decoder import CODEBOOK, MaskDecoder
     from ..edge.network import EdgeNetwork
     from ..edge.pack_file import WEIGHTS, Arrays
+    from ..tokenizer import FILE_NAMES
 
     found = EdgeNetwork(path, plain).index
+    arrays = Arrays(path, found)
     if CODEBOOK in found.entries:
-        MaskDecoder(Arrays(path, found))
+        MaskDecoder(arrays)
+    damaged = arrays.verify()
     return {
         "model": describe(found.config),
+        "name": found.config.name,
         "parameters": found.config.num_parameters,
         "format": "pack",
         "number_type": found.quantize,
@@ -137,8 +141,8 @@ def _pack_facts(path: Path) -> dict[str, Any]:
         "bytes": found.bytes,
         "files": [str(path / WEIGHTS)],
         "masks": "mask decoder included" if CODEBOOK in found.entries else "no mask decoder, which segment needs",
-        "warnings": [],
-        "problems": [],
+        "warnings": [] if any((path / name).is_file() for name in FILE_NAMES) else ["no tokenizer in the pack"],
+        "problems": [f"{name}: not the bytes that were written" for name in damaged],
     }
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..config import MASK_CODES, NUM_SEG
 from ..errors import CheckpointError
-from .pack_file import Arrays
+from .pack_file import AGAIN, Arrays
 from .packing import Floats
 
 PREFIX = "codec."
@@ -37,7 +37,7 @@ class MaskDecoder:
         entries = arrays.index.entries
         first = entries.get(f"{PREFIX}decoder.0.weight")
         if CODEBOOK not in entries or first is None or len(first.shape) != 4 or first.shape[0] % 8:
-            raise CheckpointError("the pack has no usable mask decoder", hint="pack the model again (paligemma pack)", code="bad_pack")
+            raise CheckpointError("the pack has no usable mask decoder", hint=AGAIN, code="bad_pack")
         width, depth = first.shape[:2]
         self.codebook = arrays.numbers(CODEBOOK, (NUM_SEG, depth))
         self.weights = {

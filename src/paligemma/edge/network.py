@@ -9,13 +9,14 @@ import numpy as np
 
 from ..config import PaliGemmaConfig
 from ..engine.options import Allowed
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..sequence import pad
 from . import native, plain
 from .choosing import ArrayOffer
 from .decoder import Cache, Decoder
 from .layers import Kernels
-from .pack_file import Arrays, Index, read_index
+from .mask_decoder import PREFIX
+from .pack_file import AGAIN, Arrays, Index, read_index
 from .packing import Floats
 from .tower import Tower
 
@@ -30,8 +31,14 @@ class EdgeNetwork:
         self.index: Index = read_index(folder)
         self.kernels = kernels if kernels is not None else native.Kernels() if native.available() else plain
         arrays = Arrays(folder, self.index)
-        self.tower = Tower(arrays, self.config, self.kernels)
-        self.decoder = Decoder(arrays, self.config.text, self.kernels)
+        try:
+            self.tower = Tower(arrays, self.config, self.kernels)
+            self.decoder = Decoder(arrays, self.config.text, self.kernels)
+            unknown = sorted(name for name in self.index.entries.keys() - arrays.read if not name.startswith(PREFIX))
+            if unknown:
+                raise CheckpointError(f"the pack's {unknown[0]!r} is no part of this model", code="bad_pack")
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error.message}", hint=error.hint or AGAIN, code=error.code) from None
         self.decoder.narrow = self.index.quantize != "float32"
 
     @property

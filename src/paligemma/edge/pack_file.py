@@ -9,12 +9,13 @@ Kinds: `packed`, a quantized matrix as `packing.py` lays it out; `float32`; `bfl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from .packing import ALIGN
 
 INDEX, WEIGHTS = PACK_INDEX, "weights.packed"
 VERSION = 1
+AGAIN = "pack the model again (paligemma pack)"
 MAX_INDEX = 4 << 20
 MOST = 2**48
 """Bytes and sizes beyond it are nonsense."""
@@ -39,12 +41,13 @@ ITEM = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an array lies. `shape`: of the numbers, whatever they take."""
+    """Where an array lies. `shape`: of the numbers, whatever they take. `sha256`: of its bytes; `verify` compares it."""
 
     kind: Kind
     shape: tuple[int, ...]
     at: int
     bytes: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,20 @@ def read_index(folder: Path) -> Index:
     if not isinstance(data, dict) or not isinstance(data.get("arrays"), dict) or not isinstance(data.get("config"), dict):
         raise _bad(path, "it describes no arrays")
     if data.get("pack") != VERSION:
-        raise _bad(path, f"its version is {data.get('pack')!r}, expected {VERSION}", hint="pack the model again")
+        raise _bad(path, f"its version is {data.get('pack')!r}, expected {VERSION}", hint=AGAIN)
     if not size:
         raise _bad(weights, "it is no file, or an empty one")
+    if data.get("quantize") not in get_args(Quantize):
+        raise _bad(path, f"its numbers are {str(data.get('quantize'))[:60]!r}, expected one of {', '.join(get_args(Quantize))}")
     entries = {name: _entry(path, name, found, size) for name, found in data["arrays"].items()}
+    if size != total(entries):
+        raise _bad(weights, f"it has {size:,} bytes, expected {total(entries):,}")
     return Index(str(data.get("quantize")), parse_config(data["config"], str(path)).config, entries)
 
 
 def _entry(path: Path, name: str, found: Any, size: int) -> Entry:
     try:
-        entry = Entry(found["kind"], tuple(found["shape"]), found["at"], found["bytes"])
+        entry = Entry(found["kind"], tuple(found["shape"]), found["at"], found["bytes"], str(found["sha256"]))
         numbers = (*entry.shape, entry.at, entry.bytes)
         plausible = all(type(number) is int and 0 <= number <= MOST for number in numbers)
         sane = plausible and len(entry.shape) <= MOST_AXES and entry.at % ALIGN == 0
@@ -124,7 +131,11 @@ def _entry(path: Path, name: str, found: Any, size: int) -> Entry:
 
 
 def _bad(path: Path, what: str, *, hint: str | None = None) -> CheckpointError:
-    return CheckpointError(f"{path}: {what}", hint=hint or "pack the model again (paligemma pack)", code="bad_pack")
+    return CheckpointError(f"{path}: {what}", hint=hint or AGAIN, code="bad_pack")
+
+
+def digest(data: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(data.data).hexdigest()
 
 
 class Arrays:
@@ -132,6 +143,8 @@ class Arrays:
 
     def __init__(self, folder: Path, index: Index):
         self.index = index
+        self.read: set[str] = set()
+        """Names of those that somebody asked for."""
         self._data: NDArray[np.uint8] = np.memmap(folder / WEIGHTS, np.uint8, mode="r")
 
     def raw(self, name: str) -> NDArray[np.uint8]:
@@ -141,8 +154,13 @@ class Arrays:
 
     def entry(self, name: str) -> Entry:
         if name not in self.index.entries:
-            raise CheckpointError(f"the pack has no {name!r}", hint="pack the model again (paligemma pack)", code="bad_pack")
+            raise CheckpointError(f"the pack has no {name!r}", hint=AGAIN, code="bad_pack")
+        self.read.add(name)
         return self.index.entries[name]
+
+    def verify(self) -> list[str]:
+        """Names of the arrays whose bytes are not those that were written. Reads all of the file."""
+        return [name for name, entry in self.index.entries.items() if digest(self.raw(name)) != entry.sha256]
 
     def numbers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """A float32 array of that shape. Raises `CheckpointError` where it is another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ..config import PaliGemmaConfig
 from ..errors import UsageError, did_you_mean
 from . import plain
 from .mask_decoder import CODEBOOK, PREFIX
-from .pack_file import INDEX, ITEM, WEIGHTS, Kind, Quantize, index_text, is_pack, place, total
+from .pack_file import INDEX, ITEM, WEIGHTS, Kind, Quantize, digest, index_text, is_pack, place, total
 from .packing import Bits, Floats, pack, packed_bytes, quantize
 
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
@@ -134,19 +135,31 @@ def pack_model(
     with replacing_together(out / INDEX, out / WEIGHTS) as (index, file):
         file.truncate(total(entries))
         all_of_it, done = sum(one.bytes for one in entries.values()), 0
-        for name, entry in entries.items():
+        for name, entry in list(entries.items()):
             file.seek(entry.at)
-            file.write((_bytes(codec[name]) if name in codec else _packed(weights, wanted[name])).data)
+            data = _bytes(codec[name]) if name in codec else _packed(weights, wanted[name])
+            file.write(data.data)
+            entries[name] = dataclasses.replace(entry, sha256=digest(data))
             done += entry.bytes
             if progress is not None:
                 progress(done, all_of_it)
         index.write(index_text(quantize, config, entries).encode())
-        for name in (*COMPANIONS, CARD):
+        for name in COMPANIONS:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, out / name)
             else:
                 (out / name).unlink(missing_ok=True)
+        (out / CARD).write_text(_card(opened.config.name, quantize, folder / CARD), encoding="utf-8")
     return out
+
+
+def _card(name: str, quantize: Quantize, original: Path) -> str:
+    """The pack's, with the model's below it."""
+    own = f"# {name}, packed: {quantize}\n\nMade by `paligemma pack` for answering on a CPU; docs/packs.md says how.\n"
+    if not original.is_file():
+        return own
+    text = original.read_text(encoding="utf-8", errors="replace")
+    return f"{own}\nBelow is the card of the model it was made of. Scores in it are that model's, with all its numbers.\n\n---\n\n{text}"
 
 
 def _codec(folder: Path) -> dict[str, Floats]:

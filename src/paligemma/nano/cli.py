@@ -183,9 +183,12 @@ def family(name: str, *, out: Path | None = None, base: str = "bundled", into: P
     """
     import shutil
 
+    from ..errors import UsageError
     from .family import make, member_named
 
     member = member_named(name)
+    if into is not None and into.exists() and not into.is_dir():
+        raise UsageError(f"--into names a folder, {into} is none")
     model = make(member, out or Path("runs") / name, base=base)
     if into is not None:
         model = Path(shutil.copytree(model, into / name, dirs_exist_ok=True))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import UsageError, did_you_mean
+from ..errors import InputError, UsageError, did_you_mean
 from ..mask_formats import compress, run_lengths
+from ..printable import printable
 from .films import film
 from .referring import draw_reference
 from .scenes import corners
@@ -64,13 +65,16 @@ EXAMPLES: dict[str, Callable[[Split, int], Iterator[Example]]] = {"refer": refer
 def write_examples(kind: str, out: Path, *, split: str, count: int, seed: int = 0) -> Path:
     """Draw `count` examples into `out/SPLIT/`; returns the file `out/SPLIT.jsonl`, written last. Another seed gives other examples.
 
-    Raises `UsageError` for an unknown kind or split, or a count below 1.
+    Raises `UsageError` for an unknown kind or split, or a count below 1, `InputError` where that split is there already.
     """
     for what, name, known in (("data", kind, EXAMPLES), ("split", split, SPLITS)):
         if name not in known:
             raise UsageError(f"no {what} is called {name!r}", hint=did_you_mean(name, known, f"one of: {', '.join(known)}"))
     if count < 1:
         raise UsageError(f"--count must be at least 1, got {count}")
+    listing = out / f"{split}.jsonl"
+    if listing.exists():
+        raise InputError(f"{printable(str(listing))} is there already", hint="name another folder, or remove it")
     stream, further = SPLITS[split]
     (out / split).mkdir(parents=True, exist_ok=True)
     rows = []
@@ -82,6 +86,5 @@ def write_examples(kind: str, out: Path, *, split: str, count: int, seed: int = 
             picture.save(out / names[-1], quality=QUALITY)
         shown = {"image": names[0]} if len(names) == 1 else {"images": names}
         rows.append(json.dumps({"id": f"{split}{number:05d}", **shown, **fields}))
-    listing = out / f"{split}.jsonl"
     listing.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return listing

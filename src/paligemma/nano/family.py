@@ -123,6 +123,8 @@ def make(member: Member, run: Path, *, base: str = "bundled", counts: Counts = C
 def _claim(run: Path, facts: dict[str, Any]) -> None:
     """Write down what the folder is for, unless it is for something else."""
     path = run / "member.json"
+    if run.exists() and not path.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UsageError(f"{run} holds something else", hint="choose another run folder")
     facts = json.loads(json.dumps(facts))
     run.mkdir(parents=True, exist_ok=True)
     if path.exists() and (found := json.loads(path.read_text())) != facts:

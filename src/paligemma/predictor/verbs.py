@@ -19,7 +19,7 @@ from ..checkpoint.detect import describe
 from ..engine.generate import Generation
 from ..engine.network import Network, network_of
 from ..engine.scores import Calibration
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
 from ..results import Answer, Box, Caption, Detections, Masks, Question, Reading, Text
 from ..tasks import Task, caption, describe_box, detect, ocr, refer, run, segment, task_named
 from ..tasks import answer as answering
@@ -79,9 +79,10 @@ class Predictor:
 
     @property
     def model(self) -> PaliGemma:
-        """The model in PyTorch. Raises `UsageError` where another engine answers, which has none."""
+        """The model in PyTorch. Raises `CheckpointError` where another engine answers, which has none."""
         if not hasattr(self.network, "model"):
-            raise UsageError(f"{self.path or 'this model'} is a pack, without a model in PyTorch", hint="use the checkpoint it was made of")
+            what = f"{self.path or 'this model'} is a pack, without a model in PyTorch"
+            raise CheckpointError(what, hint="name the checkpoint it was made of", code="is_pack")
         return cast("TorchNetwork", self.network).model
 
     @property
@@ -332,7 +333,8 @@ class Predictor:
         masks = task.result is Masks
         result = self._reader.masks if masks else self._reader.boxes
         if masks and self.codec is None:
-            raise UsageError("this model has no mask codec, and masks are written in its code", hint=MASK_CODEC_HINT, code="no_codec")
+            hint = MASK_CODEC_HINT if hasattr(self.network, "model") else "pack the model again, with its mask codec beside it"
+            raise UsageError("this model has no mask codec, and masks are written in its code", hint=hint, code="no_codec")
         search, rest = Search.split(how)
         _check_pairs(wanted, image, "sentences" if task is refer else "lists of names")
 

@@ -13,35 +13,36 @@ from numpy.typing import NDArray
 
 from ..engine.network import Choice
 from ..engine.options import LOC_WINDOW, Options
+from ..engine.streams import SHORT
+from .layers import Kernels
 from .packing import Floats
-
-SHORT = 2**-22
-"""A drawn point stays so far under the total, in proportion, whatever rounding did to it: no token of probability zero is drawn."""
 
 
 @dataclass(frozen=True)
 class ArrayOffer:
-    """`logits` (B, C), -inf where a row may not choose that column; `ids` (C,) of the columns; `loc`: ids of the location tokens."""
+    """`logits` (B, C), contiguous, -inf where a row may not choose that column. `ids` (C,): of the columns. `loc`: ids of the location
+    tokens."""
 
+    kernels: Kernels
     logits: Floats
     ids: NDArray[np.int64]
     loc: range
 
     def choose(self, options: Options, uniform: Sequence[float]) -> list[Choice]:
         """See `engine.network.Offer`, and for `best`."""
-        columns = self.logits.argmax(1) if options.temperature == 0 else _drawn(self.logits, options, uniform)
+        columns = self.logits.argmax(1) if options.temperature == 0 else self._drawn(options, uniform)
         return [row[0] for row in self._choices(columns[:, None])]
 
     def best(self, count: int, eos_id: int) -> tuple[list[list[Choice]], list[float]]:
         few = np.argsort(-self.logits, axis=1, kind="stable")[:, :count]
         place = int(np.searchsorted(self.ids, eos_id))
         there = place < len(self.ids) and self.ids[place] == eos_id
-        ends = self.logits[:, place] - _log_sum(self.logits) if there else np.full(len(self.logits), -np.inf)
+        ends = self.logits[:, place] - self.kernels.log_sum_exp(self.logits) if there else np.full(len(self.logits), -np.inf)
         return self._choices(few), ends.tolist()
 
     def _choices(self, columns: NDArray[np.int64]) -> list[list[Choice]]:
         """columns (B, n) -> n of each row."""
-        totals = _log_sum(self.logits)
+        totals = self.kernels.log_sum_exp(self.logits)
         first, last = (int(np.searchsorted(self.ids, id)) for id in (self.loc.start, self.loc.stop))
         bins = self.ids[first:last]
         found: list[list[Choice]] = []
@@ -58,20 +59,14 @@ class ArrayOffer:
                     found[-1].append(Choice(id, logprob, float(np.exp(logprob)), 1.0 - any_place))
         return found
 
-
-def _log_sum(logits: Floats) -> Floats:
-    top = logits.max(1, keepdims=True)
-    return (top + np.log(np.exp(logits - top).sum(1, keepdims=True)))[:, 0]
-
-
-def _drawn(logits: Floats, options: Options, uniform: Sequence[float]) -> NDArray[np.int64]:
-    """Columns (B,) by inverting the cumulative distribution, after temperature and top-p."""
-    logits = logits / np.float32(options.temperature)
-    if options.top_p < 1:
-        ordered = -np.sort(-logits, axis=1)
-        below = (np.exp(ordered - _log_sum(ordered)[:, None]).cumsum(1) < options.top_p).sum(1)
-        cutoff = ordered[np.arange(len(ordered)), np.minimum(below, ordered.shape[1] - 1)]
-        logits = np.where(logits < cutoff[:, None], np.float32(-np.inf), logits)
-    cumulative = np.exp(logits - _log_sum(logits)[:, None]).cumsum(1)
-    points = np.asarray(uniform, np.float32)[:, None] * np.float32(1 - SHORT) * cumulative[:, -1:]
-    return (cumulative > points).argmax(1)
+    def _drawn(self, options: Options, uniform: Sequence[float]) -> NDArray[np.int64]:
+        """Columns (B,) by inverting the cumulative distribution, after temperature and top-p."""
+        logits, log_sum = self.logits / np.float32(options.temperature), self.kernels.log_sum_exp
+        if options.top_p < 1:
+            ordered = np.ascontiguousarray(-np.sort(-logits, axis=1))
+            below = (np.exp(ordered - log_sum(ordered)[:, None]).cumsum(1) < options.top_p).sum(1)
+            cutoff = ordered[np.arange(len(ordered)), np.minimum(below, ordered.shape[1] - 1)]
+            logits = np.where(logits < cutoff[:, None], np.float32(-np.inf), logits)
+        cumulative = np.exp(logits - log_sum(logits)[:, None]).cumsum(1)
+        points = np.asarray(uniform, np.float32)[:, None] * np.float32(SHORT) * cumulative[:, -1:]
+        return (cumulative > points).argmax(1)

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResourceError, UsageError, did_you_mean
-from .packing import PANEL, VERSION, Floats, Packed, Rows, ids_of
+from .packing import PANEL, Floats, Packed, Rows, ids_of
 
+INTERFACE = 1
+"""Version of what the library offers; the layout of weights has one of its own, which packs carry."""
 MOST_THREADS = 64
 
 _FLOAT32, _UINT16, _INT64 = np.dtype(np.float32), np.dtype(np.uint16), np.dtype(np.int64)
@@ -88,7 +90,7 @@ def _library() -> ctypes.CDLL | str:
         version = library.edge_version()
     except (OSError, AttributeError) as error:
         return f"{path} cannot be used: {error}"
-    return library if version == VERSION else f"{path} has version {version}, expected {VERSION}"
+    return library if version == INTERFACE else f"{path} has version {version}, expected {INTERFACE}"
 
 
 @functools.cache

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import PaliGemmaConfig
 from ..engine.options import Allowed
@@ -92,6 +94,12 @@ class EdgeNetwork:
         return int(np.random.randint(2**62, dtype=np.int64))
 
 
+@functools.lru_cache(maxsize=32)
+def _ids(ranges: tuple[range, ...]) -> NDArray[np.int64]:
+    """All in the ranges. A free label has thousands of ranges, and the same ones at every step."""
+    return np.concatenate([np.arange(r.start, r.stop) for r in ranges])
+
+
 class EdgeRows:
     """`hidden` (B, D): the states that predict each row's next token."""
 
@@ -105,7 +113,7 @@ class EdgeRows:
     def offer(self, places: Sequence[int], allowed: Sequence[Allowed | None], loc: range) -> ArrayOffer:
         decoder, vocabulary = self.network.decoder, self.network.config.text.vocab_size
         hidden = np.ascontiguousarray(self.hidden[np.asarray(places)])
-        own = [None if limits is None else np.concatenate([np.arange(r.start, r.stop) for r in limits.ranges]) for limits in allowed]
+        own = [None if limits is None else _ids(tuple(limits.ranges)) for limits in allowed]
         union = None if any(ids is None for ids in own) else np.unique(np.concatenate([ids for ids in own if ids is not None]))
         if union is None or WIDE * len(union) > vocabulary:
             ids, logits = np.arange(vocabulary), decoder.logits(hidden)
@@ -117,7 +125,7 @@ class EdgeRows:
                     keep = np.zeros(len(ids), bool)
                     keep[np.searchsorted(ids, limits)] = True
                     row[~keep] = -np.inf
-        return ArrayOffer(logits, ids, loc)
+        return ArrayOffer(self.network.kernels, np.ascontiguousarray(logits), ids, loc)
 
     def extend(self, ids: Sequence[int]) -> None:
         self.hidden = self.network.decoder.extend(ids, self.cache)

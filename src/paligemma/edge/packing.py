@@ -30,7 +30,7 @@ Rows = NDArray[np.integer[Any]] | Sequence[range] | Sequence[int]
 """Outputs by number, or by ranges of numbers."""
 
 VERSION = 1
-"""Of the layout. The compiled kernels carry the same number."""
+"""Of the layout."""
 GROUPS = (32, 64, 128)
 """Sizes of a group of 4-bit weights."""
 ACTIVATION_GROUP = 256

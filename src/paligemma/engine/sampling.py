@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .options import Options
+from .streams import SHORT
 
 Rule = Callable[[Tensor], Tensor]
 
@@ -63,5 +64,5 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     Never a column of probability zero: the point looked for stays a little under the total, whatever rounding did to it.
     """
     cumulative = logits.softmax(-1).cumsum(-1)
-    point = uniform[:, None] * (1 - 2**-22) * cumulative[:, -1:]
+    point = uniform[:, None] * SHORT * cumulative[:, -1:]
     return (cumulative > point).to(torch.uint8).argmax(-1)

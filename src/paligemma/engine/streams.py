@@ -8,6 +8,8 @@ import numpy as np
 
 from .options import Options
 
+SHORT = 1 - 2**-22
+"""A drawn point is this share of the way to the total that it might be: so whatever rounding did, no token of probability zero is drawn."""
 _STRIDE = 0x9E3779B97F4A7C15
 """Keeps the copies' seeds apart for any two seeds a user would write."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
@@ -30,6 +30,7 @@ from . import asking
 from .asking import CutShort, How, Query, Stream, read_how
 from .pictures import EncodedImage, Picture, encode
 from .reading import MASK_CODEC_HINT, Finding, MaskDecoder, Reader, Search, shares
+from .several import Classes, Pictures, Questions, at, check_pairs, each, each_list, is_many
 
 if TYPE_CHECKING:
     from ..config import PaliGemmaConfig
@@ -37,13 +38,6 @@ if TYPE_CHECKING:
     from ..model.paligemma import PaliGemma
 
 R = TypeVar("R")
-W = TypeVar("W")
-Pictures = list[Any] | tuple[Any, ...]
-"""Several pictures."""
-Questions = list[str] | tuple[str, ...]
-"""Several prompts: as many as pictures, or, for `ask` and `run`, all about one picture, which is then encoded once."""
-Classes = str | Sequence[str]
-"""Names, or one string with ";" between them."""
 Edges = Sequence[float]
 """Left, top, right, bottom, in pixels of the original picture."""
 Streams = Literal[True]
@@ -189,7 +183,7 @@ class Predictor:
         >>> model.ask("photo.jpg", "how many dogs are there?").text
         '2'
         """
-        prompts = _each(question, lambda question: answering.prompt(question, lang, choices))
+        prompts = each(question, lambda question: answering.prompt(question, lang, choices))
         return self._words(answering, prompts, image, stream, how)
 
     @overload
@@ -236,7 +230,7 @@ class Predictor:
     def run(self, image: Picture, prompt: str, *, stream: Literal[False] = ..., **how: Unpack[How]) -> Text: ...
     def run(self, image: Any, prompt: Any, *, stream: bool = False, **how: Unpack[How]) -> Any:
         """Any prompt, exactly as the model was trained on it. The newline that ends every prompt is added here."""
-        return self._words(run, _each(prompt, run.prompt), image, stream, how)
+        return self._words(run, each(prompt, run.prompt), image, stream, how)
 
     def task(self, name: str, image: Any, *asked: Any, stream: bool = False, **how: Unpack[Finding]) -> Any:
         """Any task of `paligemma.tasks.TASKS` by its name; `asked` goes to the task's `prompt`. Raises `UsageError` for an unknown name.
@@ -277,7 +271,7 @@ class Predictor:
             names = detect.class_names(classes)
             return _Wanted(detect.prompt(names), names, detect.parse_ids)
 
-        return self._places(detect, _each_list(classes, wanted), image, stream, how)
+        return self._places(detect, each_list(classes, wanted), image, stream, how)
 
     @overload
     def segment(self, image: Pictures, classes: Classes | Sequence[Classes], **how: Unpack[Finding]) -> list[Masks]: ...
@@ -295,7 +289,7 @@ class Predictor:
             names = detect.class_names(classes)
             return _Wanted(segment.prompt(names), names, segment.parse_ids)
 
-        return self._places(segment, _each_list(classes, wanted), image, stream, how)
+        return self._places(segment, each_list(classes, wanted), image, stream, how)
 
     @overload
     def refer(self, image: Pictures, sentence: str | Questions, **how: Unpack[Finding]) -> list[Masks]: ...
@@ -312,18 +306,18 @@ class Predictor:
         def wanted(sentence: str) -> _Wanted:
             return _Wanted(refer.prompt(sentence), (), lambda ids, tokenizer, _: refer.parse_ids(ids, tokenizer, sentence))
 
-        return self._places(refer, _each(sentence, wanted), image, stream, how)
+        return self._places(refer, each(sentence, wanted), image, stream, how)
 
     # How they do it
 
     def _words(self, task: Task, prompt: str | list[str] | Callable[[EncodedImage], str], image: Any, stream: bool, how: How) -> Any:
         """Ask one prompt about all pictures, or one each."""
-        if isinstance(prompt, list) and not _is_many(image):
+        if isinstance(prompt, list) and not is_many(image):
             image = [self.encode(image)] * len(prompt)
-        _check_pairs(prompt, image, "prompts")
+        check_pairs(prompt, image, "prompts")
 
         def query(place: int, seen: EncodedImage) -> Query[Text]:
-            words = prompt(seen) if callable(prompt) else _at(prompt, place)
+            words = prompt(seen) if callable(prompt) else at(prompt, place)
             return Query(words, lambda generation: self._reader.text(task, generation, words, seen))
 
         return self._ask(query, image, stream, how, task.max_tokens)
@@ -336,10 +330,10 @@ class Predictor:
             hint = MASK_CODEC_HINT if hasattr(self.network, "model") else "pack the model again, with its mask codec beside it"
             raise UsageError("this model has no mask codec, and masks are written in its code", hint=hint, code="no_codec")
         search, rest = Search.split(how)
-        _check_pairs(wanted, image, "sentences" if task is refer else "lists of names")
+        check_pairs(wanted, image, "sentences" if task is refer else "lists of names")
 
         def query(place: int, seen: EncodedImage) -> Query[Detections | Masks]:
-            this = _at(wanted, place)
+            this = at(wanted, place)
 
             def read(generation: Generation) -> Detections | Masks:
                 parsed = this.parse(generation.ids, self.tokenizer, search.labels(this.names))
@@ -352,7 +346,7 @@ class Predictor:
     def _ask(self, query: Callable[[int, EncodedImage], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
         """-> a result, a list of results, or a stream, depending on `image` and `stream`."""
         options, batch_size = read_how(how, max_tokens)
-        many = _is_many(image)
+        many = is_many(image)
         if stream:
             if many:
                 raise UsageError("one answer can be streamed at a time, but there are several pictures or prompts")
@@ -387,29 +381,3 @@ def _depth() -> int:
     while frame is not None and frame.f_code.co_filename == __file__:
         frame, depth = frame.f_back, depth + 1
     return depth
-
-
-def _is_many(image: Any) -> bool:
-    return isinstance(image, list | tuple)
-
-
-def _each(asked: str | Questions, write: Callable[[str], W]) -> W | list[W]:
-    """What is neither text nor several texts goes to `write`, which says so."""
-    several = isinstance(asked, Iterable) and not isinstance(asked, str | bytes)
-    return [write(one) for one in asked] if several else write(cast(str, asked))
-
-
-def _each_list(classes: Classes | Sequence[Classes], write: Callable[[Any], W]) -> W | list[W]:
-    """Names for all pictures, or a list of lists of names."""
-    several = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0 and not isinstance(classes[0], str)
-    return [write(one) for one in classes] if several else write(classes)
-
-
-def _at(values: W | list[W], place: int) -> W:
-    return cast(W, values[place]) if isinstance(values, list) else values
-
-
-def _check_pairs(values: Any, image: Any, what: str) -> None:
-    pictures = len(image) if _is_many(image) else 1
-    if isinstance(values, list) and len(values) != pictures:
-        raise UsageError(f"{len(values)} {what} for {pictures} pictures: expected one for all, or one each")

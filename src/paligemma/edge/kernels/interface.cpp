@@ -42,11 +42,8 @@ const Sets& sets() {
 
 }  // namespace
 
-// The version of this interface: of the functions below and of the layout of weights they read.
+// The version of this interface, `INTERFACE` in native.py.
 PUBLIC int edge_version() { return 1; }
-
-// The name of a set; null past the last.
-PUBLIC const char* edge_set_name(int set) { return set >= 0 && set < sets().count ? sets().of[set]->name : nullptr; }
 
 // The functions of a set, see `Kernels`; null past the last.
 PUBLIC const Kernels* edge_kernels(int set) { return set >= 0 && set < sets().count ? sets().of[set] : nullptr; }

@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from paligemma.config import PRESETS
+from paligemma.config import PRESETS, VOCAB_SIZE
 
 from . import limits
 from .random_checkpoint import write_random_checkpoint
@@ -110,9 +111,9 @@ def _agreement(pair: list[Remote], tokens: int) -> dict[str, Any]:
     logits = []
     with tempfile.TemporaryDirectory() as folder:
         for engine in pair:
-            file = f"{folder}/{engine.kind}.pt"
+            file = f"{folder}/{engine.kind}.npy"
             engine.ask("logits", batch=1, ids=ids, file=file)
-            logits.append(torch.load(file, weights_only=True)[..., :257_152])
+            logits.append(np.load(file)[..., :VOCAB_SIZE])
     ours, theirs = logits
     return {
         "same best token": f"{int((ours.argmax(-1) == theirs.argmax(-1)).sum())} of {ours.shape[1]}",
@@ -134,16 +135,16 @@ def table(rows: list[Row], facts: dict[str, Any], limit: limits.Limits) -> str:
     ]
     for row in rows:
         target = "" if row.target is None else f"{row.target} {'reached' if row.ratio <= row.target else 'missed'}"
-        lines.append(f"| {row.name}, {row.unit} | {_spread(row.ours)} | {_spread(row.theirs)} | {row.ratio:.2f} | {target} |")
+        lines.append(f"| {row.name}, {row.unit} | {spread(row.ours)} | {spread(row.theirs)} | {row.ratio:.2f} | {target} |")
     return "\n".join(lines)
 
 
-def _spread(values: tuple[float, ...]) -> str:
+def spread(values: tuple[float, ...]) -> str:
     middle = f"{statistics.median(values):.3g}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
 
 
-def _sizes(text: str) -> list[int]:
+def sizes(text: str) -> list[int]:
     """`1,2,4` -> [1, 2, 4]"""
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) for part in parts):
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="counted repeats of everything, after one that is not (default 5)")
     parser.add_argument("--tokens", type=int, default=17, help="tokens of each answer (default 17)")
     parser.add_argument("--warm-up", type=int, default=WARM_UP, help=f"tokens of the very first answer (default {WARM_UP})")
-    parser.add_argument("--batches", type=_sizes, default="1,2,4", help="batch sizes (default 1,2,4)")
+    parser.add_argument("--batches", type=sizes, default="1,2,4", help="batch sizes (default 1,2,4)")
     parser.add_argument("--folder", type=Path, help="keep the random checkpoint (6 GB) here, or use the one that is here")
     parser.add_argument("--json", type=Path, help="also write every number to this file")
     options = parser.parse_args()

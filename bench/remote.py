@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Remote:
-    """`kind`: "ours" or "transformers". Use in a `with` block: leaving it ends the process.
+    """`kind`: of `worker.ENGINES`. Use in a `with` block: leaving it ends the process.
 
     Raises `RuntimeError` if the process ends by itself; what went wrong is on standard error.
     """

@@ -32,8 +32,9 @@ from tests.training.together import CASES, STEPS, a_run, prepare
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-TOLERANCE = {"full": 1e-3, "lora": 1e-5, "qlora": 1e-3, "small": 1e-2, "descent": 1e-3}
-"""How far weights may be apart, as a share of how far they moved. `small`: its first moment has 8 bits, and so has its rounding.
+TOLERANCE = {"full": 1e-3, "lora": 1e-3, "qlora": 1e-3, "small": 1e-2, "descent": 1e-3}
+"""How far weights may be apart, as a share of how far they moved: rounding, which differs between processors (`lora`: 1.3e-5 on one); a
+gradient that is not the mean of both processes' is apart by tenths. `small`: its first moment has 8 bits, and so has its rounding.
 `descent`: weights moved so little that one unit in their last place is 2e-4 of it."""
 NOTHING = "attn.k.bias"
 """In the image tower: a softmax does not see it, so its gradient is zero but for rounding, which Adam makes steps of any direction from."""

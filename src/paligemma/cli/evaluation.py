@@ -123,7 +123,7 @@ def _ask(options: ModelOptions, path: str, split: str | None, reading: dict, how
     chosen = split or next((name for name in ("test", "valid") if name in parts), None)
     dataset = open_data(path, split=chosen, **reading)
     say(f"{path}: {dataset.format}, {dataset.task}{f', split {dataset.split}' if dataset.split else ''}\n{summary(dataset)}")
-    with _progress() as progress:
+    with asking() as progress:
         return run(load(options), dataset, progress=progress, **how)
 
 
@@ -151,7 +151,7 @@ def _calibrate(predictions: Path, metric: str, options: ModelOptions) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
+def asking() -> Iterator[Callable[[int, int], None] | None]:
     """A bar, on a terminal only."""
     from rich.console import Console
 

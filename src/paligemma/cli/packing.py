@@ -5,16 +5,24 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from ..edge.pack_file import Quantize
+from ..errors import InputError, UsageError
 from ..inspection.words import bytes_in_words
 from ..printable import printable
 from ..tokenizer import FILE_NAMES
 from .checkpoints import bytes_progress, resolve
 from .options import named
+
+if TYPE_CHECKING:
+    from ..edge.calibration import Moments
+
+
+EXAMPLES = 64
+"""Asked about for `--calibrate`."""
 
 
 def pack(
@@ -23,6 +31,8 @@ def pack(
     *,
     out: Annotated[Path, Parameter(alias="-o")],
     quantize: Quantize = "int8",
+    calibrate: str | None = None,
+    examples: int = EXAMPLES,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Write a model as a pack: quantized, mapped into memory, answered from without PyTorch.
@@ -33,16 +43,58 @@ def pack(
         The pack's folder, a new one.
     quantize
         int8, or int4, which takes less (of a 3B model 1.7 GB in place of 2.9); bf16 and float32 are slow, to compare with.
+    calibrate
+        Round by what the model sees when it is asked about these annotated pictures (any format that `train` reads): int4 keeps more of its
+        answers. Takes a pass of the whole model for each, and room for an unquantized pack meanwhile.
+    examples
+        How many of them are asked, evenly spread.
     overwrite
         Replace a pack that is there.
     """
-    from ..edge.packer import pack_model
+    from ..edge.packer import check_out, pack_model
 
     path = resolve(model)
+    check_out(out, overwrite=overwrite)
+    moments = None if calibrate is None else _moments(path, calibrate, quantize, examples)
     with bytes_progress("packing") as progress:
-        done = pack_model(path, out, quantize, overwrite=overwrite, progress=progress)
+        done = pack_model(path, out, quantize, moments=moments, overwrite=overwrite, progress=progress)
     size = sum(file.stat().st_size for file in done.iterdir())
     print(printable(f"{done}: {quantize}, {bytes_in_words(size)}; to use it: --model {shlex.quote(str(done))}"))
     if not any((done / name).is_file() for name in FILE_NAMES):
         print(printable(f"warning[no_tokenizer]: {path} has none beside it: put {' or '.join(FILE_NAMES)} into {done}"), file=sys.stderr)
     return 0
+
+
+def _moments(path: Path, source: str, quantize: Quantize, examples: int) -> Moments:
+    """What the model's matrices see while it is asked about annotated pictures."""
+    import tempfile
+
+    from ..data.opening import open_data
+    from ..data.records import evenly
+    from ..edge.calibration import observed
+    from ..edge.network import EdgeNetwork
+    from ..edge.packer import pack_model
+    from ..evaluation.predict import class_names, predict
+    from ..predictor import load
+    from .evaluation import asking
+
+    if quantize not in ("int8", "int4"):
+        raise UsageError(f"--calibrate is for rounding, and {quantize} keeps numbers as they are", hint="--quantize int4")
+    if examples < 1:
+        raise UsageError(f"--examples is at least 1, got {examples}")
+    dataset = open_data(source)
+    records = evenly(dataset.records, examples)
+    if not records:
+        raise InputError(f"{printable(source)}: no usable record", hint="`paligemma data check` says why", code="no_records")
+    with tempfile.TemporaryDirectory() as scratch:
+        with bytes_progress("preparing") as progress:
+            plain = pack_model(path, Path(scratch) / "plain", "bf16", progress=progress)
+        predictor = load(plain)
+        assert isinstance(predictor.network, EdgeNetwork)
+        with observed(predictor.network) as moments, asking() as progress:
+            done = 0
+            for some in predict(predictor, records, classes=dataset.classes or class_names(dataset.records)):
+                done += len(some)
+                if progress:
+                    progress(done, len(records))
+    return moments

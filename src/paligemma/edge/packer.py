@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from ..checkpoint.write import replacing_together
 from ..config import PaliGemmaConfig
 from ..errors import UsageError, did_you_mean
 from . import plain
+from .calibration import SHARED, Moments
+from .gptq import Rounding
 from .mask_decoder import CODEBOOK, PREFIX
 from .pack_file import INDEX, ITEM, WEIGHTS, Kind, Quantize, digest, index_text, is_pack, place, total
-from .packing import Bits, Floats, pack, packed_bytes, quantize
+from .packing import Bits, Floats, pack, packed_bytes
+from .packing import quantize as nearest
 
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
 """Inputs that share a scale with 4 bits: of matrices with at least `WIDE` inputs, and of smaller ones."""
@@ -30,6 +34,7 @@ ROWS = 2**23
 """Weights that are read at once."""
 CARD = "README.md"
 
+Round = Callable[[Floats, Bits, int | None], tuple[NDArray[np.int8], NDArray[Any]]]
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far, and all of them."""
 
@@ -109,18 +114,23 @@ def sources(config: PaliGemmaConfig, quantize: Quantize) -> dict[str, Source]:
 
 
 def pack_model(
-    model: str | Path, out: str | Path, quantize: Quantize = "int8", *, overwrite: bool = False, progress: Progress | None = None
+    model: str | Path,
+    out: str | Path,
+    quantize: Quantize = "int8",
+    *,
+    moments: Moments | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the checkpoint `model` (a folder or an .npz) to the folder `out` as a pack, with tokenizer, mask decoder and calibration.
+    `moments`: what the decoder's matrices see (`calibration.observe`), for rounding by that (`gptq.py`).
 
     Raises `CheckpointError` for a checkpoint that `paligemma.load` would refuse, or values that are no numbers, `UsageError` for a way to
     quantize that there is not, and for a folder that holds something else, or a pack already (unless `overwrite`).
     """
     if quantize not in get_args(Quantize):
         raise UsageError(f"nothing is quantized to {quantize!r}", hint=did_you_mean(quantize, get_args(Quantize)))
-    out = Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_pack(out)))):
-        raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if is_pack(out) else ""))
+    out = check_out(Path(out).expanduser(), overwrite=overwrite)
     opened = open_checkpoint(model)
     weights = opened.weights()
     config = write_config(opened.config, dtype=opened.dtype)
@@ -130,6 +140,15 @@ def pack_model(
     wanted |= {name: Source("float32", array.shape, ()) for name, array in codec.items()}
     entries = place((name, one.kind, one.shape, one.bytes) for name, one in wanted.items())
 
+    @functools.lru_cache(maxsize=1)
+    def shared(name: str) -> Rounding:
+        return Rounding.of(() if moments is None else moments[name])
+
+    def rounding(name: str) -> Round:
+        layer = name.removesuffix(".weight")
+        seen = next((name.replace(own, other) for own, other in SHARED.items() if layer.endswith(own)), name)
+        return shared(seen) if moments is not None and seen in moments and wanted[name].bits is not None else nearest
+
     out.mkdir(parents=True, exist_ok=True)
     # Files take their places when they are whole, the index last; who has an old pack mapped keeps it.
     with replacing_together(out / INDEX, out / WEIGHTS) as (index, file):
@@ -137,7 +156,7 @@ def pack_model(
         all_of_it, done = sum(one.bytes for one in entries.values()), 0
         for name, entry in list(entries.items()):
             file.seek(entry.at)
-            data = _bytes(codec[name]) if name in codec else _packed(weights, wanted[name])
+            data = _bytes(codec[name]) if name in codec else _packed(weights, wanted[name], rounding(name))
             file.write(data.data)
             entries[name] = dataclasses.replace(entry, sha256=digest(data))
             done += entry.bytes
@@ -150,6 +169,13 @@ def pack_model(
             else:
                 (out / name).unlink(missing_ok=True)
         (out / CARD).write_text(_card(opened.config.name, quantize, folder / CARD), encoding="utf-8")
+    return out
+
+
+def check_out(out: Path, *, overwrite: bool) -> Path:
+    """The folder if a pack may be written there. Raises `UsageError` if not."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_pack(out)))):
+        raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if is_pack(out) else ""))
     return out
 
 
@@ -172,10 +198,10 @@ def _codec(folder: Path) -> dict[str, Floats]:
     return wanted | {CODEBOOK: state[CODEBOOK.removeprefix(PREFIX)]}
 
 
-def _packed(weights: Weights, source: Source) -> NDArray[np.uint8]:
+def _packed(weights: Weights, source: Source, rounded: Round) -> NDArray[np.uint8]:
     """An array as it lies in the file."""
     if source.bits is not None:
-        pieces = [quantize(piece, source.bits, source.group) for piece in _pieces(weights, source)]
+        pieces = [rounded(piece, source.bits, source.group) for piece in _pieces(weights, source)]
         values, scales = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
         return pack(values, scales, source.bits, source.group).data
     narrow = source.kind == "bfloat16"

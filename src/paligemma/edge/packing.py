@@ -39,6 +39,8 @@ PANEL, UNIT, ALIGN = 16, 8, 64
 LARGEST: dict[int, int] = {8: 127, 4: 7}
 SMALLEST: dict[int, int] = {8: -127, 4: -8}
 OFFSET: dict[int, int] = {8: 128, 4: 8}
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Of the widest scale, those that are tried with 4 bits."""
 SCALES: dict[int, type] = {8: np.float32, 4: np.float16}
 HEADER = struct.Struct("<8sIIIxxxxQQ")
 MAGIC = b"pgpacked"
@@ -129,21 +131,45 @@ def packed_bytes(outputs: int, inputs: int, bits: int, group: int | None = None)
 def quantize(matrix: Floats, bits: Bits, group: int | None = None) -> tuple[NDArray[np.int8], NDArray[Any]]:
     """float32 (outputs, inputs) -> int8 values of that shape, and scales: float32 (outputs,), or with 4 bits float16 (outputs, groups).
 
-    Rounded to nearest, the largest magnitude becomes 127 or 7: no weight moves by more than half a scale (with 4 bits, or by 2.5e-7, where
-    half precision ends). Raises `CheckpointError` for values that are no numbers or too large.
+    Rounded to nearest. 8 bits: the largest magnitude of an output becomes 127, no weight moves by more than half a scale. 4 bits: see
+    `scales_of`. Raises `CheckpointError` for values that are no numbers or too large.
     """
     size = _checked(bits, group) if bits == 4 else matrix.shape[1]
     if not np.isfinite(matrix).all():
         raise CheckpointError("a matrix has values that are no numbers", code="bad_values")
     blocks = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % size))).reshape(matrix.shape[0], -1, size)
-    with np.errstate(over="ignore"):
-        scales = (np.abs(blocks).max(axis=2) / LARGEST[bits]).astype(SCALES[bits])
-    if not np.isfinite(scales).all():
-        raise CheckpointError(f"a matrix has values of {np.abs(matrix).max():g}, too large for 4 bits", code="bad_values")
-    steps = scales.astype(np.float32)[:, :, None]
-    values = np.rint(np.divide(blocks, steps, out=np.zeros_like(blocks), where=steps != 0))
-    values = np.clip(values, -LARGEST[bits], LARGEST[bits]).astype(np.int8).reshape(matrix.shape[0], -1)[:, : matrix.shape[1]]
+    scales = scales_of(blocks, bits)
+    values = to_values(blocks, scales[:, :, None], bits).reshape(matrix.shape[0], -1)[:, : matrix.shape[1]]
     return np.ascontiguousarray(values), scales[:, 0] if bits == 8 else scales
+
+
+def scales_of(blocks: Floats, bits: Bits, importance: Floats | None = None) -> NDArray[Any]:
+    """Weights (..., n) that share a scale -> scales (...).
+
+    With 4 bits, of the scales under which the largest magnitude becomes 7, or is cut off by up to a third (`SHRINKS`), that with the least
+    squared error; `importance`, of the shape of a block or (n,), weighs the squares. Raises `CheckpointError` for weights too large.
+    """
+    with np.errstate(over="ignore"):
+        widest = (np.abs(blocks).max(axis=-1) / LARGEST[bits]).astype(SCALES[bits])
+    if not np.isfinite(widest).all():
+        raise CheckpointError(f"a matrix has values of {np.abs(blocks).max():g}, too large for 4 bits", code="bad_values")
+    if bits == 8:
+        return widest
+    best, least = widest, np.full(widest.shape, np.inf, np.float32)
+    for shrink in SHRINKS:
+        scales = (widest * np.float32(shrink)).astype(np.float16)
+        steps = scales.astype(np.float32)[..., None]
+        errors = np.square(blocks - to_values(blocks, steps, bits) * steps)
+        error = (errors if importance is None else errors * importance).sum(axis=-1)
+        best, least = np.where(error < least, scales, best), np.minimum(error, least)
+    return best
+
+
+def to_values(x: NDArray[Any], steps: NDArray[Any], bits: Bits) -> NDArray[np.int8]:
+    """Numbers -> the nearest whole numbers of steps, cut off at what so many bits hold; 0 where a step is 0."""
+    steps = steps.astype(x.dtype)
+    whole = np.rint(np.divide(x, steps, out=np.zeros_like(x), where=steps != 0))
+    return np.clip(whole, SMALLEST[bits], LARGEST[bits]).astype(np.int8)
 
 
 def dequantize(values: NDArray[np.int8], scales: NDArray[Any], group: int) -> Floats:

@@ -37,17 +37,17 @@ Sample = tuple[Scene, Lesson]
 
 
 class Examination:
-    """Scenes and questions of the test stream, `count` samples a task (fewer where the scenes do not give as many different questions).
+    """Scenes and questions of a stream, `count` samples a task (fewer where the scenes do not give as many different questions).
 
     Pictures are as large as the model takes them, but never smaller than SIZE. Raises `UsageError` if `count` is less than 1.
     """
 
-    def __init__(self, predictor: Predictor, count: int, seed: int = 1, log: Callable[[str], None] = print):
+    def __init__(self, predictor: Predictor, count: int, seed: int = 1, log: Callable[[str], None] = print, *, split: Split = Split.TEST):
         if count < 1:
             raise UsageError(f"a measurement needs at least one sample a task, got {count}")
         # Box scores are measured raw: a fit on top of another would mean nothing.
         self.predictor, self.count, self.seed, self.log = predictor.with_calibration(Calibration()), count, seed, log
-        self.world = World(Split.TEST, seed=seed, side=max(SIZE, predictor.config.vision.image_size))
+        self.world = World(split, seed=seed, side=max(SIZE, predictor.config.vision.image_size))
         self.teacher = Teacher()
         wanted = 2 * count
         self.objects: list[Scene] = []

@@ -1,7 +1,8 @@
 // x86 with AVX2: nearly every one since 2013.
 //
 // Its product of bytes adds pairs in 16 bits. An unsigned byte times a signed one would not fit there, so of 8-bit weights the sign moves
-// to the activations' partner: |a| (signed a w) with both at most 127, 2 * 127 * 127 < 2^15. 4-bit weights, at most 15, fit as they are.
+// to the activations' partner: |a| (signed a w) with both at most 127, 2 * 127 * 127 < 2^15. 4-bit weights, at most 15, fit as they are,
+// and so do the sums of eight such products (four units), 16 * 15 * 127 < 2^15: only then they are made wider.
 
 #include "kernels.h"
 
@@ -34,6 +35,12 @@ INLINE vi dot(vi sums, vb weights, vi four) {
     }
     return sums + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+
+#define SHORT_UNITS 4
+typedef vector_of<int16_t, 2 * LANES>::type vs;
+
+INLINE vs dot_in_shorts(vs sums, vb weights, vi four) { return sums + (vs)_mm256_maddubs_epi16((__m256i)weights, (__m256i)four); }
+INLINE vi widened(vi sums, vs shorts) { return sums + (vi)_mm256_madd_epi16((__m256i)shorts, _mm256_set1_epi16(1)); }
 
 }  // namespace
 

@@ -6,7 +6,8 @@
 // PANELS panels of 16 outputs stays in registers for a group, then is scaled and added to float32 sums. Weights with 4 bits are unpacked in
 // registers, behind the products' shadow. Weights are stored with an offset that makes them unsigned, as the instructions want one factor.
 //
-// An instruction set brings: LANES, ROWS, PANELS, OFFSET (of 8-bit weights as `dot` sees them) and dot<BITS>(sums, weights, activations).
+// An instruction set brings: LANES, ROWS, PANELS, OFFSET (of 8-bit weights as `dot` sees them) and dot<BITS>(sums, weights, activations);
+// one whose product of bytes ends in 16 bits also SHORT_UNITS, of 4-bit weights, that fit there, dot_in_shorts and widened.
 
 #pragma once
 
@@ -90,6 +91,30 @@ INLINE void unpack(const uint8_t* line, vb& even, vb& odd) {
     }
 }
 
+// One unit of inputs of all rows and vectors: sums += products, by `product(sums, weights, four activations)`.
+template <int BITS, int R, int V, class SUMS, class PRODUCT>
+INLINE void unit_products(SUMS (&sums)[R][V], const uint8_t* (&weights)[V], const int8_t* numbers, PRODUCT product) {
+    vb even[V], odd[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+        if constexpr (R <= 4) __builtin_prefetch(weights[v] + AHEAD);
+        unpack<BITS>(weights[v], even[v], odd[v]);
+        weights[v] += UNIT * PANEL * BITS / 8;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        const vi four = splat(load<int32_t>(numbers + 4 * r));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sums[r][v] = product(sums[r][v], even[v], four);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        const vi four = splat(load<int32_t>(numbers + 4 * (R + r)));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sums[r][v] = product(sums[r][v], odd[v], four);
+    }
+}
+
 template <int BITS, int R, int V>
 void strip(const Strip& s) {
     constexpr int offset = BITS == 4 ? 8 : OFFSET;
@@ -105,27 +130,20 @@ void strip(const Strip& s) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) weights[v] = s.weights[v / PARTS] + begin / UNIT * unit + v % PARTS * (line / PARTS);
         const int8_t* numbers = s.numbers + begin * R;
-        for (int64_t u = 0; u < units; u++, numbers += UNIT * R) {
-            vb even[V], odd[V];
-#pragma GCC unroll 4
-            for (int v = 0; v < V; v++) {
-                if constexpr (R <= 4) __builtin_prefetch(weights[v] + AHEAD);
-                unpack<BITS>(weights[v], even[v], odd[v]);
-                weights[v] += unit;
-            }
+#ifdef SHORT_UNITS
+        if constexpr (BITS == 4) {
+            for (int64_t u = 0; u < units;) {
+                vs shorts[R][V]{};
+                for (const int64_t end = least(u + SHORT_UNITS, units); u < end; u++, numbers += UNIT * R)
+                    unit_products<BITS, R, V>(shorts, weights, numbers, dot_in_shorts);
 #pragma GCC unroll 16
-            for (int r = 0; r < R; r++) {
-                const vi four = splat(load<int32_t>(numbers + 4 * r));
+                for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-                for (int v = 0; v < V; v++) sums[r][v] = dot<BITS>(sums[r][v], even[v], four);
+                    for (int v = 0; v < V; v++) sums[r][v] = widened(sums[r][v], shorts[r][v]);
             }
-#pragma GCC unroll 16
-            for (int r = 0; r < R; r++) {
-                const vi four = splat(load<int32_t>(numbers + 4 * (R + r)));
-#pragma GCC unroll 4
-                for (int v = 0; v < V; v++) sums[r][v] = dot<BITS>(sums[r][v], odd[v], four);
-            }
-        }
+        } else
+#endif
+            for (int64_t u = 0; u < units; u++, numbers += UNIT * R) unit_products<BITS, R, V>(sums, weights, numbers, dot<BITS>);
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++) {
             const void* scales = s.scales[v / PARTS];

@@ -24,6 +24,7 @@ def test_bars_are_as_long_as_what_they_stand_for():
     assert sum(part.length for part in theirs.parts) == pytest.approx(1)
     assert sum(part.length for part in ours.parts) == pytest.approx(0.5)
     assert [part.words for part in ours.parts] == ["picture 0.50 s", "prompt 2.0 s", "tokens 3.9 s"]
+    assert ours.note == "0.50 s + 2.0 s + 3.9 s"
     assert [bar.note for bar in rates.groups[0][1]] == ["8.0 tokens/s", "13 tokens/s"]
 
 

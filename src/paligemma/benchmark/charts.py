@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..drawing import COLOURS, Colour
 from . import words
 from .figures import Benchmark, Measured
 
+KINDS: Mapping[str, Colour] = {"picture": COLOURS[4], "prompt": COLOURS[1], "tokens": COLOURS[0]}
+"""What bars are made of."""
 MOST_SHOWN = 1.15
 """A bar that is longer than its limit ends here."""
 
@@ -40,9 +44,6 @@ class Chart:
     kinds: tuple[str, ...] = ()
 
 
-KINDS = ("picture", "prompt", "tokens")
-
-
 def charts(benchmark: Benchmark) -> list[Chart]:
     """Shares of the limits, the time line of an answer, tokens a second by how many pictures go through at a time."""
     found = [_shares(benchmark), _time_line(benchmark)]
@@ -51,7 +52,7 @@ def charts(benchmark: Benchmark) -> list[Chart]:
 
 def _shares(benchmark: Benchmark) -> Chart:
     def bar(label: str, share: float, of: str) -> Bar:
-        return Bar(label, (Part(KINDS[0], min(share, MOST_SHOWN) / MOST_SHOWN, ""),), f"{100 * share:.0f} % of {of}")
+        return Bar(label, (Part("picture", min(share, MOST_SHOWN) / MOST_SHOWN, ""),), f"{100 * share:.0f} % of {of}")
 
     def bars(model: Measured) -> tuple[Bar, ...]:
         read, peak = f"{words.size(model.limits.read)}/s", words.rate(model.limits.peak, model.products)
@@ -61,7 +62,7 @@ def _shares(benchmark: Benchmark) -> Chart:
             found.append(bar(label, model.decode_share(batch).memory, f"memory's {read}"))
         return tuple(found)
 
-    return Chart("Of what this machine allows", _groups(benchmark, bars), (1 / MOST_SHOWN, "all of it"))
+    return Chart("Of what this machine allows", _groups(benchmark, bars), (1 / MOST_SHOWN, "all there is"))
 
 
 def _time_line(benchmark: Benchmark) -> Chart:
@@ -71,9 +72,9 @@ def _time_line(benchmark: Benchmark) -> Chart:
         image, first, whole = model.value("image"), model.value("first"), model.value("answer")
         pieces = (image, max(first - image, 0.0), max(whole - first, 0.0))
         told = tuple(Part(kind, piece / longest, f"{kind} {words.seconds(piece)}") for kind, piece in zip(KINDS, pieces, strict=True))
-        return (Bar(f"{model.tokens} tokens", told, words.seconds(whole)),)
+        return (Bar(f"{model.tokens} tokens", told, " + ".join(map(words.seconds, pieces))),)
 
-    return Chart("One answer", _groups(benchmark, bars), kinds=KINDS)
+    return Chart("One answer", _groups(benchmark, bars), kinds=tuple(KINDS))
 
 
 def _rates(benchmark: Benchmark) -> Chart:
@@ -84,11 +85,11 @@ def _rates(benchmark: Benchmark) -> Chart:
         for batch in model.batches:
             value = model.value("rate", batch)
             label = f"{batch} picture{'s' if batch > 1 else ''}"
-            found.append(Bar(label, (Part(KINDS[2], value / most, ""),), f"{words.number(value)} tokens/s"))
+            found.append(Bar(label, (Part("tokens", value / most, ""),), f"{words.number(value)} tokens/s"))
         return tuple(found)
 
     return Chart("Tokens a second, several pictures at a time", _groups(benchmark, bars))
 
 
-def _groups(benchmark: Benchmark, bars) -> tuple[tuple[str, tuple[Bar, ...]], ...]:
+def _groups(benchmark: Benchmark, bars: Callable[[Measured], tuple[Bar, ...]]) -> tuple[tuple[str, tuple[Bar, ...]], ...]:
     return tuple((model.label, bars(model)) for model in benchmark.models)

@@ -7,6 +7,7 @@ rounds     the machine's limits; an answer to one picture; a mask; answers to se
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -124,8 +125,9 @@ class _Subject:
     def start(self, plan: Plan) -> None:
         """A new process, to its first token."""
         self.close()
-        environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self._remote = Remote([sys.executable, "-m", "paligemma.benchmark.worker"], self.asked.model, environment)
+        # -P and the path: modules come from where they come from here, and not from the folder that the user happens to be in.
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._remote = Remote([sys.executable, "-P", "-m", "paligemma.benchmark.worker"], self.asked.model, environment)
         self._facts = self._ask("load", model=self.asked.model, **self.asked.given)
         ready = time.perf_counter() - self._remote.started
         self._add("ready", "s", ready)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..pages.templates import templates
 from . import words
-from .charts import charts
+from .charts import KINDS, charts
 from .figures import Benchmark
 
 TEMPLATE = "report.html"
@@ -17,8 +17,9 @@ def page(benchmark: Benchmark) -> str:
         templates("benchmark")
         .get_template(TEMPLATE)
         .render(
-            models=[(model, words.said(model)) for model in benchmark.models],
+            models=[(model, words.headline(model), words.said(model)) for model in benchmark.models],
             charts=charts(benchmark),
+            kinds=KINDS,
             rows=[(words.title(name), cells) for name, cells in words.cells_of(benchmark)],
             warnings=words.warnings(benchmark),
         )

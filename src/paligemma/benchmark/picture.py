@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..drawing import COLOURS, Colour, draw_text
+from ..drawing import draw_text
 from ..printable import printable
 from . import words
 from .charts import KINDS, Bar, Chart, charts
 from .figures import Benchmark
 
-WIDTH, MARGIN, LABEL, NOTE = 1200, 30, 190, 300
+WIDTH, MARGIN, LABEL, NOTE = 1200, 24, 200, 310
 """Of the picture, of its rim, of what stands before a bar and behind it."""
-ROW, THICK, GAP = 30, 18, 16
+ROW, THICK, GAP = 32, 20, 18
 INK, SOFT, BACK, LINE = (29, 28, 26), (110, 106, 100), (238, 236, 231), (163, 38, 15)
-COLOUR: Mapping[str, Colour] = dict(zip(KINDS, (COLOURS[4], COLOURS[1], COLOURS[0]), strict=True))
 
 
 def draw(benchmark: Benchmark) -> Image.Image:
@@ -29,8 +28,7 @@ def draw(benchmark: Benchmark) -> Image.Image:
         _draw(pen, top, chart)
         top += _height(chart)
     for model in benchmark.models:
-        told = "\n".join(words.said(model))
-        picture = draw_text(picture, told, title=f"{model.label}: {model.description}")
+        picture = draw_text(picture, words.headline(model), note="\n".join(words.said(model)))
     return picture
 
 
@@ -43,7 +41,7 @@ def _height(chart: Chart) -> int:
 
 
 def _draw(pen: ImageDraw.ImageDraw, top: int, chart: Chart) -> None:
-    small, large = ImageFont.load_default(size=16), ImageFont.load_default(size=21)
+    small, large = ImageFont.load_default(size=18), ImageFont.load_default(size=24)
     left, right = MARGIN + LABEL, WIDTH - MARGIN - NOTE
     pen.text((MARGIN, top), chart.title, fill=INK, font=large)
     _legend(pen, top, chart.kinds, small)
@@ -66,7 +64,7 @@ def _legend(pen: ImageDraw.ImageDraw, top: int, kinds: Sequence[str], font: Imag
     for kind in reversed(kinds):
         x -= pen.textlength(kind, font)
         pen.text((x, top + 12), kind, fill=SOFT, font=font, anchor="lm")
-        pen.rectangle((x - 20, top + 6, x - 8, top + 18), fill=COLOUR[kind])
+        pen.rectangle((x - 20, top + 6, x - 8, top + 18), fill=KINDS[kind])
         x -= 40
 
 
@@ -79,7 +77,7 @@ def _bar(
     for part in bar.parts:
         end = min(x + (right - left) * part.length, right)
         if end - x >= 1:
-            pen.rectangle((x, middle - THICK / 2, end, middle + THICK / 2), fill=COLOUR[part.kind])
+            pen.rectangle((x, middle - THICK / 2, end, middle + THICK / 2), fill=KINDS[part.kind])
         x = end
     pen.text((right + 12, middle), bar.note, fill=INK, font=font, anchor="lm")
 

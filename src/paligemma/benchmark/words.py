@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 
 from ..printable import printable
@@ -18,7 +19,7 @@ NAMES: Mapping[str, str] = {
     "rate": "tokens a second",
     "answer": "a whole answer",
     "mask": "a mask (20 tokens)",
-    "cpu": "CPU-seconds an answer",
+    "cpu": "CPU time of an answer",
     "memory": "peak memory",
     "read": "this machine: memory read",
     "peak": "this machine: products",
@@ -28,19 +29,23 @@ LIMITED: Mapping[Limit, str] = {
     "memory": "Memory is what limits it.",
     "arithmetic": "Arithmetic is what limits it.",
     "overhead": "Overhead is what limits it: so small a model takes longer to start each step than to compute it.",
-    "neither": "Neither memory nor arithmetic limits it: other programs may be at work, or this engine leaves some of the machine unused.",
+    "neither": "Neither memory nor arithmetic is near: other programs are at work, or the engine leaves some of the machine unused.",
 }
+
+
+WIDTH = 110
+"""Of sentences in a terminal."""
 
 
 def report(benchmark: Benchmark) -> str:
     """All of it, for a terminal."""
-    parts = [sentences(model) for model in benchmark.models]
-    return "\n\n".join(["\n".join(printable(line) for line in lines) for lines in parts] + ["\n".join(table(benchmark))])
+    parts = [line for model in benchmark.models for line in (headline(model), "", *said(model), "")]
+    lines = [broken for line in parts for broken in textwrap.wrap(printable(line), WIDTH, subsequent_indent="  ") or [""]]
+    return "\n".join([*lines, *table(benchmark)])
 
 
-def sentences(model: Measured) -> list[str]:
-    """One model, a line a thought."""
-    return [f"{model.label}: {model.description}, {_threads(model)}", "", *said(model)]
+def headline(model: Measured) -> str:
+    return f"{model.label}: {model.description}, {model.threads} thread{'s' if model.threads > 1 else ''}"
 
 
 def said(model: Measured) -> list[str]:
@@ -50,7 +55,7 @@ def said(model: Measured) -> list[str]:
     lines = [
         f"On this machine: a first answer token after {seconds(value('first'))}, then {number(value('rate'))} tokens a second; the picture"
         f" takes {seconds(value('image'))} of it; peak memory {size(1e9 * value('memory'))}.",
-        f"An answer of {model.tokens} tokens takes {seconds(value('answer'))} and {seconds(value('cpu'))} of the processors.{mask}",
+        f"An answer of {model.tokens} tokens takes {seconds(value('answer'))}, and {seconds(value('cpu'))} of CPU time.{mask}",
         f"From a cold start it is ready after {seconds(value('ready'))}, and has its first token after {seconds(value('cold'))}.",
         f"Decoding moves {size(model.step_bytes())} per token: {_of_memory(model, decode)}. {LIMITED[decode.limits]}",
         f"The prompt of {model.work.tokens} tokens is {operations(model.work.prompt)}, the picture {operations(model.work.picture)}:"
@@ -114,16 +119,12 @@ def title(name: str) -> str:
 def shown(figure: Figure, products: str = "") -> str:
     """`0.32 s ±4 %`: half the way from the least to the most. `products`: of what a rate of operations is."""
     middle = {
-        "s": seconds, "CPU-s": seconds, "ms": lambda value: seconds(value / 1000), "tokens/s": number,
+        "s": seconds, "CPU-s": seconds, "ms": lambda value: f"{number(value)} ms", "tokens/s": number,
         "GB": lambda value: size(1e9 * value), "B/s": lambda value: f"{size(value)}/s", "op/s": lambda value: rate(value, products),
     }[figure.unit]  # fmt: skip
     if len(figure.values) == 1:
         return middle(figure.median)
     return f"{middle(figure.median)} ±{100 * figure.spread / 2:.0f} %"
-
-
-def _threads(model: Measured) -> str:
-    return f"{model.threads} threads" if model.threads > 1 else "1 thread"
 
 
 def number(value: float) -> str:

@@ -88,14 +88,11 @@ class Subject:
         return {"image": image, "first": times[0], "last": times[-1], "cpu": time.process_time() - cpu}
 
     def settle(self) -> dict[str, float]:
-        while not self._settled():
+        if not self._settled():
             pixels, prompts = self._inputs(1)
-            options = Options(max_tokens=LONGEST)
-            tokens = stream(
-                self.network, self.network.encode(pixels), prompts, options, eos_id=NEVER, loc=self.predictor.tokenizer.loc
-            )  # fmt: skip
-            if not any(self._settled() for _ in tokens):
-                break
+            soft, options = self.network.encode(pixels), Options(max_tokens=LONGEST)
+            tokens = stream(self.network, soft, prompts, options, eos_id=NEVER, loc=self.predictor.tokenizer.loc)
+            any(self._settled() for _ in tokens)
         return {}
 
     def mask(self) -> dict[str, float]:

@@ -93,6 +93,7 @@ def test_names_cannot_steer_the_terminal():
         (lambda: words.size(12), "12 bytes"),
         (lambda: words.operations(1.07e12), "1.07 TFLOP"),
         (lambda: words.operations(0.21e12), "0.21 TFLOP"),
+        (lambda: words.operations(61.8e6), "61.8 MFLOP"),
         (lambda: words.operations(3e5), "0.30 MFLOP"),
         (lambda: words.rate(850e9, "8-bit"), "850 GOP/s in 8-bit numbers"),
         (lambda: words.rate(120e9, "float32"), "120 GFLOP/s in float32"),

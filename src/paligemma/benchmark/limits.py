@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..engine.network import Network
 
 READ_BYTES = 2**30
-"""Read at a time: more than caches hold. Where memory is short, a quarter of what is free."""
+"""Read at a time: more than caches hold. Less in less than a second, and where memory is short a quarter of what is free."""
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Of the square matrices, by the kind of device."""
 ROUNDS = 2**20
@@ -82,8 +82,8 @@ def cores() -> int:
 
 def memory_read(kernels: native.Kernels | None, *, threads: int | None = None, seconds: float = SECONDS) -> float:
     """Bytes a second that the CPU reads; `threads`: of numpy's, without kernels."""
-    free = free_memory()
-    data = np.ones(min(READ_BYTES, READ_BYTES if free is None else max(free // 4, 2**20)) // 8, np.int64)
+    size, free = int(READ_BYTES * min(seconds, 1.0)), free_memory()
+    data = np.ones(max(size if free is None else min(size, free // 4), 2**20) // 8, np.int64)
     if kernels is not None:
         return data.nbytes / median_seconds(lambda: kernels.read(data), seconds)
     count = threads or cores()

@@ -158,8 +158,8 @@ class _Subject:
 
     def measured(self, plan: Plan) -> Measured:
         figures = {name: Figure(self._units[name], tuple(values)) for name, values in self._values.items()}
-        work = Work(**self._facts["work"])
-        return Measured(**self._facts | {"work": work}, label=self.asked.model, tokens=plan.tokens, figures=figures)
+        facts: dict[str, Any] = self._facts | {"work": Work(**self._facts["work"])}
+        return Measured(label=self.asked.model, tokens=plan.tokens, figures=figures, **facts)
 
     def _ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         assert self._remote is not None

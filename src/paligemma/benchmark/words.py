@@ -149,7 +149,7 @@ def size(count: float) -> str:
 def operations(count: float) -> str:
     for unit, step in (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
         if count >= 0.0995 * step or unit == "MFLOP":
-            return f"{count / step:.{0 if count >= 99.5 * step else 2}f} {unit}"
+            return f"{count / step:.{0 if count >= 99.5 * step else 1 if count >= 9.95 * step else 2}f} {unit}"
     raise AssertionError
 
 

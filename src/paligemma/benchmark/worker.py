@@ -98,7 +98,7 @@ class Subject:
     def mask(self) -> dict[str, float]:
         """From an opened picture to its mask: four places and 16 codes, chosen among those that may come next, decoded, pasted."""
         start = time.perf_counter()
-        self.predictor.refer(self._photo(), "the cat", max_objects=1)
+        self.predictor.refer(self._photo(), "the cat")
         return {"seconds": time.perf_counter() - start}
 
     def memory(self) -> dict[str, int]:

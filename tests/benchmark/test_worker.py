@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from paligemma.benchmark import worker
 from paligemma.benchmark.worker import TEXT_TOKENS, Subject, reply
 from paligemma.checkpoint import save_codec, save_huggingface
 from paligemma.edge.packer import pack_model
@@ -34,8 +35,6 @@ def test_times_of_an_answer_are_in_order(subject):
 
 
 def test_an_answer_has_as_many_tokens_as_asked_for_whatever_they_are(subject, monkeypatch):
-    from paligemma.benchmark import worker
-
     seen = []
 
     def generate(*arguments, on_token, **how):
@@ -76,6 +75,16 @@ def test_a_mask_is_one_whatever_the_model_would_rather_say(subject, monkeypatch)
     (found,) = results
     assert len(found.masks) == 1
     assert (found.masks[0].mask.shape, found.stop) == ((480, 640), "grammar")
+
+
+def test_without_a_mask_codec_as_many_tokens_are_written(subject, monkeypatch):
+    seen = []
+    real = worker.generate
+    monkeypatch.setattr(worker, "generate", lambda *given, **how: seen.extend(real(*given, **how)))
+    monkeypatch.setattr(subject.predictor, "codec", None)
+    assert subject.mask()["seconds"] > 0
+    (answer,) = seen
+    assert (len(answer.ids), answer.stop) == (20, "grammar")
 
 
 def test_commands(checkpoint):

@@ -139,8 +139,7 @@ class _Subject:
         if plan.settled:
             self._ask("settle")
         self._ask("answer", batch=1, tokens=plan.tokens)
-        if self._facts["masks"]:
-            self._ask("mask")
+        self._ask("mask")
         self._add("memory", "GB", self._ask("memory")["peak"] / GB)
 
     def warm_up(self, plan: Plan) -> None:
@@ -184,5 +183,4 @@ class _Subject:
                 yield "image", "s", times["image"]
                 yield "answer", "s", times["last"]
                 yield "cpu", "CPU-s", times["cpu"]
-        if self._facts["masks"]:
-            yield "mask", "s", self._ask("mask")["seconds"]
+        yield "mask", "s", self._ask("mask")["seconds"]

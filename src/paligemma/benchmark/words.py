@@ -51,11 +51,11 @@ def headline(model: Measured) -> str:
 def said(model: Measured) -> list[str]:
     """What a person wants to know, in the order in which it is noticed."""
     value, decode = model.value, model.decode_share()
-    mask = f" A mask (20 tokens) takes {seconds(value('mask'))}." if "mask" in model.figures else ""
+    mask = f"A mask (20 tokens) takes {seconds(value('mask'))}" + ("." if model.masks else ", without decoding it: there is no mask codec.")
     lines = [
         f"On this machine: a first answer token after {seconds(value('first'))}, then {number(value('rate'))} tokens a second; the picture"
         f" takes {seconds(value('image'))} of it; peak memory {size(1e9 * value('memory'))}.",
-        f"An answer of {model.tokens} tokens takes {seconds(value('answer'))}, and {seconds(value('cpu'))} of CPU time.{mask}",
+        f"An answer of {model.tokens} tokens takes {seconds(value('answer'))}, and {seconds(value('cpu'))} of CPU time. {mask}",
         f"From a cold start it is ready after {seconds(value('ready'))}, and has its first token after {seconds(value('cold'))}.",
         f"Decoding moves {size(model.step_bytes())} per token: {_of_memory(model, decode)}. {LIMITED[decode.limits]}",
         f"The prompt of {model.work.tokens} tokens is {operations(model.work.prompt)}, the picture {operations(model.work.picture)}:"

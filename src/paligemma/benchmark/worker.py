@@ -32,6 +32,9 @@ from ..edge.network import EdgeNetwork
 from ..engine.generate import Options, Token, generate, stream
 from ..errors import PaliGemmaError
 from ..predictor import Predictor, load
+from ..predictor.reading import Search
+from ..sequence import prompt_ids
+from ..tasks import refer
 from . import limits
 from .counts import work
 
@@ -41,8 +44,8 @@ NEVER = -1
 """The id of no token: answers end by their length."""
 LONGEST = 512
 """Tokens after which every matrix is packed that ever will be (`model/fast_linear.py`, `model/strip_linear.py`)."""
-PHOTO = (640, 480)
-"""The picture that `mask` asks about."""
+PHOTO, PHRASE = (640, 480), "the cat"
+"""The picture that `mask` asks about, and what for."""
 
 
 class Subject:
@@ -96,9 +99,15 @@ class Subject:
         return {}
 
     def mask(self) -> dict[str, float]:
-        """From an opened picture to its mask: four places and 16 codes, chosen among those that may come next, decoded, pasted."""
-        start = time.perf_counter()
-        self.predictor.refer(self._photo(), "the cat")
+        """From an opened picture to its mask: four places and 16 codes, chosen among those that may come next; decoded and pasted, where
+        there is a mask codec."""
+        predictor, photo, start = self.predictor, self._photo(), time.perf_counter()
+        if predictor.codec is not None:
+            predictor.refer(photo, PHRASE)
+        else:
+            words, grammar = predictor.tokenizer, Search(max_objects=1).grammar(predictor.tokenizer, (), masks=True)
+            asked, ids = [prompt_ids(words, refer.prompt(PHRASE))], {"eos_id": words.eos_id, "loc": words.loc}
+            generate(self.network, predictor.encode(photo).soft, asked, constraints=[grammar], **ids)
         return {"seconds": time.perf_counter() - start}
 
     def memory(self) -> dict[str, int]:

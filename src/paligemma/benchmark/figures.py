@@ -50,7 +50,7 @@ class Share:
 @dataclass(frozen=True)
 class Measured:
     """One model. `label`: as the user named it. `masks`: whether it can decode them. `figures`: by name, see `words.NAMES`; `first@2`,
-    `decode@2` and `rate@2` are of two pictures at a time, others of one; `read` and `peak` are the machine's, measured in the same rounds."""
+    `decode@2` and `rate@2` are of two pictures at a time, others of one; `read` and `peak` are the machine's, of the same rounds."""
 
     label: str
     name: str

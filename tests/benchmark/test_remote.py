@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from paligemma.errors import CheckpointError, ResourceError
 ECHO = "import sys\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n"
 REFUSE = """
 import sys
+import time
 for line in sys.stdin:
     print('{"error": {"kind": "CheckpointError", "message": "no", "hint": "yes", "code": "bad"}}', flush=True)
 """
@@ -40,3 +42,12 @@ def test_a_process_that_ends_is_one_line(end, said):
     with Remote([sys.executable, "-c", end], "a model") as remote, pytest.raises(ResourceError) as caught:
         remote.ask("load")
     assert caught.value.message == f"the process of a model {said}"
+
+
+def test_what_goes_wrong_here_does_not_wait_for_it():
+    busy = "import sys, time; print('{}', flush=True); time.sleep(60)"
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt), Remote([sys.executable, "-c", busy], "busy") as remote:
+        remote.read()
+        raise KeyboardInterrupt
+    assert time.perf_counter() - start < 30

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ..checkpoint.finding import find
@@ -87,7 +88,7 @@ def measure(models: Sequence[Asked], plan: Plan | None = None, tell: Tell = lamb
         work += [(f"{subject.asked.model}: round {number + 1} of {plan.repeats}", subject.round) for subject in turn]
     with ExitStack() as stack:
         for subject in subjects:
-            stack.callback(subject.close)
+            stack.enter_context(subject)
         for done, (what, do) in enumerate(work):
             tell(what, done, len(work))
             do(plan)
@@ -124,7 +125,7 @@ class _Subject:
 
     def start(self, plan: Plan) -> None:
         """A new process, to its first token."""
-        self.close()
+        self._close()
         # -P and the path: modules come from where they come from here, and not from the folder that the user happens to be in.
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._remote = Remote([sys.executable, "-P", "-m", "paligemma.benchmark.worker"], self.asked.model, environment)
@@ -151,9 +152,15 @@ class _Subject:
         for name, unit, value in self._round(plan):
             self._add(name, unit, value)
 
-    def close(self) -> None:
+    def __enter__(self) -> _Subject:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close(at_once=kind is not None)
+
+    def _close(self, at_once: bool = False) -> None:
         if self._remote is not None:
-            self._remote.close()
+            self._remote.close(at_once)
 
     def measured(self, plan: Plan) -> Measured:
         figures = {name: Figure(self._units[name], tuple(values)) for name, values in self._values.items()}

@@ -62,10 +62,12 @@ class Remote:
             code="process_ended",
         )
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self, at_once: bool = False) -> None:
+        """End the process; `at_once`: whatever it is doing."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if at_once:
+            self._process.kill()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -80,6 +82,4 @@ class Remote:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            self._process.kill()  # it may be at work for long
-        self.close()
+        self.close(at_once=kind is not None)

@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from paligemma.config import PRESETS, VOCAB_SIZE, PaliGemmaConfig
+from paligemma.benchmark.counts import Work, work
+from paligemma.benchmark.limits import byte_products, memory_read
+from paligemma.config import PRESETS, VOCAB_SIZE
 from paligemma.edge.native import Kernels
 from paligemma.edge.pack_file import INDEX, read_index
 
-from . import edge_kernels
 from .__main__ import say, sizes, spread
 from .remote import Remote
 from .worker import PROMPT, THREADS
@@ -77,29 +78,7 @@ class Limit:
 
 
 def limit(kernels: Kernels) -> Limit:
-    return Limit(edge_kernels.memory(kernels), edge_kernels.peak(kernels))
-
-
-@dataclass(frozen=True)
-class Work:
-    """What an answer costs by arithmetic: operations for the picture and for reading the prompt; weights read for one token more."""
-
-    image: float
-    prompt: float
-    weights: float
-
-    @classmethod
-    def of(cls, config: PaliGemmaConfig) -> Work:
-        v, t = config.vision, config.text
-        n, p = v.num_tokens, v.num_tokens + PROMPT
-        image = v.depth * (2 * n * (4 * v.width**2 + 2 * v.width * v.mlp_dim) + 4 * n * n * v.width)
-        image += 2 * n * v.width * (3 * v.patch_size**2 + t.width)
-        kv, q = 2 * t.kv_heads * t.head_dim * t.width, 2 * t.heads * t.head_dim * t.width
-        block = kv + q + 3 * t.width * t.mlp_dim
-        seen = 4 * p * p * t.heads * t.head_dim
-        table = t.vocab_size * t.width
-        last = 2 * p * kv + 2 * (block - kv) + seen / p  # of the last block only the last row is asked
-        return cls(image, (t.depth - 1) * (2 * p * block + seen) + last + 2 * table, t.depth * block + table)
+    return Limit(memory_read(kernels), byte_products(kernels))
 
 
 def run(contenders: Sequence[Contender], repeats: int, tokens: int, batches: Sequence[int]) -> tuple[list[Figure], dict[str, str]]:
@@ -200,7 +179,7 @@ def table(figures: list[Figure], kinds: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def shares(figures: list[Figure], contenders: Sequence[Contender], work: Work, limits: Sequence[Limit]) -> str:
+def shares(figures: list[Figure], contenders: Sequence[Contender], cost: Work, limits: Sequence[Limit]) -> str:
     """What packs make of the machine, at batch 1; limits are the means of those measured."""
     read, multiply = (statistics.mean(getattr(one, name) for one in limits) for name in ("read", "multiply"))
     by_name = {figure.name: figure for figure in figures}
@@ -212,13 +191,13 @@ def shares(figures: list[Figure], contenders: Sequence[Contender], work: Work, l
         token = statistics.median(by_name["decode, batch 1"].values[one.kind]) / 1000
         image = statistics.median(by_name["image, batch 1"].values[one.kind])
         prompt = statistics.median(by_name["first token, batch 1"].values[one.kind]) - image
-        speed = work.prompt / prompt
+        speed = cost.prompt / prompt
         cells = [
             one.kind,
             f"{size / GB:.2f} GB",
             f"{size / token / GB:.1f} GB/s",
             _aim(size / token / read, DECODE_SHARE),
-            f"{work.image / image / GB:.0f} GFLOP/s",
+            f"{cost.picture / image / GB:.0f} GFLOP/s",
             f"{speed / GB:.0f} GFLOP/s",
             _aim(speed / multiply, PREFILL_SHARE),
         ]
@@ -273,16 +252,16 @@ def main() -> None:
         figures, names = run(contenders, options.repeats, options.tokens, options.batches)
         limits.append(limit(kernels))
         kinds = [one.kind for one in contenders]
-        work = Work.of(config)
-        text = shares(figures, contenders, work, limits)
+        cost = work(config, PROMPT, numbers="bfloat16", cached="bfloat16")
+        text = shares(figures, contenders, cost, limits)
     tokens = f"{config.vision.num_tokens} image and {PROMPT} text tokens"
     print(f"{options.model}, {tokens}; Python {platform.python_version()}, {THREADS} threads.")
     for name, found in names.items():
         print(f"{name}: {found}")
     for when, one in zip(("before", "after"), limits, strict=True):
         print(f"Limits {when}: memory read {one.read / GB:.1f} GB/s, products of bytes {one.multiply / GB:.0f} GFLOP/s.")
-    arithmetic = f"picture {work.image / 1e12:.2f}, prompt {work.prompt / 1e12:.2f} TFLOP"
-    print(f"Arithmetic: {arithmetic}; {work.weights / 1e9:.2f} G weights a token.")
+    arithmetic = f"picture {cost.picture / 1e12:.2f}, prompt {cost.prompt / 1e12:.2f} TFLOP"
+    print(f"Arithmetic: {arithmetic}; {cost.weights / 1e9:.2f} G weights a token.")
     print(f"\n{table(figures, kinds)}\n\n{text}")
     if options.json is not None:
         found = {"limits": [asdict(one) for one in limits], "names": names, "figures": [asdict(one) for one in figures]}

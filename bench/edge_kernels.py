@@ -11,16 +11,14 @@ import itertools
 
 import numpy as np
 
+from paligemma.benchmark.limits import byte_products, median_seconds, memory_read
 from paligemma.edge.native import Kernels, instruction_sets
 from paligemma.edge.packing import ALIGN, Bits, Packed, pack
-
-from .limits import READ_BYTES, median_seconds
 
 SHAPES = ((2048, 16384), (16384, 2048))
 KINDS: tuple[tuple[Bits, int | None], ...] = ((8, None), (4, 128), (4, 32))
 MATRICES = 12
 ROWS = 264
-ROUNDS = 2**20
 
 
 def matrices(inputs: int, outputs: int, bits: Bits, group: int | None) -> list[Packed]:
@@ -39,25 +37,13 @@ def _copy(data: np.ndarray) -> np.ndarray:
     return copy
 
 
-def memory(kernels: Kernels) -> float:
-    """Bytes read per second."""
-    data = np.ones(READ_BYTES // 8, np.int64)
-    return READ_BYTES / median_seconds(lambda: kernels.read(data))
-
-
-def peak(kernels: Kernels) -> float:
-    """Operations per second, a product and a sum being two."""
-    seconds = median_seconds(lambda: kernels.peak(ROUNDS))
-    return kernels.peak(ROUNDS) / seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--isa", choices=instruction_sets())
     options = parser.parse_args()
     kernels = Kernels(options.threads, options.isa)
-    read, most = memory(kernels), peak(kernels)
+    read, most = memory_read(kernels), byte_products(kernels)
     print(f"{kernels.isa}, {kernels.threads} threads: memory read {read / 1e9:.1f} GB/s, products of bytes {most / 1e9:.0f} GFLOP/s\n")
     print(f"| in x out | bits, group | 1 row, G weights/s | GB/s | of memory | {ROWS} rows, GFLOP/s | of peak | 1 row from cache, us |")
     print("|---|---|---|---|---|---|---|---|")

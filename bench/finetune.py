@@ -32,13 +32,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from paligemma.benchmark.limits import SIDE, torch_products
 from paligemma.checkpoint import load_model, save_adapter
 from paligemma.checkpoint.memory import need_memory
 from paligemma.config import PRESETS, PaliGemmaConfig, TextConfig, VisionConfig
 from paligemma.model.empty import empty_model
 from paligemma.training.strategies import prepare
 
-from . import limits
 from .__main__ import GIB, say
 from .finetune_worker import CONTENDERS, Job, Report, tuned
 from .random_checkpoint import write_random_checkpoint
@@ -59,7 +59,6 @@ LOSS_APART, NORM_APART = 1e-3, 2e-2
 """How far apart losses (first and last) and norms of the first gradients may be, in proportion: bfloat16 rounds here and there."""
 THEIR_LOGITS = 18
 """Bytes that the Trainer holds for a logit at worst: bfloat16, float32 twice, its logarithm, its gradient. To refuse what cannot fit."""
-SIDE = {"cpu": limits.SIDE, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -192,16 +191,8 @@ def _number(value: float | None) -> str:
 
 def best_product(job: Job) -> float:
     """Operations a second of a large matrix product, in the type that products have here."""
-    side = SIDE[torch.device(job.device).type]
     torch.set_num_threads(job.threads)
-    matrix = torch.randn(side, side, device=job.device).to(torch.bfloat16 if job.half else torch.float32)
-
-    def product() -> None:
-        torch.mm(matrix, matrix)
-        if job.device != "cpu":
-            torch.cuda.synchronize()
-
-    return 2 * side**3 / limits.median_seconds(product)
+    return torch_products("bfloat16" if job.half else "float32", job.device)
 
 
 def write_weights(config: PaliGemmaConfig, folder: Path) -> tuple[Path, Path]:

@@ -26,11 +26,10 @@ from typing import Any, Literal
 
 import torch
 
+from paligemma.checkpoint.memory import peak_memory
 from paligemma.config import VOCAB_SIZE
 from paligemma.model import cpu
 from paligemma.training.recipes import Recipe, recipe
-
-from .plans import peak
 
 CONTENDERS = ("ours", "transformers", "transformers, few logits")
 RATE, CLIP = 1e-5, 1.0
@@ -224,7 +223,7 @@ def _wait(job: Job) -> None:
 
 
 def _memory(job: Job) -> int:
-    return peak() if job.device == "cpu" else torch.cuda.max_memory_allocated()
+    return peak_memory() if job.device == "cpu" else torch.cuda.max_memory_allocated()
 
 
 def main() -> None:

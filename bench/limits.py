@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-READ_BYTES = 2**30
-SIDE = 1024
-SECONDS = 1.0
-"""Time given to each measurement, after one run that is not counted."""
+from paligemma.benchmark.limits import memory_read, torch_products
+from paligemma.edge import native
 
 
 @dataclass(frozen=True)
@@ -27,18 +22,5 @@ class Limits:
 def measure(threads: int) -> Limits:
     """Medians; takes a few seconds and 1 GiB."""
     torch.set_num_threads(threads)
-    numbers = torch.ones(READ_BYTES // 8, dtype=torch.int64)
-    read = READ_BYTES / median_seconds(lambda: numbers.sum())
-    a, b = torch.randn(SIDE, SIDE).bfloat16(), torch.randn(SIDE, SIDE).bfloat16()
-    return Limits(read, 2 * SIDE**3 / median_seconds(lambda: a @ b), threads)
-
-
-def median_seconds(work: Callable[[], object]) -> float:
-    """Of as many runs as fill `SECONDS`, after one that is not counted."""
-    work()
-    times: list[float] = []
-    while sum(times) < SECONDS:
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    read = memory_read(native.Kernels(threads) if native.available() else None, threads=threads)
+    return Limits(read, torch_products("bfloat16"), threads)

@@ -13,9 +13,8 @@ import subprocess
 import sys
 import time
 
+from paligemma.checkpoint.memory import peak_memory
 from paligemma.config import VOCAB_SIZE
-
-from .plans import peak
 
 WIDTH, COUNTED, EVERYWHERE = 2048, 300, 8 * 300
 WAYS = ("fused, 2**20", "fused, 2**22", "fused, 2**24", "fused, 2**26", "plain", "all")
@@ -38,7 +37,7 @@ def worker(way: str, learns: bool) -> dict[str, float]:
     if way.startswith("fused"):
         base, power = way.removeprefix("fused, ").split("**")
         objective.MAX_LOGITS = int(base) ** int(power)
-    before = peak()
+    before = peak_memory()
     seconds = []
     for _ in range(2):
         hidden.grad = table.grad = None
@@ -49,7 +48,7 @@ def worker(way: str, learns: bool) -> dict[str, float]:
             loss = objective.plain_loss(F.linear(hidden, table), targets, weights)
         loss.total.backward()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds), "memory": peak() - before}
+    return {"seconds": min(seconds), "memory": peak_memory() - before}
 
 
 if __name__ == "__main__":

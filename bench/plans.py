@@ -13,8 +13,8 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+from paligemma.checkpoint.memory import peak_memory
 from paligemma.config import PRESETS, PaliGemmaConfig, TextConfig, VisionConfig, preset
 from paligemma.training.recipes import Recipe, recipe
 
@@ -84,7 +84,7 @@ def worker(strategy: str, optimizer: str, again: bool) -> dict[str, int]:
     mine: Recipe = dataclasses.replace(recipe("simple"), strategy=strategy, optimizer=optimizer)
     planned = plan(MEDIUM, mine, BATCH, Machine("cpu", dtype=torch.float32, recompute=again))
     torch.mm(torch.ones(600, 600), torch.ones(600, 600))  # wakes what products need
-    before = peak()
+    before = peak_memory()
     model = PaliGemma(MEDIUM).train()
     trainable = prepare(model, mine)
     model.vision.recompute = model.text.recompute = again
@@ -97,13 +97,7 @@ def worker(strategy: str, optimizer: str, again: bool) -> dict[str, int]:
         fused_loss(hidden[:, :-1], model.text.embed.weight, ids[:, 1:], loss_weights(mask)[:, 1:]).total.backward()
         del soft, hidden
     update.step(0)
-    return {"planned": planned.total, "taken": peak() - before}
-
-
-def peak() -> int:
-    """Most bytes that this process ever had in memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return {"planned": planned.total, "taken": peak_memory() - before}
 
 
 if __name__ == "__main__":

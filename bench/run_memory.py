@@ -14,7 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .plans import MEDIUM, peak
+from paligemma.checkpoint.memory import peak_memory
+
+from .plans import MEDIUM
 
 STEPS = 2
 RUNS = (
@@ -92,9 +94,9 @@ def worker(words: list[str]) -> int:
     from paligemma.cli import main as door
 
     torch.mm(torch.ones(600, 600), torch.ones(600, 600))  # wakes what products need
-    before = peak()
+    before = peak_memory()
     assert door(words) == 0
-    return peak() - before
+    return peak_memory() - before
 
 
 if __name__ == "__main__":

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bench.edge import PEER, Contender, Figure, Limit, Work, decoder_bytes, packed, run, shares, table
+from bench.edge import PEER, Contender, Figure, Limit, decoder_bytes, packed, run, shares, table
 from bench.edge_layers import compare
 from bench.edge_layers import table as layers_table
 from bench.random_checkpoint import write_random_checkpoint
-from paligemma.config import PRESETS
+from paligemma.benchmark.counts import work
 from tests.test_bench import SMALL
-
-
-def test_the_work_of_an_answer_is_what_is_known_of_it():
-    work = Work.of(PRESETS["paligemma-3b-224"])
-    assert work.weights == pytest.approx(2.51e9, rel=0.01)
-    assert work.image == pytest.approx(0.21e12, rel=0.05)
-    assert work.prompt == pytest.approx(1.07e12, rel=0.06)
 
 
 def test_ratios_are_medians_of_turns_and_targets_are_said():
@@ -38,7 +31,7 @@ def test_it_runs(tmp_path):
         f.name for f in figures
     }
     assert float(names["logits, int8"].split()[0]) < 0.2
-    text = shares(figures, contenders, Work.of(SMALL), [Limit(1e9, 1e9)])
+    text = shares(figures, contenders, work(SMALL, 8, numbers="bfloat16", cached="bfloat16"), [Limit(1e9, 1e9)])
     assert len(text.splitlines()) == 4
     assert 0 < decoder_bytes(packs[1].folder) < decoder_bytes(packs[0].folder)
     errors = compare(packs[2].folder, packs[0].folder, decoded=1)

@@ -1,4 +1,4 @@
-"""Will it fit? What is free, and a refusal in one sentence before anything is allocated or written."""
+"""Will it fit? What is free, what was taken, and a refusal in one sentence before anything is allocated or written."""
 
 from __future__ import annotations
 
@@ -68,6 +68,24 @@ def free_on(device: str, *, swap: bool = False) -> int | None:
 
         return torch.cuda.mem_get_info(torch.device(device))[0]
     return free_memory(swap=swap) if device == "cpu" else None
+
+
+def peak_memory() -> int:
+    """Most bytes that this process ever had in memory.
+
+    On Linux not `ru_maxrss`: it begins with what the process had that started this one. Windows does not tell: 0.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def need_memory(needed: int, what: str, device: str = "cpu") -> None:

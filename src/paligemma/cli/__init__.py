@@ -59,6 +59,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
             "Make a model small and quick on a CPU.\n\nA pack needs no PyTorch: --model takes its folder.",
             "pt_224.npz --quantize int8 --out packed",
         ),
+        "bench": (
+            "benchmark:bench",
+            "Say how quick a model is on this machine, and what limits it.\n\nTimes, memory and CPU-seconds against what the machine can "
+            "do at best, measured in the same run.",
+            "--model packed --against my-model --out report.html",
+        ),
         "doctor": (
             "doctor:doctor",
             "Check that a model computes what it should on this machine.\n\nExit code 1 if a check fails.",

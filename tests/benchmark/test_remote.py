@@ -47,7 +47,12 @@ def test_a_process_that_ends_is_one_line(end, said):
 def test_what_goes_wrong_here_does_not_wait_for_it():
     busy = "import sys, time; print('{}', flush=True); time.sleep(60)"
     start = time.perf_counter()
-    with pytest.raises(KeyboardInterrupt), Remote([sys.executable, "-c", busy], "busy") as remote:
-        remote.read()
-        raise KeyboardInterrupt
+
+    def broken_off() -> None:
+        with Remote([sys.executable, "-c", busy], "busy") as remote:
+            remote.read()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
     assert time.perf_counter() - start < 30

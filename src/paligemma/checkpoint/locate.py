@@ -17,6 +17,9 @@ FORMATS: dict[Format, str] = {
 }
 CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
 """The mask codec beside a model, looked for in this order; never taken for the model itself."""
+CALIBRATION = "calibration.json"
+COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
+"""Beside a model too, and copied along, with the mask codec: a model is of no use without them."""
 PACK_INDEX = "pack.json"
 """In the folder of a pack, which is no checkpoint."""
 

@@ -27,12 +27,15 @@ WIDE = 2
 
 
 class EdgeNetwork:
-    """`folder`: a pack. `kernels`: by default the compiled ones, where there are any. Raises `CheckpointError` for a broken pack."""
+    """`pack`: its folder, or its arrays. `kernels`: by default the compiled ones, where there are any.
 
-    def __init__(self, folder: Path, kernels: Kernels | None = None):
-        self.index: Index = read_index(folder)
+    Raises `CheckpointError` for a broken pack.
+    """
+
+    def __init__(self, pack: Path | Arrays, kernels: Kernels | None = None):
+        arrays = pack if isinstance(pack, Arrays) else Arrays(pack, read_index(pack))
+        self.index: Index = arrays.index
         self.kernels = kernels if kernels is not None else native.Kernels() if native.available() else plain
-        arrays = Arrays(folder, self.index)
         try:
             self.tower = Tower(arrays, self.config, self.kernels)
             self.decoder = Decoder(arrays, self.config.text, self.kernels)
@@ -40,7 +43,8 @@ class EdgeNetwork:
             if unknown:
                 raise CheckpointError(f"the pack's {unknown[0]!r} is no part of this model", code="bad_pack")
         except CheckpointError as error:
-            raise CheckpointError(f"{folder}: {error.message}", hint=error.hint or AGAIN, code=error.code) from None
+            where = f"{pack}: " if isinstance(pack, Path) else ""
+            raise CheckpointError(f"{where}{error.message}", hint=error.hint or AGAIN, code=error.code) from None
         self.decoder.narrow = self.index.quantize != "float32"
 
     @property

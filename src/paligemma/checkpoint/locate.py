@@ -85,7 +85,7 @@ def _nothing(folder: Path) -> CheckpointError:
     """Why a folder without weights is refused: what lies in it says most."""
     if (folder / PACK_INDEX).is_file():
         return CheckpointError(
-            f"{folder} is a pack: it can be asked, but not trained, converted or examined", hint="name the checkpoint it was made of",
+            f"{folder} is a pack: it can be asked, but not trained or converted", hint="name the checkpoint it was made of",
             code="is_pack",
         )  # fmt: skip
     present = sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -12,7 +12,6 @@ from ..checkpoint.source import dtype_name
 from ..config import PaliGemmaConfig
 from ..edge.mask_decoder import CODEBOOK, MaskDecoder
 from ..edge.network import EdgeNetwork
-from ..edge.pack_file import Arrays
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, no_torch
 from ..tokenizer import FILE_NAMES, Tokenizer
@@ -42,7 +41,7 @@ def open_pack(
         raise UsageError(f"{path} is a pack, and takes no {others[0]}", hint="what it holds was settled when it was made (paligemma pack)")
     network = EdgeNetwork(path)
     words = words_of(path, path, tokenizer, network.config)
-    return _predictor(path, path, network, Arrays(path, network.index), words)
+    return _predictor(path, path, network, words)
 
 
 def open_small(
@@ -71,12 +70,11 @@ def open_small(
     if config.num_parameters >= SMALL:
         raise no_torch(f"{path}, as it is,", otherwise=f"pack it: paligemma pack {shlex.quote(str(path))} --out packed")
     words = words_of(path, folder, tokenizer, config)
-    arrays = held(path, codec)
-    return _predictor(path, folder, EdgeNetwork(arrays), arrays, words)
+    return _predictor(path, folder, EdgeNetwork(held(path, codec)), words)
 
 
-def _predictor(path: Path, folder: Path, network: EdgeNetwork, arrays: Arrays, words: Tokenizer) -> Predictor:
-    codec = MaskDecoder(arrays) if CODEBOOK in network.index.entries else None
+def _predictor(path: Path, folder: Path, network: EdgeNetwork, words: Tokenizer) -> Predictor:
+    codec = MaskDecoder(network.arrays) if CODEBOOK in network.index.entries else None
     scores = folder / CALIBRATION
     return Predictor(network, words, codec, calibration=Calibration.load(scores) if scores.is_file() else None, path=path)
 

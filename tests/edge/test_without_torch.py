@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 import paligemma
-from paligemma.checkpoint import save_codec, save_huggingface, save_npz
+from paligemma.checkpoint import save_adapter, save_codec, save_huggingface, save_npz
 from paligemma.edge.pack_file import Arrays, read_index
 from paligemma.edge.packer import held, pack_model
 from paligemma.errors import CheckpointError, ResourceError
 from paligemma.results import Masks
 from tests import tiny
+from tests.model.adapted import adapted
 
 BEFORE = """
 import contextlib, io, json, sys
@@ -67,8 +68,10 @@ def test_what_looks_and_fetches_works(source, tmp_path):
     archive = save_npz(tiny.tiny_model(), tmp_path / "model.npz")
     pack = pack_model(source, tmp_path / "pack")
     helps = (["--help"], ["caption", "--help"], ["train", "--help"])
-    done = called(*helps, ["models"], ["info"], ["info", source], ["info", archive], ["info", pack])
-    assert [code for code, _, _ in done] == [0] * 8, done
+    adapter = save_adapter(adapted(config=tiny.tiny_config()), tmp_path / "adapter", base=source)
+    done = called(*helps, ["models"], ["info"], *(["info", path] for path in (source, archive, adapter, pack)))
+    assert [code for code, _, _ in done] == [0] * 9, done
+    assert "LoRA, rank" in done[-2][1]
     assert "mask decoder included" in done[-1][1]
     code, _, error = called(["pull", "google/paligemma2-3b-mix-224"])[0]
     assert (code, "HF_HUB_OFFLINE" in error) == (CheckpointError.exit_code, True), "it gets as far as the network"
@@ -121,6 +124,19 @@ def test_an_archive_with_the_codec_and_the_tokenizer_named(source, picture, tmp_
     )
     assert [code for code, _, _ in done] == [0, CheckpointError.exit_code, 0, 0], done
     assert done[0][1] == done[3][1] or "int8" in done[2][1]
+
+
+def test_an_adapter_needs_pytorch(source, tmp_path):
+    adapter = save_adapter(adapted(config=tiny.tiny_config()), tmp_path / "adapter", base=source)
+    for loads in (f"{str(adapter)!r}", f"{str(source)!r}, adapters={{'a': {str(adapter)!r}}}"):
+        code = f"""
+import paligemma
+try:
+    paligemma.load({loads})
+except paligemma.ResourceError as error:
+    result = error.message
+"""
+        assert without_torch(code) == "an adapter needs PyTorch, which is not installed"
 
 
 NEEDS = {

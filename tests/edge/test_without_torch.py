@@ -17,7 +17,7 @@ import paligemma
 from paligemma.checkpoint import save_adapter, save_codec, save_huggingface, save_npz
 from paligemma.edge.pack_file import Arrays, read_index
 from paligemma.edge.packer import held, pack_model
-from paligemma.errors import CheckpointError, ResourceError
+from paligemma.errors import CheckpointError, ResourceError, UsageError
 from paligemma.results import Masks
 from tests import tiny
 from tests.model.adapted import adapted
@@ -94,9 +94,9 @@ def test_a_small_checkpoint_answers_as_with_pytorch(source, picture):
     expected = [
         model.caption(picture, max_tokens=8),
         model.detect(picture, ["cat", "dog"], max_objects=2),
-        model.segment(picture, "cat", max_objects=1),
+        model.refer(picture, "cat"),
     ]
-    commands = (["caption", "--max-tokens", "8"], ["detect", "cat ; dog", "--max-objects", "2"], ["segment", "cat", "--max-objects", "1"])
+    commands = (["caption", "--max-tokens", "8"], ["detect", "cat ; dog", "--max-objects", "2"], ["refer", "cat"])
     done = called(*([name, picture, *more, "--json", "--model", source] for name, *more in commands))
     for (code, out, error), result in zip(done, expected, strict=True):
         assert code == 0, error
@@ -117,13 +117,16 @@ def test_an_archive_with_the_codec_and_the_tokenizer_named(source, picture, tmp_
     archive = save_npz(tiny.tiny_model(), tmp_path / "model.npz")
     files = ["--tokenizer", source / "tokenizer.model", "--codec", source / "mask_codec.safetensors"]
     done = called(
-        ["segment", picture, "cat", "--model", archive, "--max-objects", "1", *files],
-        ["segment", picture, "cat", "--model", archive, *files[:2]],
-        ["pack", archive, "--out", tmp_path / "pack", *files],
-        ["segment", picture, "cat", "--model", tmp_path / "pack", "--max-objects", "1"],
+        ["refer", picture, "cat", "--model", archive, *files],
+        ["refer", picture, "cat", "--model", archive, *files[:2]],
+        ["refer", picture, "cat", "--model", archive],
+        ["pack", archive, "--quantize", "float32", "--out", tmp_path / "pack", *files],
+        ["refer", picture, "cat", "--model", tmp_path / "pack"],
     )
-    assert [code for code, _, _ in done] == [0, CheckpointError.exit_code, 0, 0], done
-    assert done[0][1] == done[3][1] or "int8" in done[2][1]
+    assert [code for code, _, _ in done] == [0, UsageError.exit_code, CheckpointError.exit_code, 0, 0], done
+    assert "no_codec" in done[1][2]
+    assert "no_tokenizer" in done[2][2]
+    assert done[0][1] == done[4][1]
 
 
 def test_an_adapter_needs_pytorch(source, tmp_path):
@@ -201,6 +204,6 @@ def test_values_that_are_no_numbers_are_refused(source, tmp_path):
         model.get_parameter(name).data.view(-1)[3] = float("nan")
         folder = save_huggingface(model, tmp_path / name)
         for kind in ("int8", "float32"):
-            with pytest.raises(CheckpointError, match=rf"model.safetensors: {name}: 1 NaN of"):
+            with pytest.raises(CheckpointError, match=rf"model.safetensors: values that are not numbers\n  {name}: 1 NaN of"):
                 pack_model(folder, tmp_path / "pack", kind)
         assert not list((tmp_path / "pack").iterdir())

@@ -25,7 +25,7 @@ RESIDUALS, UPS, LAST = (2, 3), (4, 6, 8, 10), 12
 
 def decoder_part(codec: Mapping[str, X]) -> dict[str, X]:
     """Of what a codec has by its arrays' names, that of its decoder, by the names in a pack."""
-    return {PREFIX + name: one for name, one in codec.items() if name == codec_layout.CODEBOOK or name.startswith("decoder.")}
+    return {PREFIX + name: one for name, one in codec.items() if name.startswith("decoder.")} | {CODEBOOK: codec[codec_layout.CODEBOOK]}
 
 
 class MaskDecoder:

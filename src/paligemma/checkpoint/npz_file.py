@@ -100,7 +100,7 @@ class NpzFile(ArraySource):
             stream = _Stream(self._zip.open(member.info))
         try:
             stream.skip_to(at)
-            stream.fill(memoryview(out.view(np.uint8)))
+            stream.fill(out.view(np.uint8).data)
             if start + count == member.spec.numel:
                 stream.finish()
             else:
@@ -116,7 +116,7 @@ class NpzFile(ArraySource):
             return
         if value is None:
             value = zlib.crc32(_span(self.path, member.start - _header_length(member), _header_length(member)))
-        value = zlib.crc32(flat, value)
+        value = zlib.crc32(flat.data, value)
         self._sums[name] = (start + flat.size, value)
         if start + flat.size == member.spec.numel:
             self._sums.pop(name)

@@ -69,7 +69,7 @@ class SafetensorsFiles(ArraySource):
 def read_into_array(path: Path, offset: int, count: int, dtype: str) -> Array:
     """`count` values from a byte offset of a file on, as a flat array with memory of its own."""
     out = np.empty(count, ARRAY_TYPES[dtype])
-    view = memoryview(out.view(np.uint8))
+    view = out.view(np.uint8).data
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         done = 0

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def value_problem(values: Tensor | Array) -> tuple[str | None, bool]:
     if not (math.isfinite(low) and math.isfinite(high)):
         nan = infinite = 0
         for start in range(0, len(flat), CHUNK_BYTES // 4):
-            part = flat[start : start + CHUNK_BYTES // 4]
+            part: Any = flat[start : start + CHUNK_BYTES // 4]
             nan += int((part != part).sum())
             infinite += int((abs(part) == math.inf).sum())
         counts = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)

@@ -41,7 +41,7 @@ $(VENV)/.with-core: pyproject.toml constraints.txt setup.py $(wildcard src/palig
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d. Try: make PYTHON=python3.12" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH_INDEX_$(TORCH)) torch numpy
-	$(PIP) -e .
+	$(PIP) -e '.[torch]'
 	@touch $@
 
 $(VENV)/.with-%: $(VENV)/.with-core

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paligemma import sources
+from paligemma import download, sources
 from paligemma.errors import InputError, UsageError
 from paligemma.image import Clip
 from paligemma.sources import expand, natural_order
@@ -142,7 +142,7 @@ def test_standard_input_that_is_a_terminal():
     "url", ["https://example.com/a.png", "http://example.com/a.png", "file:///etc/passwd", "HTTPS://x/y", "data:image/png;base64,AA"]
 )
 def test_addresses_need_leave(url: str, monkeypatch):
-    monkeypatch.setattr(sources, "fetch", lambda address: pytest.fail("fetched"))
+    monkeypatch.setattr(download, "fetch", lambda address: pytest.fail("fetched"))
     with pytest.raises(UsageError, match="web addresses") as caught:
         expand(["a.png", url])
     assert "--allow-urls" in (caught.value.hint or "")
@@ -152,7 +152,7 @@ def test_addresses_need_leave(url: str, monkeypatch):
 def test_an_allowed_address_is_fetched_when_opened(monkeypatch):
     buffer = io.BytesIO()
     Image.new("RGB", (6, 3)).save(buffer, "PNG")
-    monkeypatch.setattr(sources, "fetch", {"https://x.example/a.png": buffer.getvalue(), "https://x.example/b": b"<html>"}.__getitem__)
+    monkeypatch.setattr(download, "fetch", {"https://x.example/a.png": buffer.getvalue(), "https://x.example/b": b"<html>"}.__getitem__)
     good, bad = expand(["https://x.example/a.png", "https://x.example/b"], allow_urls=True)
     assert good.open().size == (6, 3)  # type: ignore[union-attr]
     with pytest.raises(InputError, match=r"^https://x.example/b: .*a web page"):

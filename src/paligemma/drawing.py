@@ -13,7 +13,6 @@ import itertools
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TypeAlias
 
 import numpy as np
@@ -272,6 +271,8 @@ def _open_font(name: str, size: int) -> Font | None:
 @functools.cache
 def _font_files() -> tuple[str, ...]:
     """Names that Pillow looks up in the system's font folders, and paths of the regular fonts in installed font packages."""
+    from importlib import metadata
+
     packages = [entry.load() for entry in metadata.entry_points(group="fonts_ttf")]
     return (*_FONT_FILES, *(path for files in packages for path in files.values() if path.endswith("-Regular.ttf")))
 

@@ -41,7 +41,7 @@ class CheckpointError(PaliGemmaError):
 
 
 class ResourceError(PaliGemmaError):
-    """The machine lacks something: memory, disk, device."""
+    """The machine lacks something: memory, disk, device, PyTorch."""
 
     exit_code = 5
     default_code = "resource"
@@ -52,6 +52,14 @@ class TrainingError(PaliGemmaError):
 
     exit_code = 7
     default_code = "diverged"
+
+
+def no_torch(what: str = "this", *, otherwise: str | None = None) -> ResourceError:
+    """Where PyTorch is not installed: `what` needs it. `otherwise`: what else could be done."""
+    install = "pip install 'paligemma[torch]'"
+    return ResourceError(
+        f"{what} needs PyTorch, which is not installed", hint=f"{install}, or {otherwise}" if otherwise else install, code="no_torch"
+    )
 
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None, *, cutoff: float = 0.6) -> str | None:

@@ -21,7 +21,6 @@ from typing import IO, Literal
 
 from PIL import Image
 
-from .download import fetch
 from .errors import InputError, UsageError
 from .image import Clip, open_image
 from .printable import printable
@@ -137,4 +136,10 @@ def _url(address: str, allowed: bool) -> Source:
     name = printable(address)
     if not allowed:
         raise UsageError(f"{name}: web addresses are fetched only when asked for", hint="pass --allow-urls, or download the picture first")
-    return Source(name, "image", _open=lambda: open_image(fetch(address), name=name))
+    return Source(name, "image", _open=functools.partial(_fetched, address, name))
+
+
+def _fetched(address: str, name: str) -> Image.Image:
+    from .download import fetch  # not before it is needed: it brings Python's network modules
+
+    return open_image(fetch(address), name=name)

@@ -16,9 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-import sentencepiece
-import tokenizers
-
 from .config import GEMMA_VOCAB, NUM_LOC, NUM_SEG, VOCAB_SIZE
 from .errors import CheckpointError, InputError
 
@@ -63,6 +60,8 @@ class SentencePieces:
     file_name = "tokenizer.model"
 
     def __init__(self, data: bytes):
+        import sentencepiece
+
         self.data = data
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(data)
@@ -91,6 +90,8 @@ class TokenizerJson:
     file_name = "tokenizer.json"
 
     def __init__(self, data: bytes):
+        import tokenizers
+
         self.data = data
         self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
         self._tokenizer.no_truncation()

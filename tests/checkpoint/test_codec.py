@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from paligemma.checkpoint import find_codec, load_codec, save_codec
+from paligemma.checkpoint.codec_layout import codec_shapes
 from paligemma.errors import CheckpointError
 from paligemma.model.mask_codec import MaskCodec
 from tests.parity.golden import codec_arrays
@@ -45,6 +46,14 @@ def test_the_published_file(tmp_path):
 def test_half_precision_becomes_float32(tmp_path):
     save_codec(random_codec().half(), tmp_path)
     assert same(load_codec(tmp_path), random_codec().half().float().state_dict())
+
+
+@pytest.mark.parametrize(("width", "depth"), [(16, 8), (128, 512)])
+def test_shapes_are_those_of_the_module(width, depth):
+    with torch.device("meta"):
+        state = MaskCodec(width, depth).state_dict()
+    assert codec_shapes(width, depth) == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert list(codec_shapes(width, depth)) == list(state)
 
 
 def tensors() -> dict[str, torch.Tensor]:

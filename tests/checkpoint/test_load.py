@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from paligemma.checkpoint import inspect, load_model, memory, save_huggingface
+from paligemma.checkpoint import inspect, load_model, memory, save_huggingface, save_npz
 from paligemma.checkpoint.opening import open_checkpoint
 from paligemma.config import VOCAB_SIZE, PaliGemmaConfig, TextConfig, VisionConfig
 from paligemma.errors import CheckpointError, ResourceError
@@ -410,3 +410,13 @@ def test_weights_by_stretches(tmp_path):
     weights = open_checkpoint(tmp_path / "x.npz").weights()
     for name in ("projector.weight", "text.blocks.1.attn.v.weight", "text.embed.weight"):
         assert torch.equal(weights.read(name, 5, 7), weights.read(name).reshape(-1)[5:12])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("save", [save_huggingface, save_npz])
+def test_weights_as_arrays_are_those_as_tensors(tmp_path, save, dtype):
+    weights = open_checkpoint(save(random_model(TINY_2), tmp_path / "x.npz" if save is save_npz else tmp_path, dtype=dtype)).weights()
+    for name, spec in weights.specs.items():
+        assert weights.array(name).shape == weights.floats(name).shape == spec.shape
+        np.testing.assert_array_equal(weights.floats(name), weights.read(name).float().numpy())
+        np.testing.assert_array_equal(weights.array(name, 5, 7), weights.array(name).reshape(-1)[5:12])

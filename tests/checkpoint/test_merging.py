@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from paligemma.checkpoint import convert, load_model, save_adapter, save_huggingface, save_npz, source
 from paligemma.checkpoint.adapter_config import inspect_adapter
-from paligemma.checkpoint.adapter_layout import contents, fit_problems
+from paligemma.checkpoint.adapter_layout import adaptable, contents, fit_problems
 from paligemma.checkpoint.adapters import layer_shapes
 from paligemma.errors import CheckpointError, UsageError
 from paligemma.model.lora import LoraConfig, merge
@@ -148,5 +148,10 @@ def test_what_an_adapter_holds(tmp_path):
     assert found.layers == {"model.multi_modal_projector.linear": 1, "model.language_model.layers.*.self_attn.q_proj": 3}
     assert found.parameters == 4 * (24 + 32) + 3 * 4 * (32 + 64)
     assert (found.dtype, found.file_bytes) == ("float32", (info.path / "adapter_model.safetensors").stat().st_size)
-    assert fit_problems(info, TINY_1, layer_shapes(random_model(TINY_1))) == []
-    assert "has shape" in fit_problems(info, TINY_2, layer_shapes(random_model(TINY_2)))[0]
+    assert fit_problems(info, TINY_1, adaptable(TINY_1)) == []
+    assert "has shape" in fit_problems(info, TINY_2, adaptable(TINY_2))[0]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_what_can_be_adapted_is_known_without_a_model(name):
+    assert adaptable(TINY[name]) == layer_shapes(random_model(TINY[name]))

@@ -40,6 +40,9 @@ def test_reads_what_numpy_writes(tmp_path, save):
         tensor = source.read(name)
         assert tuple(tensor.shape) == array.shape
         assert tensor.reshape(-1).view(torch.uint8).numpy().tobytes() == array.tobytes()
+        assert source.array(name).shape == array.shape
+        assert source.array(name).tobytes() == array.tobytes()
+        np.testing.assert_array_equal(source.floats(name), array.astype(np.float32))
     assert float(source.read("params/c/w", 7, 1)) == float(ARRAYS["params/c/w"][1, 1])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,28 @@ def test_reads_whole_tensors_and_stretches(folder, mapped):
     for name, tensor in TENSORS.items():
         assert torch.equal(source.read(name), tensor)
         assert torch.equal(source.read(name, 1, 2), tensor.view(-1)[1:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_arrays_are_the_tensors(tmp_path, mapped, dtype, shift):
+    """Also at odd places in the file, and for a matrix that is large enough to be mapped."""
+    tensors = {"large": torch.randn(300, 301).to(dtype), "small": torch.randn(3).to(dtype)}
+    kind = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        end = len(data) + tensor.numel() * dtype.itemsize
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(data), end]}
+        data += tensor.view(torch.uint8).numpy().tobytes()
+    text = json.dumps(header)
+    text += " " * ((shift - len(text)) % 8)
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(text, data))
+    source = SafetensorsFiles([tmp_path / "model.safetensors"], mapped=mapped)
+    for name, tensor in tensors.items():
+        assert torch.equal(source.read(name), tensor)
+        np.testing.assert_array_equal(source.floats(name), tensor.float().numpy())
+        assert source.array(name, 1, 2).tobytes() == tensor.view(-1)[1:3].view(torch.uint8).numpy().tobytes()
 
 
 @pytest.mark.parametrize("mapped", [True, False])

@@ -29,6 +29,7 @@ def test_counts_what_is_no_number(values, dtype):
     if infinite:
         assert f"{infinite} infinite" in str(problem)
     assert zeros == (problem is None and not tensor.any())
+    assert value_problem(tensor.float().numpy()) == (problem, zeros)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -19,6 +19,7 @@ from paligemma.edge.pack_file import INDEX, WEIGHTS, Arrays, is_pack, read_index
 from paligemma.edge.packer import pack_model, sources
 from paligemma.errors import CheckpointError, UsageError
 from tests import tiny
+from tests.checkpoint.making import hf_folder, hf_tensors
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,30 @@ def test_a_published_model_becomes_this_large(quantize, most):
     assert wanted["text.embed.weight"].bits == {"int8": 8, "int4": 4}[quantize]
     numbers = sum(int(np.prod(one.shape)) for one in wanted.values())
     assert numbers == PRESETS["paligemma-3b-224"].num_parameters
+
+
+def test_a_tokenizer_that_is_named_stands_for_the_one_beside_the_checkpoint(source, tmp_path, capsys):
+    from paligemma.cli import main
+    from tests.test_tokenizer import gemma_pieces, model_file
+
+    words = tmp_path / "tokenizer.json"
+    words.write_bytes(tiny.tiny_tokenizer_json())
+    assert main(["pack", str(source), "--tokenizer", str(words), "--out", str(tmp_path / "pack")]) == 0
+    assert (tmp_path / "pack" / "tokenizer.json").read_bytes() == words.read_bytes()
+    assert not (tmp_path / "pack" / "tokenizer.model").exists()
+    (tmp_path / "other.model").write_bytes(model_file(gemma_pieces()))
+    command = ["pack", str(source), "--tokenizer", str(tmp_path / "other.model"), "--out", str(tmp_path / "new")]
+    assert main(command) == CheckpointError.exit_code
+    assert "257,152 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_output_matrix_of_its_own_is_refused(source, tmp_path):
+    tensors = hf_tensors(tiny.tiny_config())
+    hf_folder(tmp_path / "model", tensors | {"lm_head.weight": tensors["language_model.model.embed_tokens.weight"] + 1}, tiny.tiny_config())
+    with pytest.raises(CheckpointError, match="differs from the embedding table"):
+        pack_model(tmp_path / "model", tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
 
 
 def test_progress_ends_at_the_end(source, tmp_path):

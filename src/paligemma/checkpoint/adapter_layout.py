@@ -20,7 +20,7 @@ from .recognise import pickle_refused
 from .safetensors_files import SafetensorsFiles
 from .source import TensorSpec, main_dtype, refuse
 from .values import ValueCheck
-from .weight_maps import hf_layout, hub_name
+from .weight_maps import EMBEDDING, hf_layout, hub_name, our_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."
 Shapes = Mapping[str, tuple[int, int]]
 """The layers of a model that can be adapted -> numbers in and out of each."""
+
+
+def adaptable(config: PaliGemmaConfig) -> dict[str, tuple[int, int]]:
+    """The layers of such a model that can be adapted, as `adapters.layer_shapes` has them, without building it."""
+    matrices = {name: shape for name, shape in our_shapes(config).items() if len(shape) == 2 and name.endswith(".weight")}
+    return {name.removesuffix(".weight"): (shape[1], shape[0]) for name, shape in matrices.items() if name != EMBEDDING}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from .adapter_config import ADAPTER_BASE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapt
 from .adapter_layout import PREFIX, belongs, read_parts, their_names
 from .locate import npz_files
 from .outgoing import Outgoing
-from .safetensors_files import byte_view, weight_files
-from .source import TensorSpec, dtype_name
+from .safetensors_files import weight_files
+from .source import TensorSpec, byte_view, dtype_name
 from .values import ValueCheck
 from .write import replacing_together, write_safetensors
 

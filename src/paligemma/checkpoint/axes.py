@@ -10,10 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from .source import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+X = TypeVar("X", "Tensor", Array)
 
 
 @dataclass(frozen=True)
@@ -45,21 +51,26 @@ class Axes:
             return {}
         return {letter: size for letter, size in zip(self.left, shape, strict=True) if letter != "1"}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """A left-shaped tensor, right-shaped; a view where that is possible."""
+    def forward(self, x: X) -> X:
+        """A left-shaped tensor or array, right-shaped; a view where that is possible."""
         sizes = self.solve(tuple(x.shape))
-        return x.permute(self._order()).reshape(self.right_shape(sizes))
+        return _permuted(x, self._order()).reshape(self.right_shape(sizes))
 
-    def backward(self, x: Tensor, sizes: Mapping[str, int]) -> Tensor:
+    def backward(self, x: X, sizes: Mapping[str, int]) -> X:
         """The reverse of `forward`."""
         order = self._order()
         wide = x.reshape([1 if self.left[axis] == "1" else sizes[self.left[axis]] for axis in order])
-        return wide.permute([order.index(axis) for axis in range(len(order))])
+        return _permuted(wide, [order.index(axis) for axis in range(len(order))])
 
     def _order(self) -> list[int]:
         """The left axes in the order of the right side, those of size one first."""
         ones = [axis for axis, letter in enumerate(self.left) if letter == "1"]
         return ones + [self.left.index(letter) for group in self.right for letter in group]
+
+
+def _permuted(x: X, order: list[int]) -> X:
+    """Tensors and arrays have different names for it."""
+    return cast(Any, x).transpose(order) if isinstance(x, np.ndarray) else cast(Any, x).permute(order)
 
 
 def _shape(side: tuple[str, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import NUM_SEG
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import CheckpointError
+from .codec_layout import CODEBOOK, FIRST, codec_shapes
 from .locate import CODEC_FILES
 from .npz_file import NpzFile
-from .outgoing import ModelSource, as_they_are
 from .recognise import refuse_by_name
 from .safetensors_files import SafetensorsFiles
-from .source import refuse
+from .source import as_tensor, refuse
 from .values import ValueCheck
-from .write import write_container
 
 if TYPE_CHECKING:
     from ..model.mask_codec import MaskCodec
-
-_CODEBOOK, _FIRST = "_vq_vae._embedding", "decoder.0.weight"
 
 
 def find_codec(folder: str | Path) -> Path | None:
@@ -27,15 +26,11 @@ def find_codec(folder: str | Path) -> Path | None:
     return next((Path(folder) / name for name in CODEC_FILES if (Path(folder) / name).is_file()), None)
 
 
-def load_codec(path: str | Path) -> MaskCodec:
-    """From a `.safetensors` or `.npz` file, or a folder that holds one; float32, in evaluation mode. Its width is read off the shapes.
+def read_codec(path: str | Path) -> dict[str, NDArray[np.float32]]:
+    """The codec's arrays, from a `.safetensors` or `.npz` file, or a folder that holds one. Its width is read off the shapes. No torch.
 
     Raises `CheckpointError` for anything missing, unknown, misshapen (a codebook has a row for each mask token) or not finite.
     """
-    import torch
-
-    from ..model.mask_codec import MaskCodec
-
     path = Path(path).expanduser()
     if path.is_dir():
         found = find_codec(path)
@@ -51,31 +46,45 @@ def load_codec(path: str | Path) -> MaskCodec:
         )
     source = NpzFile(path) if path.suffix == ".npz" else SafetensorsFiles([path], mapped=False)
     found = {name: spec.shape for name, spec in source.specs.items()}
-    codebook, first = found.get(_CODEBOOK, ()), found.get(_FIRST, ())
+    codebook, first = found.get(CODEBOOK, ()), found.get(FIRST, ())
     if len(codebook) != 2 or len(first) != 4 or not 8 <= first[0] <= 4096 or first[0] % 8:
         raise CheckpointError(
-            f"{path.name}: not a mask codec: no usable {_CODEBOOK} and {_FIRST}",
+            f"{path.name}: not a mask codec: no usable {CODEBOOK} and {FIRST}",
             hint="the published one is vae-oid.npz",
             code="tensors_differ",
         )
-    with torch.device("meta"):
-        codec = MaskCodec(first[0], codebook[1], NUM_SEG)
-    expected = {name: tuple(tensor.shape) for name, tensor in codec.state_dict().items()}
+    expected = codec_shapes(first[0], codebook[1])
     problems = [f"{name} has shape {found[name]}, expected {shape}" for name, shape in expected.items() if found.get(name, shape) != shape]
     problems += [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} is not part of the codec" for name in found if name not in expected]
     refuse(path.name, problems, code="tensors_differ")
-    state = {name: source.read(name) for name in expected}
+    arrays = {name: source.floats(name) for name in expected}
     values = ValueCheck(path.name)
-    for name, tensor in state.items():
-        values.look(name, tensor)
+    for name, array in arrays.items():
+        values.look(name, array)
     values.finish()
-    codec.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    return arrays
+
+
+def load_codec(path: str | Path) -> MaskCodec:
+    """As `read_codec`, which see, as the module in float32, in evaluation mode."""
+    import torch
+
+    from ..model.mask_codec import MaskCodec
+
+    arrays = read_codec(path)
+    size, depth = arrays[CODEBOOK].shape
+    with torch.device("meta"):
+        codec = MaskCodec(len(arrays[FIRST]), depth, size)
+    codec.load_state_dict({name: as_tensor(array, "float32") for name, array in arrays.items()}, assign=True)
     return codec.eval()
 
 
 def save_codec(codec: MaskCodec, path: str | Path) -> Path:
     """Into a `.safetensors` or `.npz` file, or a folder as `mask_codec.safetensors`; returns the file."""
+    from .outgoing import ModelSource, as_they_are
+    from .write import write_container
+
     path = Path(path).expanduser()
     if path.suffix not in (".safetensors", ".npz"):
         path.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from .adapter_config import inspect_adapter, is_adapter
 from .codec import find_codec
 from .finding import base_of
 from .load import tied_problems
-from .locate import FORMATS, PACK_INDEX, Format, npz_files
+from .locate import CALIBRATION, COMPANIONS, FORMATS, PACK_INDEX, Format, npz_files
 from .merging import merged
 from .opening import Opened, open_checkpoint, surplus_rows
 from .outgoing import CheckedSource
@@ -23,9 +23,6 @@ from .safetensors_files import weight_files
 from .values import ValueCheck
 from .write import SHARD_BYTES, Progress, save_huggingface, save_npz
 
-CALIBRATION = "calibration.json"
-COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
-"""Copied along, with the mask codec: a model is of no use without them."""
 README = "README.md"
 CARD = (README, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 """Copied along from folder to folder only. Of an adapter, its own card is, and its own calibration: the base's fits other answers."""

@@ -17,6 +17,9 @@ FORMATS: dict[Format, str] = {
 }
 CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
 """The mask codec beside a model, looked for in this order; never taken for the model itself."""
+CALIBRATION = "calibration.json"
+COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
+"""Beside a model too, and copied along, with the mask codec: a model is of no use without them."""
 PACK_INDEX = "pack.json"
 """In the folder of a pack, which is no checkpoint."""
 
@@ -82,7 +85,7 @@ def _nothing(folder: Path) -> CheckpointError:
     """Why a folder without weights is refused: what lies in it says most."""
     if (folder / PACK_INDEX).is_file():
         return CheckpointError(
-            f"{folder} is a pack: it can be asked, but not trained, converted or examined", hint="name the checkpoint it was made of",
+            f"{folder} is a pack: it can be asked, but not trained or converted", hint="name the checkpoint it was made of",
             code="is_pack",
         )  # fmt: skip
     present = sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,7 +1,8 @@
-"""Tensors as views of a file's pages, mapped window by window, so that pages go when the tensors in their window do.
+"""Arrays as views of a file's pages, mapped window by window, so that pages go when the arrays in their window do.
 
-One mapping of a whole file would keep every page that was ever read for as long as any tensor lives: a model whose matrices are
-rearranged in memory (`model/fast_linear.py`) would be resident twice. Large tensors have a window each, small neighbours share one.
+One mapping of a whole file would keep every page that was ever read for as long as any array lives: a model whose matrices are
+rearranged in memory (`model/fast_linear.py`) would be resident twice. Large arrays have a window each, small neighbours share one.
+A tensor made of an array keeps it, and so its window.
 Every window costs a file handle, so there are at most some 130.
 """
 
@@ -12,18 +13,18 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 WINDOW = 64 << 20
 MAX_WINDOWS = 64
-"""Of full size; the rest are cut short by a large tensor that follows."""
+"""Of full size; the rest are cut short by a large array that follows."""
 
 
 class MappedFile:
-    """`spans`: (first byte, bytes) of every tensor. A file that shrinks while mapped kills the process that touches what is gone."""
+    """`spans`: (first byte, bytes) of every array. A file that shrinks while mapped kills the process that touches what is gone."""
 
     def __init__(self, path: Path, spans: Iterable[tuple[int, int]]):
         self.path = path
@@ -38,13 +39,11 @@ class MappedFile:
             self._ends[-1] = start + size
         self._open: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 
-    def flat(self, start: int, count: int, dtype) -> Tensor:
+    def flat(self, start: int, count: int, dtype: DTypeLike) -> NDArray[Any]:
         """`count` values from byte `start` on, which must be the start of a span or inside one. Writing to it never reaches the file.
 
         Raises `ValueError` when the file has become too short.
         """
-        import torch
-
         number = bisect_right(self._starts, start) - 1
         window = self._open.get(number)
         if window is None:
@@ -52,7 +51,7 @@ class MappedFile:
             with self.path.open("rb") as file:
                 window = mmap.mmap(file.fileno(), self._ends[number] - first, access=mmap.ACCESS_COPY, offset=first)
             self._open[number] = window
-        return torch.frombuffer(window, dtype=dtype, count=count, offset=start - _page(self._starts[number]))
+        return np.frombuffer(window, dtype, count, start - _page(self._starts[number]))
 
 
 def _page(place: int) -> int:

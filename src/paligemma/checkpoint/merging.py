@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .adapter_config import AdapterInfo
-from .adapter_layout import Part, read_parts
-from .adapters import demand_base, fingerprint_of, is_norm, layer_shapes
+from .adapter_layout import Part, adaptable, read_parts
+from .adapters import demand_base, fingerprint_of, is_norm
 from .opening import Opened
 from .source import TensorSource, TensorSpec, torch_dtype
 
@@ -52,9 +52,7 @@ def merged(opened: Opened, info: AdapterInfo, dtype: str | None) -> tuple[Merged
     dtype: where all tensors are to be of another type, sums are rounded to that one only. Raises `CheckpointError` where the adapter does
     not fit, or was trained on other weights.
     """
-    from ..model.empty import empty_model
-
     weights = opened.weights()
-    parts = read_parts(info, opened.config, layer_shapes(empty_model(opened.config)))
+    parts = read_parts(info, opened.config, adaptable(opened.config))
     demand_base(info, fingerprint_of({name: weights.read(name) for name in weights.specs if is_norm(name)}), depth=5)
     return Merged(weights, parts, rslora=info.rslora, kind=None if dtype is None else "float32"), len(parts)

@@ -1,4 +1,4 @@
-"""A NumPy archive (`.npz`) as a `TensorSource`: the zip directory and the array headers are checked first, nothing is unpacked.
+"""A NumPy archive (`.npz`) as an `ArraySource`: the zip directory and the array headers are checked first, nothing is unpacked.
 
 bfloat16 does not exist in NumPy: big_vision stores it as two bytes of no type (`|V2`), read here as bfloat16. Stored members are read at
 their place in the file; compressed ones are unpacked as a stream, from the beginning to the part asked for, so layers should be read in
@@ -16,15 +16,14 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import numpy as np
 
 from ..errors import CheckpointError
 from .recognise import beginning, pickle_refused, why_not_weights
-from .safetensors_files import byte_view, read_into_tensor
-from .source import ITEM_SIZE, MAX_RANK, MAX_TENSORS, TensorSpec, name_problem, refuse, torch_dtype
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .safetensors_files import read_into_array
+from .source import ARRAY_TYPES, ITEM_SIZE, MAX_RANK, MAX_TENSORS, Array, ArraySource, TensorSpec, name_problem, refuse
 
 MAX_DIRECTORY = 4 << 20
 MAX_RATIO = 200
@@ -43,7 +42,7 @@ class _Member:
     """Where the values begin: in the file for a stored member, in the unpacked stream for a compressed one."""
 
 
-class NpzFile:
+class NpzFile(ArraySource):
     """The arrays of one `.npz`. `comment` is the archive's comment, where this package keeps a model's configuration."""
 
     def __init__(self, path: Path, *, verify: bool = True):
@@ -81,29 +80,27 @@ class NpzFile:
         self._streams: dict[str, _Stream] = {}
         self._sums: dict[str, tuple[int, int]] = {}
 
-    def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
+    def array(self, name: str, start: int = 0, count: int | None = None) -> Array:
         member = self._members[name]
         length = member.spec.numel if count is None else count
         if member.info.compress_type == zipfile.ZIP_STORED:
-            flat = read_into_tensor(self.path, member.start + start * ITEM_SIZE[member.spec.dtype], length, member.spec.dtype)
+            flat = read_into_array(self.path, member.start + start * ITEM_SIZE[member.spec.dtype], length, member.spec.dtype)
             if self.verify:
                 self._checksum(name, member, start, flat)
         else:
             flat = self._unpack(name, member, start, length)
-        return flat.view(member.spec.shape) if count is None else flat
+        return flat.reshape(member.spec.shape) if count is None else flat
 
-    def _unpack(self, name: str, member: _Member, start: int, count: int) -> Tensor:
-        import torch
-
+    def _unpack(self, name: str, member: _Member, start: int, count: int) -> Array:
         size = ITEM_SIZE[member.spec.dtype]
-        out = torch.empty(count, dtype=torch_dtype(member.spec.dtype))
+        out = np.empty(count, ARRAY_TYPES[member.spec.dtype])
         stream = self._streams.pop(name, None)
         at = member.start + start * size
         if stream is None or stream.position > at:
             stream = _Stream(self._zip.open(member.info))
         try:
             stream.skip_to(at)
-            stream.fill(byte_view(out))
+            stream.fill(out.view(np.uint8).data)
             if start + count == member.spec.numel:
                 stream.finish()
             else:
@@ -112,16 +109,16 @@ class NpzFile:
             raise _bad(self.path, f"{name}: the packed data are damaged ({error or type(error).__name__})", hint=_CUT) from None
         return out
 
-    def _checksum(self, name: str, member: _Member, start: int, flat: Tensor) -> None:
+    def _checksum(self, name: str, member: _Member, start: int, flat: Array) -> None:
         """Carry a stored member's checksum along while it is read in order; compare it after the last value."""
         done, value = self._sums.get(name, (0, None))
         if done != start:
             return
         if value is None:
             value = zlib.crc32(_span(self.path, member.start - _header_length(member), _header_length(member)))
-        value = zlib.crc32(byte_view(flat), value)
-        self._sums[name] = (start + flat.numel(), value)
-        if start + flat.numel() == member.spec.numel:
+        value = zlib.crc32(flat.data, value)
+        self._sums[name] = (start + flat.size, value)
+        if start + flat.size == member.spec.numel:
             self._sums.pop(name)
             if value != member.info.CRC:
                 raise _bad(self.path, f"{name}: the checksum does not fit the data", hint=_CUT, code="bad_checksum")

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import PaliGemmaConfig
 from ..errors import CheckpointError
+from .axes import X
 from .detect import bv_prefix, bv_scanned, config_from_shapes, describe, hf_contradiction
 from .hf_config import CONFIG, Described, parse_config, read_config_file
 from .locate import Format, Located, locate
 from .npz_file import NpzFile, comment_json
 from .recognise import beginning, why_not_weights
 from .safetensors_files import SafetensorsFiles
-from .source import TensorSource, TensorSpec, main_dtype, refuse
+from .source import Array, ArraySource, TensorSource, TensorSpec, main_dtype, refuse
 from .weight_maps import EMBEDDING, HF_EMBEDDING, HF_TIED, PADDED_VOCAB, Layout, bv_layout, hf_layout, hub_name, our_shapes
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Opened:
     """`problems`: what keeps it from being loaded, one line each. `actual`: the layout's names -> the file's own."""
 
     located: Located
-    raw: TensorSource
+    raw: ArraySource
     config: PaliGemmaConfig
     config_from: str
     recorded_softcap: float | None
@@ -64,25 +65,31 @@ class Opened:
         return Weights(self.raw, self.layout, self.actual, our_shapes(self.config))
 
 
-class Weights:
+class Weights(ArraySource):
     """A checkpoint's tensors under our names. Those that need rearranging are copied, the others are what the file gives."""
 
-    def __init__(self, raw: TensorSource, layout: Layout, actual: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]):
+    def __init__(self, raw: ArraySource, layout: Layout, actual: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]):
         self._raw, self._layout, self._actual = raw, layout, actual
         self.specs: Mapping[str, TensorSpec] = {
             name: TensorSpec(shape, raw.specs[actual[layout.pieces[name].theirs]].dtype) for name, shape in shapes.items()
         }
 
+    def array(self, name: str, start: int = 0, count: int | None = None) -> Array:
+        return self._ours(self._raw.array, name, start, count)
+
     def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
+        return self._ours(self._raw.read, name, start, count)  # rearranged as tensors, which is quicker than as arrays
+
+    def _ours(self, read: Callable[[str, int, int], X], name: str, start: int, count: int | None) -> X:
         piece, spec = self._layout.pieces[name], self.specs[name]
         theirs = self._actual[piece.theirs]
         if piece.axes is None:
-            length = spec.numel if count is None else count
-            flat = self._raw.read(theirs, piece.start + start, length)
-            return flat.view(spec.shape) if count is None else flat
-        block = self._raw.read(theirs, piece.start, spec.numel).view(piece.axes.left_shape(self._layout.sizes))
-        whole = piece.axes.forward(block).contiguous()
-        return whole if count is None else whole.view(-1)[start : start + count]
+            flat = read(theirs, piece.start + start, spec.numel if count is None else count)
+        else:
+            block = read(theirs, piece.start, spec.numel).reshape(piece.axes.left_shape(self._layout.sizes))
+            flat = piece.axes.forward(block).reshape(-1)
+            flat = flat if count is None else flat[start : start + count]
+        return flat.reshape(spec.shape) if count is None else flat
 
 
 def open_checkpoint(path: str | Path, *, mapped: bool = True) -> Opened:

@@ -1,6 +1,6 @@
-"""Safetensors weights of a folder, one file or several with an index, as one `TensorSource`.
+"""Safetensors weights of a folder, one file or several with an index, as one `ArraySource`.
 
-Two ways to read. Mapped: tensors are views of the file, nothing is copied, and memory is filled by the pages that are used; a file that
+Two ways to read. Mapped: arrays are views of the file, nothing is copied, and memory is filled by the pages that are used; a file that
 shrinks while in use then kills the process (SIGBUS), as with every mapped file. Copied: each read fills memory of its own, leaves no
 mapping behind and reports a short file as an error.
 """
@@ -10,16 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from ..errors import CheckpointError
 from .mapping import MappedFile
 from .recognise import beginning, refuse_by_name, why_not_weights
 from .safetensors_header import read_header
-from .source import TensorSpec, refuse, torch_dtype
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .source import ARRAY_TYPES, Array, ArraySource, TensorSpec, refuse
 
 MAX_INDEX = 16 << 20
 MAX_SHARDS = 256
@@ -29,7 +27,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 
-class SafetensorsFiles:
+class SafetensorsFiles(ArraySource):
     """`files` and the tensors in all of them. Opening reads the headers only."""
 
     def __init__(self, files: list[Path], *, mapped: bool = True):
@@ -47,40 +45,31 @@ class SafetensorsFiles:
         self.specs: Mapping[str, TensorSpec] = {name: self._headers[path].specs[name] for name, path in self._home.items()}
         self._mapped: dict[Path, MappedFile] = {}
 
-    def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
+    def array(self, name: str, start: int = 0, count: int | None = None) -> Array:
         path = self._home[name]
         spec = self._headers[path].specs[name]
         size = spec.nbytes // spec.numel
         place = self._headers[path].offsets[name] + start * size
         length = spec.numel if count is None else count
-        read = self._view if self.mapped and spec.nbytes >= SMALL else read_into_tensor
+        read = self._view if self.mapped and spec.nbytes >= SMALL else read_into_array
         flat = read(path, place, length, spec.dtype)
-        return flat.view(spec.shape) if count is None else flat
+        return flat.reshape(spec.shape) if count is None else flat
 
-    def _view(self, path: Path, offset: int, count: int, dtype: str) -> Tensor:
+    def _view(self, path: Path, offset: int, count: int, dtype: str) -> Array:
         if path not in self._mapped:
             header = self._headers[path]
             spans = [(header.offsets[name], spec.nbytes) for name, spec in header.specs.items() if spec.nbytes >= SMALL]
             self._mapped[path] = MappedFile(path, spans)
         try:
-            return self._mapped[path].flat(offset, count, torch_dtype(dtype))
+            return self._mapped[path].flat(offset, count, ARRAY_TYPES[dtype])
         except ValueError:
             raise _short(path) from None
 
 
-def byte_view(flat: Tensor) -> memoryview:
-    """The memory of a flat, contiguous tensor on the CPU."""
-    import torch
-
-    return memoryview(cast(Any, flat.view(torch.uint8).numpy()))
-
-
-def read_into_tensor(path: Path, offset: int, count: int, dtype: str) -> Tensor:
-    """`count` values from a byte offset of a file on, as a flat tensor with memory of its own."""
-    import torch
-
-    out = torch.empty(count, dtype=torch_dtype(dtype))
-    view = byte_view(out)
+def read_into_array(path: Path, offset: int, count: int, dtype: str) -> Array:
+    """`count` values from a byte offset of a file on, as a flat array with memory of its own."""
+    out = np.empty(count, ARRAY_TYPES[dtype])
+    view = out.view(np.uint8).data
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         done = 0

@@ -1,16 +1,22 @@
 """What the parts of this folder hand each other: named tensors that can be described without being read.
 
 A `TensorSource` is a file, a folder of shards, a live model, or one of these under other names. Describing costs a header; reading
-costs the tensor asked for. Nothing here imports torch before a tensor is read.
+costs the tensor asked for. What lies in files is an `ArraySource`: it is read as arrays of numpy, and tensors are made of those. Nothing
+here imports torch before a tensor is asked for.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bfloat16 import from_bfloat16
 from ..errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
 
 ITEM_SIZE = {"float32": 4, "float16": 2, "bfloat16": 2}
 """The number types of weights, and their bytes."""
+ARRAY_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+"""The same in numpy, which has no bfloat16: its bits stand for it."""
+Array = NDArray[Any]
 
 CHUNK_BYTES = 64 << 20
 """A tensor that needs no rearranging is copied in pieces of this size."""
@@ -55,6 +64,38 @@ class TensorSource(Protocol):
     def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
         """`count` values from `start` on, counted in row-major order, as a flat tensor; by default all of them, in shape."""
         ...
+
+
+class ArraySource(ABC):
+    """A `TensorSource` whose numbers can be had without torch."""
+
+    specs: Mapping[str, TensorSpec]
+
+    @abstractmethod
+    def array(self, name: str, start: int = 0, count: int | None = None) -> Array:
+        """As `read`, which see: an array of the tensor's `ARRAY_TYPES`."""
+
+    def floats(self, name: str, start: int = 0, count: int | None = None) -> NDArray[np.float32]:
+        """As `array`, in float32, which holds the values of all types exactly."""
+        values = self.array(name, start, count)
+        return from_bfloat16(values) if self.specs[name].dtype == "bfloat16" else values.astype(np.float32, copy=False)
+
+    def read(self, name: str, start: int = 0, count: int | None = None) -> Tensor:
+        return as_tensor(self.array(name, start, count), self.specs[name].dtype)
+
+
+def as_tensor(values: Array, dtype: str) -> Tensor:
+    """An array of `ARRAY_TYPES[dtype]` as a tensor in the same memory."""
+    import torch
+
+    return torch.from_numpy(values).view(torch_dtype(dtype))
+
+
+def byte_view(flat: Tensor) -> memoryview:
+    """The memory of a flat, contiguous tensor on the CPU."""
+    import torch
+
+    return memoryview(cast(Any, flat.view(torch.uint8).numpy()))
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -7,33 +7,41 @@ files below the user's cache folder; `PALIGEMMA_CACHE` moves it.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import CheckpointError
-from .source import CHUNK_BYTES, refuse
+from .source import CHUNK_BYTES, Array, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def value_problem(tensor: Tensor) -> tuple[str | None, bool]:
-    """(what is wrong, whether all values are zero). One pass over memory; values are only counted once something is wrong."""
-    import torch
-
-    flat = tensor.reshape(-1)
-    low, high = torch.aminmax(flat)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
+def value_problem(values: Tensor | Array) -> tuple[str | None, bool]:
+    """(what is wrong, whether all values are zero). Values are only counted once something is wrong."""
+    flat = values.reshape(-1)
+    low, high = _ends(flat)
+    if not (math.isfinite(low) and math.isfinite(high)):
         nan = infinite = 0
-        for part in flat.split(CHUNK_BYTES // 4):
-            nan += int(part.isnan().sum())
-            infinite += int(part.isinf().sum())
+        for start in range(0, len(flat), CHUNK_BYTES // 4):
+            part: Any = flat[start : start + CHUNK_BYTES // 4]
+            nan += int((part != part).sum())
+            infinite += int((abs(part) == math.inf).sum())
         counts = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
-        return f"{' and '.join(counts)} of {flat.numel():,} values", False
-    return None, bool(low == 0 and high == 0)
+        return f"{' and '.join(counts)} of {len(flat):,} values", False
+    return None, low == 0 and high == 0
+
+
+def _ends(flat: Tensor | Array) -> tuple[float, float]:
+    """The smallest and the largest value, NaN where there is one. Of a tensor in one pass over memory."""
+    low, high = (flat.min(), flat.max()) if isinstance(flat, np.ndarray) else flat.aminmax()
+    return float(low), float(high)
 
 
 class ValueCheck:
@@ -44,9 +52,9 @@ class ValueCheck:
         self.problems: list[str] = []
         self.zero_parts: dict[str, bool] = {}
 
-    def look(self, name: str, tensor: Tensor) -> None:
+    def look(self, name: str, values: Tensor | Array) -> None:
         """May be called with a tensor piece by piece."""
-        problem, zeros = value_problem(tensor)
+        problem, zeros = value_problem(values)
         if problem is not None:
             self.problems.append(f"{name}: {problem}")
         self.zero_parts[name] = zeros and self.zero_parts.get(name, True)

@@ -18,8 +18,8 @@ from .hf_config import CONFIG, write_config, write_preprocessor
 from .locate import npz_files
 from .memory import need_disk
 from .outgoing import ModelSource, Outgoing, laid_out, padded_table
-from .safetensors_files import INDEX, SINGLE, byte_view, weight_files
-from .source import ITEM_SIZE, TensorSource, dtype_name, main_dtype
+from .safetensors_files import INDEX, SINGLE, weight_files
+from .source import ITEM_SIZE, TensorSource, byte_view, dtype_name, main_dtype
 from .weight_maps import bv_layout, hf_layout, our_shapes
 
 if TYPE_CHECKING:

@@ -193,11 +193,9 @@ def _beside_base(adapter: Path, base: str | None) -> tuple[Path | None, list[str
     """Where the base is, if it is here; why the adapter does not fit it; what else is to be said."""
     from ..checkpoint import inspect
     from ..checkpoint.adapter_config import find_base, inspect_adapter
-    from ..checkpoint.adapter_layout import fit_problems
-    from ..checkpoint.adapters import layer_shapes
+    from ..checkpoint.adapter_layout import adaptable, fit_problems
     from ..checkpoint.finding import find
     from ..errors import CheckpointError
-    from ..model.empty import empty_model
 
     try:
         where = find(base or find_base(adapter))
@@ -206,7 +204,7 @@ def _beside_base(adapter: Path, base: str | None) -> tuple[Path | None, list[str
             raise
         return None, [], [error.message]
     config = inspect(where).config
-    return where, fit_problems(inspect_adapter(adapter), config, layer_shapes(empty_model(config))), []
+    return where, fit_problems(inspect_adapter(adapter), config, adaptable(config)), []
 
 
 def _spread(values: set[Any]) -> str:

@@ -18,7 +18,6 @@ def doctor(*, json: Json = False, options: ModelOptions = DEFAULTS) -> int:
     from .batch import load
 
     model = load(options)
-    _ = model.model  # a pack has none to look into
     if not json:
         print(*map(printable, model.description.split("\n")), sep="\n", end="\n\n", flush=True)
     failed = 0

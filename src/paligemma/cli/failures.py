@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 
-from ..errors import PaliGemmaError, ResourceError, UsageError
+from ..errors import PaliGemmaError, ResourceError, UsageError, no_torch
 from ..printable import printable
 from ..training.stopping import exit_code as stopped_by
 from . import COMMANDS
@@ -101,6 +101,8 @@ def explain(error: BaseException) -> PaliGemmaError | None:
                 " and then, in quotes, what to ask: one of the two is missing" if _takes_words(example) else ""
             )
         return UsageError(text, hint=f"for example: {command} {example} ({see})" if example else see)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return no_torch()
     if isinstance(error, OSError) and error.errno in _LACK:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:

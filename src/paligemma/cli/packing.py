@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,7 +13,7 @@ from ..edge.pack_file import Quantize
 from ..errors import InputError, UsageError
 from ..inspection.words import bytes_in_words
 from ..printable import printable
-from ..tokenizer import FILE_NAMES
+from ..tokenizer import FILE_NAMES, Tokenizer
 from .checkpoints import bytes_progress, resolve
 from .options import named
 
@@ -33,6 +33,8 @@ def pack(
     quantize: Quantize = "int8",
     calibrate: str | None = None,
     examples: int = EXAMPLES,
+    tokenizer: Path | None = None,
+    codec: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Write a model as a pack: quantized, mapped into memory, answered from without PyTorch.
@@ -48,16 +50,22 @@ def pack(
         answers. Takes a pass of the whole model for each, and room for an unquantized pack meanwhile.
     examples
         How many of them are asked, evenly spread.
+    tokenizer
+        tokenizer.model or tokenizer.json, where the checkpoint has none beside it.
+    codec
+        The mask codec (vae-oid.npz or .safetensors), where the checkpoint has none beside it.
     overwrite
         Replace a pack that is there.
     """
     from ..edge.packer import check_out, pack_model
 
     path = resolve(model)
+    words = None if tokenizer is None else _words(path, tokenizer)
     check_out(out, overwrite=overwrite)
-    moments = None if calibrate is None else _moments(path, calibrate, quantize, examples)
+    given = {"tokenizer": words, "codec": codec}
+    moments = None if calibrate is None else _moments(path, calibrate, quantize, examples, **given)
     with bytes_progress("packing") as progress:
-        done = pack_model(path, out, quantize, moments=moments, overwrite=overwrite, progress=progress)
+        done = pack_model(path, out, quantize, moments=moments, overwrite=overwrite, progress=progress, **given)
     size = sum(file.stat().st_size for file in done.iterdir())
     print(printable(f"{done}: {quantize}, {bytes_in_words(size)}; to use it: --model {shlex.quote(str(done))}"))
     if not any((done / name).is_file() for name in FILE_NAMES):
@@ -65,7 +73,7 @@ def pack(
     return 0
 
 
-def _moments(path: Path, source: str, quantize: Quantize, examples: int) -> Moments:
+def _moments(path: Path, source: str, quantize: Quantize, examples: int, **given: Any) -> Moments:
     """What the model's matrices see while it is asked about annotated pictures."""
     import tempfile
 
@@ -88,7 +96,7 @@ def _moments(path: Path, source: str, quantize: Quantize, examples: int) -> Mome
         raise InputError(f"{printable(source)}: no usable record", hint="`paligemma data check` says why", code="no_records")
     with tempfile.TemporaryDirectory() as scratch:
         with bytes_progress("preparing") as progress:
-            plain = pack_model(path, Path(scratch) / "plain", "bf16", progress=progress)
+            plain = pack_model(path, Path(scratch) / "plain", "bf16", progress=progress, **given)
         predictor = load(plain)
         assert isinstance(predictor.network, EdgeNetwork)
         with observed(predictor.network) as moments, asking() as progress:
@@ -98,3 +106,11 @@ def _moments(path: Path, source: str, quantize: Quantize, examples: int) -> Mome
                 if progress:
                     progress(done, len(records))
     return moments
+
+
+def _words(path: Path, tokenizer: Path) -> Tokenizer:
+    """Raises `CheckpointError` for another model's, before anything is packed."""
+    from ..checkpoint import inspect
+    from ..predictor.packs import words_of
+
+    return words_of(path, path, tokenizer, inspect(path).config)

@@ -1,91 +1,18 @@
-"""The checks: each a function that says what it found, or raises `Different`. To add one, write it and add it to `CHECKS`."""
+"""The checks of a model in PyTorch: each a function that says what it found, or raises `Different`. To add one, add it to `CHECKS` too."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..predictor import Predictor
+from .checking import DAMAGED_TOWER, PIXELS, WORDS, Different, Look, demand
 from .patient import Patient, apart
-from .pictures import GOLDEN_PIXELS, resized
 from .reference import compare
 
 ANSWER_TOKENS = 6
-
-
-@dataclass(frozen=True)
-class Check:
-    """`detail`: what was found, with numbers. `advice`: what to do about it; empty when `ok`."""
-
-    name: str
-    ok: bool
-    detail: str
-    advice: str = ""
-
-
-def examine(predictor: Predictor) -> Iterator[Check]:
-    """Every check, each as soon as it is done. A check that breaks down counts as failed; nothing is raised."""
-    patient = Patient(predictor)
-    for name, look, advice in CHECKS:
-        try:
-            detail = look(patient)
-        except Different as difference:
-            yield Check(name, False, str(difference), difference.advice or advice)
-        except Exception as error:  # whatever keeps a check from running is what the user needs to know
-            yield Check(name, False, f"could not be checked: {type(error).__name__}: {error}", advice)
-        else:
-            if detail is not None:
-                yield Check(name, True, detail)
-
-
-def check(predictor: Predictor) -> list[Check]:
-    """All checks of `examine`."""
-    return list(examine(predictor))
-
-
-class Different(Exception):
-    """A check found something wrong. `advice` replaces the check's usual one."""
-
-    def __init__(self, detail: str, advice: str = ""):
-        super().__init__(detail)
-        self.advice = advice
-
-
-def demand(condition: bool, detail: str, advice: str = "") -> str:
-    """`detail`, if the condition holds; else it is what `Different` says."""
-    if not condition:
-        raise Different(detail, advice)
-    return detail
-
-
-def tokenizer(patient: Patient) -> str:
-    """What it does with text. Its vocabulary was compared with PaliGemma's when it was loaded."""
-    t = patient.tokenizer
-    text = "a Cat, 2 dogs & größer 猫; <bos> <image>"
-    corners = t.encode("<loc0000><loc1023><seg127>")
-    facts: dict[str, tuple[Any, Any]] = {
-        "ids of locations": (corners, [t.loc.start, t.loc.stop - 1, t.seg.stop - 1]),
-        "text encoded and decoded": (t.decode(t.encode(text)), text),
-        "control tokens made of typed text": (sorted({t.pad_id, t.eos_id, t.bos_id} & set(t.encode("<pad><eos><bos>"))), []),
-    }
-    wrong = [f"{name}: {found}, expected {expected}" for name, (found, expected) in facts.items() if found != expected]
-    demand(not wrong, "; ".join(wrong))
-    rows = patient.model.config.text.vocab_size
-    return demand(t.vocab_size == rows, f"{t.vocab_size} tokens, {rows} rows in the model")
-
-
-def resize(patient: Patient) -> str:
-    levels = {name: int(np.abs(np.subtract(resized(name), golden)).max()) for name, golden in GOLDEN_PIXELS.items()}
-    worst = max(levels, key=levels.__getitem__)
-    used = patient.model.config.resize
-    return demand(levels[worst] <= 1, f"{used}; {worst} is at most {levels[worst]} of 255 levels from the stored pixels")
 
 
 def image_tower(patient: Patient) -> str:
@@ -173,10 +100,10 @@ STAGE_ADVICE = {
     "projector": "the projector's weights differ: verify the files",
     "decoder input": "the embedding table or its scale differs: verify the files",
 }
-CHECKS: tuple[tuple[str, Callable[[Patient], str | None], str], ...] = (
-    ("tokenizer", tokenizer, "use the tokenizer files that came with the checkpoint"),
-    ("resize", resize, "Pillow resizes differently here: install the version in constraints.txt"),
-    ("image tower", image_tower, "the image tower's weights are damaged, or another model's: fetch the checkpoint again"),
+CHECKS: tuple[Look[Patient], ...] = (
+    WORDS,
+    PIXELS,
+    ("image tower", image_tower, DAMAGED_TOWER),
     ("finite numbers", finite, "use dtype='bfloat16' or 'float32': float16 overflows in Gemma 2"),
     ("embedding scale", embedding_scale, "the model's code was changed: text embeddings, and only those, are scaled"),
     ("prefix mask", prefix_mask, "attention ignores its mask here: update torch, or try another device"),

@@ -96,6 +96,21 @@ class Decoder:
             x = self._rest(block, x, normed, turns, cache, layer, len(ids))
         return self._normed(x, self.norm)
 
+    def states(self, x: Floats, prompt: int) -> Floats:
+        """x (T, D), a prompt of so many tokens and its answer -> the final states of all (T, D), in one pass and without a cache to add to.
+
+        What `read` and `extend` must come to. Takes T rows of keys: for short ones.
+        """
+        count = len(x)
+        cache, turns = Cache(self.config, count, count, np.uint16 if self.narrow else np.float32), self._turns(np.arange(count))
+        cache.lengths = np.maximum(np.arange(1, count + 1), prompt)  # each token is a row of its own, which sees so many
+        for layer, block in enumerate(self.blocks):
+            normed = self._normed(x, block["pre_attn_norm"])
+            keys, values = self._keys(block, normed, turns)
+            cache.keys[layer], cache.values[layer] = self._stored(keys), self._stored(values)
+            x = self._rest(block, x, normed, turns, cache, layer, count)
+        return self._normed(x, self.norm)
+
     def logits(self, hidden: Floats, rows: Rows | None = None) -> Floats:
         """hidden (B, D) -> (B, V), or of some tokens only."""
         out = self.table.linear(hidden) if rows is None else self.table.rows(hidden, rows)

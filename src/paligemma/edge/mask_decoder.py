@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import MASK_CODES, NUM_SEG
+from ..checkpoint import codec_layout
+from ..config import MASK_CODES
 from ..errors import CheckpointError
 from .pack_file import AGAIN, Arrays
 from .packing import Floats
 
+X = TypeVar("X")
+
 PREFIX = "codec."
-CODEBOOK = f"{PREFIX}_vq_vae._embedding"
+"""Of its arrays' names in a pack."""
+CODEBOOK, FIRST = PREFIX + codec_layout.CODEBOOK, PREFIX + codec_layout.FIRST
 RESIDUALS, UPS, LAST = (2, 3), (4, 6, 8, 10), 12
 """Numbers of the decoder's layers, as in the published file: 0 is the first."""
 
 
-def _layers(width: int, depth: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """(name, shape of its weights, axis of its outputs)."""
-    yield "decoder.0", (width, depth, 1, 1), 0
-    for number in RESIDUALS:
-        for layer, size in ((0, 3), (2, 3), (4, 1)):
-            yield f"decoder.{number}.net.{layer}", (width, width, size, size), 0
-    widths = (width, width, width // 2, width // 4, width // 8)
-    for number, before, after in zip(UPS, widths, widths[1:], strict=False):
-        yield f"decoder.{number}", (before, after, 4, 4), 1
-    yield f"decoder.{LAST}", (1, width // 8, 1, 1), 0
+def decoder_part(codec: Mapping[str, X]) -> dict[str, X]:
+    """Of what a codec has by its arrays' names, that of its decoder, by the names in a pack."""
+    return {PREFIX + name: one for name, one in codec.items() if name.startswith("decoder.")} | {CODEBOOK: codec[codec_layout.CODEBOOK]}
 
 
 class MaskDecoder:
@@ -35,15 +33,14 @@ class MaskDecoder:
 
     def __init__(self, arrays: Arrays):
         entries = arrays.index.entries
-        first = entries.get(f"{PREFIX}decoder.0.weight")
+        first = entries.get(FIRST)
         if CODEBOOK not in entries or first is None or len(first.shape) != 4 or first.shape[0] % 8:
             raise CheckpointError("the pack has no usable mask decoder", hint=AGAIN, code="bad_pack")
-        width, depth = first.shape[:2]
-        self.codebook = arrays.numbers(CODEBOOK, (NUM_SEG, depth))
-        self.weights = {
-            name: (arrays.numbers(f"{PREFIX}{name}.weight", shape), arrays.numbers(f"{PREFIX}{name}.bias", (shape[axis],)))
-            for name, shape, axis in _layers(width, depth)
-        }
+        shapes = decoder_part(codec_layout.codec_shapes(*first.shape[:2]))
+        found = {name: arrays.numbers(name, shape) for name, shape in shapes.items()}
+        self.codebook = found.pop(CODEBOOK)
+        layers = dict.fromkeys(name.rpartition(".")[0] for name in found)
+        self.weights = {layer.removeprefix(PREFIX): (found[f"{layer}.weight"], found[f"{layer}.bias"]) for layer in layers}
 
     def shapes(self, codes: Sequence[Sequence[int]]) -> Floats:
         """16 codes each -> soft masks (N, 64, 64), about -1 (background) to 1 (object); the boundary is at 0."""

@@ -139,13 +139,13 @@ def digest(data: NDArray[np.uint8]) -> str:
 
 
 class Arrays:
-    """The arrays of a pack, mapped from their file."""
+    """The arrays of a pack, mapped from their file. `weights`: the pack's folder, or the bytes themselves, where there is no file."""
 
-    def __init__(self, folder: Path, index: Index):
+    def __init__(self, weights: Path | NDArray[np.uint8], index: Index):
         self.index = index
         self.read: set[str] = set()
         """Names of those that somebody asked for."""
-        self._data: NDArray[np.uint8] = np.memmap(folder / WEIGHTS, np.uint8, mode="r")
+        self._data: NDArray[np.uint8] = np.memmap(weights / WEIGHTS, np.uint8, mode="r") if isinstance(weights, Path) else weights
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The bytes of an array. Raises `CheckpointError` where it is not there."""

@@ -1,11 +1,10 @@
-"""A checkpoint -> a pack, matrix by matrix: a model far larger than memory passes through. The only file here that reads with PyTorch."""
+"""A checkpoint -> a pack, matrix by matrix: a model far larger than memory passes through. A small one may stay in memory."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,19 +12,23 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.codec import find_codec, load_codec
-from ..checkpoint.conversion import COMPANIONS
+from ..bfloat16 import to_bfloat16
+from ..checkpoint.codec import find_codec, read_codec
 from ..checkpoint.hf_config import write_config
-from ..checkpoint.opening import Weights, open_checkpoint
+from ..checkpoint.load import tied_problems
+from ..checkpoint.locate import COMPANIONS
+from ..checkpoint.opening import open_checkpoint
+from ..checkpoint.source import refuse
+from ..checkpoint.values import ValueCheck
 from ..checkpoint.write import replacing_together
 from ..config import PaliGemmaConfig
 from ..errors import UsageError, did_you_mean
-from . import plain
+from ..tokenizer import FILE_NAMES, Tokenizer
 from .calibration import SHARED, Moments
 from .gptq import Rounding
-from .mask_decoder import CODEBOOK, PREFIX
-from .pack_file import INDEX, ITEM, WEIGHTS, Kind, Quantize, digest, index_text, is_pack, place, total
-from .packing import Bits, Floats, pack, packed_bytes
+from .mask_decoder import decoder_part
+from .pack_file import INDEX, ITEM, WEIGHTS, Arrays, Index, Kind, Quantize, digest, index_text, is_pack, place, total
+from .packing import Bits, Floats, aligned, pack, packed_bytes
 from .packing import quantize as nearest
 
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
@@ -118,12 +121,16 @@ def pack_model(
     out: str | Path,
     quantize: Quantize = "int8",
     *,
+    tokenizer: Tokenizer | None = None,
+    codec: str | Path | None = None,
     moments: Moments | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write the checkpoint `model` (a folder or an .npz) to the folder `out` as a pack, with tokenizer, mask decoder and calibration.
-    `moments`: what the decoder's matrices see (`calibration.observe`), for rounding by that (`gptq.py`).
+
+    tokenizer, codec: in place of those beside the checkpoint. moments: what the decoder's matrices see (`calibration.observed`), for
+    rounding by that (`gptq.py`) instead of to nearest.
 
     Raises `CheckpointError` for a checkpoint that `paligemma.load` would refuse, or values that are no numbers, `UsageError` for a way to
     quantize that there is not, and for a folder that holds something else, or a pack already (unless `overwrite`).
@@ -131,45 +138,92 @@ def pack_model(
     if quantize not in get_args(Quantize):
         raise UsageError(f"nothing is quantized to {quantize!r}", hint=did_you_mean(quantize, get_args(Quantize)))
     out = check_out(Path(out).expanduser(), overwrite=overwrite)
-    opened = open_checkpoint(model)
-    weights = opened.weights()
-    config = write_config(opened.config, dtype=opened.dtype)
-    folder = opened.located.folder
-    codec = _codec(folder)
-    wanted = sources(opened.config, quantize)
-    wanted |= {name: Source("float32", array.shape, ()) for name, array in codec.items()}
-    entries = place((name, one.kind, one.shape, one.bytes) for name, one in wanted.items())
-
-    @functools.lru_cache(maxsize=1)
-    def shared(name: str) -> Rounding:
-        return Rounding.of(() if moments is None else moments[name])
-
-    def rounding(name: str) -> Round:
-        layer = name.removesuffix(".weight")
-        seen = next((name.replace(own, other) for own, other in SHARED.items() if layer.endswith(own)), name)
-        return shared(seen) if moments is not None and seen in moments and wanted[name].bits is not None else nearest
-
+    opened = _Opened(model, quantize, codec, moments)
     out.mkdir(parents=True, exist_ok=True)
     # Files take their places when they are whole, the index last; who has an old pack mapped keeps it.
     with replacing_together(out / INDEX, out / WEIGHTS) as (index, file):
+        entries = dict(opened.entries)
         file.truncate(total(entries))
         all_of_it, done = sum(one.bytes for one in entries.values()), 0
-        for name, entry in list(entries.items()):
+        for name, entry in opened.entries.items():
             file.seek(entry.at)
-            data = _bytes(codec[name]) if name in codec else _packed(weights, wanted[name], rounding(name))
+            data = opened.bytes(name)
             file.write(data.data)
             entries[name] = dataclasses.replace(entry, sha256=digest(data))
             done += entry.bytes
             if progress is not None:
                 progress(done, all_of_it)
-        index.write(index_text(quantize, config, entries).encode())
+        index.write(index_text(quantize, write_config(opened.config, dtype=opened.dtype), entries).encode())
         for name in COMPANIONS:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, out / name)
+            if (opened.folder / name).is_file() and not (tokenizer and name in FILE_NAMES):
+                shutil.copyfile(opened.folder / name, out / name)
             else:
                 (out / name).unlink(missing_ok=True)
-        (out / CARD).write_text(_card(opened.config.name, quantize, folder / CARD), encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save(out)
+        (out / CARD).write_text(_card(opened.config.name, quantize, opened.folder / CARD), encoding="utf-8")
     return out
+
+
+def held(model: str | Path, codec: str | Path | None = None) -> Arrays:
+    """A checkpoint as a float32 pack that is in memory only, 4 bytes a number: for small models. Raises what `pack_model` raises."""
+    opened = _Opened(model, "float32", codec, None)
+    memory = aligned(total(opened.entries))
+    for name, entry in opened.entries.items():
+        memory[entry.at : entry.at + entry.bytes] = opened.bytes(name)
+    return Arrays(memory, Index("float32", opened.config, opened.entries))
+
+
+class _Opened:
+    """A checkpoint whose numbers are about to be packed. `entries`: of everything that the pack will hold, without digests."""
+
+    def __init__(self, model: str | Path, quantize: Quantize, codec: str | Path | None, moments: Moments | None):
+        opened = open_checkpoint(model)
+        self.config, self.dtype, self.label, self.folder = opened.config, opened.dtype, opened.label, opened.located.folder
+        self._weights = opened.weights()
+        refuse(opened.label, tied_problems(opened), code="tensors_differ")
+        path = codec or find_codec(self.folder)
+        self._codec = {} if path is None else decoder_part(read_codec(path))
+        self._moments, self._last = moments, ("", nearest)
+        self._wanted = sources(opened.config, quantize)
+        self._wanted |= {name: Source("float32", array.shape, ()) for name, array in self._codec.items()}
+        self.entries = place((name, one.kind, one.shape, one.bytes) for name, one in self._wanted.items())
+
+    def bytes(self, name: str) -> NDArray[np.uint8]:
+        """An array as it lies in the file. Raises `CheckpointError` for values that are no numbers."""
+        if name in self._codec:
+            return _bytes(self._codec[name])
+        source = self._wanted[name]
+        if source.bits is not None:
+            rounded = self._rounding(name)
+            pieces = [rounded(piece, source.bits, source.group) for piece in self._pieces(source)]
+            values, scales = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+            return pack(values, scales, source.bits, source.group).data
+        narrow = source.kind == "bfloat16"
+        return np.concatenate([_bytes(to_bfloat16(piece) if narrow else piece) for piece in self._pieces(source)])
+
+    def _rounding(self, name: str) -> Round:
+        """By what the matrix sees, where that is known. Matrices that see the same stand beside each other and share it."""
+        layer = name.removesuffix(".weight")
+        seen = next((name.replace(own, other) for own, other in SHARED.items() if layer.endswith(own)), name)
+        if self._moments is None or seen not in self._moments:
+            return nearest
+        if self._last[0] != seen:
+            self._last = seen, Rounding.of(self._moments[seen])
+        return self._last[1]
+
+    def _pieces(self, source: Source) -> Iterator[Floats]:
+        """The numbers in float32, some rows at a time."""
+        width = source.shape[1] if len(source.shape) > 1 else 1
+        step = max(1, ROWS // width) * width
+        for name in source.parts:
+            count = self._weights.specs[name].numel
+            for start in range(0, count, step):
+                flat = self._weights.floats(name, start, min(step, count - start))
+                values = ValueCheck(self.label)
+                values.look(name, flat)
+                values.finish()
+                yield flat.reshape(-1, width) if len(source.shape) > 1 else flat
 
 
 def check_out(out: Path, *, overwrite: bool) -> Path:
@@ -188,36 +242,5 @@ def _card(name: str, quantize: Quantize, original: Path) -> str:
     return f"{own}\nBelow is the card of the model it was made of. Scores in it are that model's, with all its numbers.\n\n---\n\n{text}"
 
 
-def _codec(folder: Path) -> dict[str, Floats]:
-    """The mask decoder's arrays, where there is a codec."""
-    path = find_codec(folder)
-    if path is None:
-        return {}
-    state: Mapping[str, Floats] = {name: tensor.numpy() for name, tensor in load_codec(path).state_dict().items()}
-    wanted = {f"{PREFIX}{name}": array for name, array in state.items() if name.startswith("decoder.")}
-    return wanted | {CODEBOOK: state[CODEBOOK.removeprefix(PREFIX)]}
-
-
-def _packed(weights: Weights, source: Source, rounded: Round) -> NDArray[np.uint8]:
-    """An array as it lies in the file."""
-    if source.bits is not None:
-        pieces = [rounded(piece, source.bits, source.group) for piece in _pieces(weights, source)]
-        values, scales = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-        return pack(values, scales, source.bits, source.group).data
-    narrow = source.kind == "bfloat16"
-    return np.concatenate([_bytes(plain.to_bfloat16(piece) if narrow else piece) for piece in _pieces(weights, source)])
-
-
 def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _pieces(weights: Weights, source: Source) -> Iterator[Floats]:
-    """The numbers in float32, some rows at a time."""
-    width = source.shape[1] if len(source.shape) > 1 else 1
-    step = max(1, ROWS // width) * width
-    for name in source.parts:
-        count = weights.specs[name].numel
-        for start in range(0, count, step):
-            flat = weights.read(name, start, min(step, count - start)).float().numpy()
-            yield flat.reshape(-1, width) if len(source.shape) > 1 else flat

@@ -193,7 +193,7 @@ def pack(
         wanted = f"int8 values and {SCALES[bits].__name__} scales of shape {expected}"
         raise UsageError(f"{bits}-bit weights take {wanted}, got {values.dtype} and {scales.dtype} of shape {scales.shape}")
     size = packed_bytes(outputs, inputs, bits, group)
-    data = _aligned(size) if out is None else out
+    data = aligned(size) if out is None else out
     if data.shape != (size,):
         raise UsageError(f"the matrix takes {size} bytes, `out` has shape {data.shape}")
     data[: _weights_start(outputs, inputs, bits, group)] = 0
@@ -214,7 +214,8 @@ def pack(
     return packed
 
 
-def _aligned(size: int) -> NDArray[np.uint8]:
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Memory, not filled, at an address that 64 divides."""
     memory = np.empty(size + ALIGN, np.uint8)
     return memory[(start := -memory.ctypes.data % ALIGN) : start + size]
 

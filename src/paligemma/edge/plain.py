@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bfloat16 import from_bfloat16, to_bfloat16
 from .packing import Floats, Packed, Rows, dequantize, embed, ids_of
+
+__all__ = [
+    "attention", "embed", "from_bfloat16", "gated", "gelu", "layer_norm", "linear", "linear_rows", "log_sum_exp", "quantize_rows",
+    "rms_norm", "rotary_table", "rotate", "soft_cap", "to_bfloat16",
+]  # fmt: skip
 
 PIECE = 2**24
 """Weights, or scores of attention, held as float32 at once."""
@@ -134,15 +140,3 @@ def log_sum_exp(x: Floats) -> Floats:
     """ln of the sum of e^x of each row: x (M, width) -> (M,)."""
     top = x.max(axis=1)
     return top + np.log(np.exp(x - top[:, None]).sum(axis=1))
-
-
-def to_bfloat16(x: Floats) -> NDArray[np.uint16]:
-    """Rounded to nearest, ties to even: the upper halves of float32; any shape. A NaN stays one."""
-    numbers = x.view(np.uint32)
-    rounded = (numbers + 0x7FFF + ((numbers >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), (numbers >> 16) | 0x40, rounded).astype(np.uint16)
-
-
-def from_bfloat16(x: NDArray[np.uint16]) -> Floats:
-    """The numbers that these bits stand for."""
-    return (x.astype(np.uint32) << 16).view(np.float32)

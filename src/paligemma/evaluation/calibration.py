@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint.conversion import CALIBRATION
+from ..checkpoint.locate import CALIBRATION
 from ..engine.scores import Calibration
 from ..errors import UsageError
 from .places import Judged

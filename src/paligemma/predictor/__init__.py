@@ -4,7 +4,7 @@ loading.py    what the user names -> a Predictor: folder, archive, hub id or bun
 pictures.py   whatever is a picture -> EncodedImage, the image tower's answer, reusable for any prompt
 asking.py     pictures and prompts -> batches -> answers; streaming
 reading.py    generated ids -> typed results; what may be written where objects are asked for
-packs.py      a pack -> a Predictor that needs no PyTorch
+packs.py      a pack, or a small checkpoint, -> a Predictor that needs no PyTorch
 several.py    one picture or several, one prompt for all or one each
 verbs.py      caption, ask, detect, ...: which prompt, which grammar, which result
 """

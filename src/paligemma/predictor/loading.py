@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .. import checkpoint
-from ..checkpoint.conversion import CALIBRATION
 from ..checkpoint.finding import base_of, find
-from ..checkpoint.locate import locate
+from ..checkpoint.locate import CALIBRATION, locate
 from ..checkpoint.source import dtype_name, torch_dtype
 from ..edge.pack_file import is_pack
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, ResourceError, UsageError
 from ..tokenizer import Tokenizer
-from .packs import open_pack, words_of
+from .packs import SMALL, open_pack, open_small, words_of
 from .verbs import Predictor
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from ..model.mask_codec import MaskCodec
     from ..model.paligemma import PaliGemma
-
-SMALL = 2**26
-"""Models of fewer parameters compute in float32 on a CPU, unless told otherwise."""
 
 
 def load(
@@ -50,8 +47,10 @@ def load(
     adapters: several for one base, by the names that `Predictor.use_adapter` takes; the first is at work. They stay beside the weights,
         which costs a little time a token; a single one that is named as `model` is added to them.
 
+    Without PyTorch, packs and checkpoints of fewer than 67 million parameters answer, on the CPU; the latter in float32.
+
     Raises `CheckpointError` for what is not there or is refused, `UsageError` for a device or number type that does not exist,
-    `ResourceError` where the model does not fit.
+    `ResourceError` where the model does not fit, or needs PyTorch, which is not there.
 
     >>> paligemma.load().caption("photo.jpg").text
     'a cat and two dogs'
@@ -60,6 +59,9 @@ def load(
     if is_pack(path):
         others = [name for name, other in (("codec", codec), ("adapters", adapters)) if other]
         return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=others)
+    if find_spec("torch") is None:
+        file = cast("str | Path | None", codec)
+        return open_small(path, tokenizer=tokenizer, codec=file, device=device, dtype=dtype, adapters=adapters)
     from ..model.fast_linear import pack
     from ..model.lora import adapter_names, merge
 

@@ -1,19 +1,24 @@
-"""A pack -> a `Predictor` that computes without PyTorch; and the tokenizer that goes with a model, however it is kept."""
+"""A pack, or a small checkpoint, -> a `Predictor` that computes without PyTorch; and the tokenizer that goes with a model."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint.conversion import CALIBRATION
+from ..checkpoint.adapter_config import is_adapter
+from ..checkpoint.locate import CALIBRATION, locate
+from ..checkpoint.source import dtype_name
 from ..config import PaliGemmaConfig
 from ..edge.mask_decoder import CODEBOOK, MaskDecoder
 from ..edge.network import EdgeNetwork
-from ..edge.pack_file import Arrays
 from ..engine.scores import Calibration
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, UsageError, no_torch
 from ..tokenizer import FILE_NAMES, Tokenizer
 from .verbs import Predictor
+
+SMALL = 2**26
+"""Models of fewer parameters compute in float32 on a CPU, unless told otherwise; and without PyTorch, packed or not."""
 
 
 def open_pack(
@@ -36,8 +41,41 @@ def open_pack(
         raise UsageError(f"{path} is a pack, and takes no {others[0]}", hint="what it holds was settled when it was made (paligemma pack)")
     network = EdgeNetwork(path)
     words = words_of(path, path, tokenizer, network.config)
-    codec = MaskDecoder(Arrays(path, network.index)) if CODEBOOK in network.index.entries else None
-    scores = path / CALIBRATION
+    return _predictor(path, path, network, words)
+
+
+def open_small(
+    path: Path,
+    *,
+    tokenizer: str | Path | Tokenizer | None = None,
+    codec: str | Path | None = None,
+    device: object = None,
+    dtype: object = None,
+    adapters: object = None,
+) -> Predictor:
+    """The model of a checkpoint where PyTorch is not installed: its numbers go into memory, in float32, as those of a pack.
+
+    Raises `ResourceError` for a model that is too large for this, an adapter, or another device or number type.
+    """
+    from ..checkpoint.load import inspect
+    from ..edge.packer import held
+
+    if adapters or is_adapter(path):
+        raise no_torch("an adapter")
+    if device is not None and str(device) != "cpu":
+        raise no_torch(f"computing on {device}")
+    if dtype is not None and dtype_name(str(dtype)) != "float32":
+        raise no_torch(f"computing in {dtype}", otherwise="leave out dtype (--dtype)")
+    folder, config = locate(path).folder, inspect(path).config
+    if config.num_parameters >= SMALL:
+        raise no_torch(f"{path}, as it is,", otherwise=f"pack it: paligemma pack {shlex.quote(str(path))} --out packed")
+    words = words_of(path, folder, tokenizer, config)
+    return _predictor(path, folder, EdgeNetwork(held(path, codec)), words)
+
+
+def _predictor(path: Path, folder: Path, network: EdgeNetwork, words: Tokenizer) -> Predictor:
+    codec = MaskDecoder(network.arrays) if CODEBOOK in network.index.entries else None
+    scores = folder / CALIBRATION
     return Predictor(network, words, codec, calibration=Calibration.load(scores) if scores.is_file() else None, path=path)
 
 

@@ -75,8 +75,9 @@ class Predictor:
     def model(self) -> PaliGemma:
         """The model in PyTorch. Raises `CheckpointError` where another engine answers, which has none."""
         if not hasattr(self.network, "model"):
-            what = f"{self.path or 'this model'} is a pack, without a model in PyTorch"
-            raise CheckpointError(what, hint="name the checkpoint it was made of", code="is_pack")
+            what = f"{self.path or 'this model'} was loaded without a model in PyTorch"
+            hint = "name a checkpoint (of a pack: the one it was made of), where PyTorch is installed"
+            raise CheckpointError(what, hint=hint, code="is_pack")
         return cast("TorchNetwork", self.network).model
 
     @property

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..checkpoint.mapping import MappedFile
-from ..checkpoint.safetensors_files import byte_view
 from ..checkpoint.safetensors_header import MAX_HEADER
-from ..checkpoint.source import CHUNK_BYTES, name_problem
+from ..checkpoint.source import CHUNK_BYTES, byte_view, name_problem
 from ..checkpoint.values import value_problem
 from ..errors import CheckpointError, TrainingError
 
@@ -120,8 +120,9 @@ def read_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
         return {}
     start = 8 + length
     pages = MappedFile(path, [(start + spot.begin, spot.nbytes) for spot in spots.values()])
-    flat = {name: pages.flat(start + spot.begin, spot.count, spot.dtype).view(spot.shape) for name, spot in spots.items()}
-    return flat if mapped else {name: tensor.clone() for name, tensor in flat.items()}
+    flat = {name: torch.from_numpy(pages.flat(start + spot.begin, spot.nbytes, np.uint8)) for name, spot in spots.items()}
+    tensors = {name: flat[name].view(spot.dtype).view(spot.shape) for name, spot in spots.items()}
+    return tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)

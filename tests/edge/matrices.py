@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from paligemma.edge.packing import SMALLEST, Bits, Floats, Packed, pack, quantize
 
-KINDS: tuple[tuple[Bits, int | None], ...] = ((8, None), (4, 32), (4, 64), (4, 128))
+KINDS: tuple[tuple[Bits, int | None], ...] = ((8, None), (8, 32), (4, 32), (4, 64), (4, 128))
 """Bits and groups."""
 
 

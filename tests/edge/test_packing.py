@@ -22,7 +22,7 @@ def test_weights_move_by_half_a_scale_or_are_cut_off(shape, kind, seed, power):
     bits, group = kind
     matrix = normal(np.random.default_rng(seed), *shape) * np.float32(10.0**power)
     values, scales = quantize(matrix, bits, group)
-    step = np.repeat(scales.astype(np.float32).reshape(len(matrix), -1), group or shape[1], axis=1)[:, : shape[1]]
+    step = np.repeat(scales.astype(np.float32).reshape(len(matrix), -1), group if bits == 4 else shape[1], axis=1)[:, : shape[1]]
     cut = np.maximum(np.abs(matrix) - (7 if bits == 4 else 127) * step, 0)
     error = np.abs(dequantize(values, scales, group or 1) - matrix)
     assert (error <= 0.5001 * step + cut + (2.5e-7 if bits == 4 else 0)).all()
@@ -52,7 +52,7 @@ def test_what_is_packed_comes_out(shape, kind, seed):
     bits, group = kind
     rng = np.random.default_rng(seed)
     values, _ = whole(rng, *shape, bits, group)
-    scales = rng.random((len(values), -(-shape[1] // group)) if group else len(values)).astype(packing.SCALES[bits])
+    scales = rng.random((len(values), -(-shape[1] // group)) if bits == 4 else len(values)).astype(packing.SCALES[bits])
     packed = pack(values, scales, bits, group)
     assert packed.data.size == packed_bytes(*shape, bits, group)
     assert packed.data.ctypes.data % 64 == 0

@@ -43,7 +43,7 @@ class Rounding:
         if matrix.shape[1] != len(self.importance):
             raise ValueError(f"a matrix of {matrix.shape[1]} inputs, moments of {len(self.importance)}")
         inputs = matrix.shape[1]
-        size = inputs if group is None else group
+        size = group if bits == 4 and group else inputs
         values = np.empty(matrix.shape, np.int8)
         scales = np.empty((len(matrix), -(-inputs // size)), SCALES[bits])
         work = matrix.astype(np.float64)

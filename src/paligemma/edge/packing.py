@@ -1,6 +1,6 @@
 """Quantized matrices: from float32 to whole numbers with scales, and the one layout of them in memory and in files.
 
-A matrix (outputs, inputs) has 8-bit weights with a float32 scale per output, or 4-bit weights with a float16 scale per output and group of
+A matrix (outputs, inputs) has 8-bit weights with a float32 scale per output (its group is of activations only), or 4-bit weights with a float16 scale per output and group of
 32, 64 or 128 inputs (the last group may be smaller). Packed, it is one run of bytes, the same for all processors:
 
     header, 64 bytes   |  scales  |  weights           scales and weights begin at multiples of 64
@@ -34,7 +34,8 @@ VERSION = 1
 GROUPS = (32, 64, 128)
 """Sizes of a group of 4-bit weights."""
 ACTIVATION_GROUP = 256
-"""Inputs that share a scale of activations where weights have one scale per output. With 4 bits the groups are the weights'."""
+"""Inputs that share a scale of activations where weights have one scale per output, unless a matrix says otherwise. With 4 bits the groups
+are the weights'."""
 PANEL, UNIT, ALIGN = 16, 8, 64
 LARGEST: dict[int, int] = {8: 127, 4: 7}
 SMALLEST: dict[int, int] = {8: -127, 4: -8}
@@ -96,7 +97,9 @@ class Packed:
 
 def _group(bits: int, group: int | None) -> int | None:
     """The group if it is one for so many bits, else None."""
-    return (ACTIVATION_GROUP if group in (None, ACTIVATION_GROUP) else None) if bits == 8 else group if group in GROUPS else None
+    if bits == 8:
+        return ACTIVATION_GROUP if group is None else group if group in (*GROUPS, ACTIVATION_GROUP) else None
+    return group if group in GROUPS else None
 
 
 def _checked(bits: int, group: int | None) -> int:
@@ -104,7 +107,7 @@ def _checked(bits: int, group: int | None) -> int:
         raise UsageError(f"weights have 8 or 4 bits, not {bits}")
     found = _group(bits, group)
     if found is None:
-        raise UsageError(f"groups of {group} inputs do not go with {bits} bits", hint="8 bits: no group; 4 bits: 32, 64 or 128")
+        raise UsageError(f"groups of {group} inputs do not go with {bits} bits", hint="32, 64 or 128; with 8 bits also 256, or none")
     return found
 
 

@@ -19,6 +19,8 @@ CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
 """The mask codec beside a model, looked for in this order; never taken for the model itself."""
 PACK_INDEX = "pack.json"
 """In the folder of a pack, which is no checkpoint."""
+WEB_INDEX = "web.json"
+"""In a folder for browsers, which is none either."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ def _nothing(folder: Path) -> CheckpointError:
         return CheckpointError(
             f"{folder} is a pack: it can be asked, but not trained, converted or examined", hint="name the checkpoint it was made of",
             code="is_pack",
+        )  # fmt: skip
+    if (folder / WEB_INDEX).is_file():
+        return CheckpointError(
+            f"{folder} is a page for browsers (paligemma pack --target web): no model that is answered from here",
+            hint=f"look at it: python -m http.server --directory {folder}; or name the checkpoint it was made of",
+            code="is_web_pack",
         )  # fmt: skip
     present = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in present:

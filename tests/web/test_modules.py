@@ -179,7 +179,7 @@ def test_objects_and_scores_are_read_as_in_python(node, masks):
 
 # Pixels
 
-SIZES = [(112, 112), (300, 200), (64, 400), (13, 7), (223, 225), (1, 1)]
+SIZES = [(112, 112), (300, 200), (64, 400), (90, 140), (100, 140), (40, 57), (13, 7), (223, 225), (56, 80), (1, 1)]
 
 
 @pytest.mark.parametrize("resize", ["bicubic", "bilinear", "bilinear-antialias"])

@@ -52,10 +52,16 @@ function along(pixels, outer, length, inner, size, filter, rounded) {
   return out;
 }
 
-// Pillow's `resize`, of `depth` interleaved channels: bytes where `rounded`, else floats.
+// Pillow's `resize`, of `depth` interleaved channels: bytes where `rounded`, else floats. Rows that are long are shortened first, unless
+// far more rows are to go than columns; which comes first shows in the rounding.
 export function resample(pixels, width, height, depth, toWidth, toHeight, name, rounded) {
-  const wide = along(pixels, height, width, depth, toWidth, FILTERS[name], rounded);
-  return along(wide, 1, height, toWidth * depth, toHeight, FILTERS[name], rounded);
+  const filter = FILTERS[name];
+  if (height > toHeight && height - toHeight > 2 * (width - toWidth)) {
+    const low = along(pixels, 1, height, width * depth, toHeight, filter, rounded);
+    return along(low, toHeight, width, depth, toWidth, filter, rounded);
+  }
+  const narrow = along(pixels, height, width, depth, toWidth, filter, rounded);
+  return along(narrow, 1, height, toWidth * depth, toHeight, filter, rounded);
 }
 
 // big_vision's default: four neighbours, half-pixel centres, no antialias; float32 as in TensorFlow, then cut to bytes.

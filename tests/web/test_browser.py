@@ -31,7 +31,14 @@ from paligemma.web.runtime import PACKAGE, find_runtime, missing
 
 DEMO = BUNDLED / "demo"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paligemma" / "web"
-FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -229,7 +236,9 @@ def visit(browser, site, **how):
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
-    page.on("request", lambda request: None if request.url.startswith((site.address, "blob:", "data:")) else page.complaints.append(request.url))
+    page.on(
+        "request", lambda request: None if request.url.startswith((site.address, "blob:", "data:")) else page.complaints.append(request.url)
+    )
     page.goto(site.address)
     return page
 

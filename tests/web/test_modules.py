@@ -46,12 +46,26 @@ def tiny_tokenizer() -> bytes:
 
 KINDS = {"bundled": bundled_tokenizer, "sentencepiece": tiny_tokenizer, "json": tiny.tiny_tokenizer_json}
 LETTERS = "abc deghi lonrst  ABZ 0123,;.?!'\n\t▁äéßœ 猫头鹰🦉é\u200d\ufeff"
-SPECIAL = ["<loc0000>", "<loc1023>", "<loc1024>", "<seg127>", "<seg128>", "<bos>", "<eos>", "<image>", "<unused7>", "<0x0A>", "<loc", "  ", "\n\n"]
+SPECIAL = [
+    "<loc0000>",
+    "<loc1023>",
+    "<loc1024>",
+    "<seg127>",
+    "<seg128>",
+    "<bos>",
+    "<eos>",
+    "<image>",
+    "<unused7>",
+    "<0x0A>",
+    "<loc",
+    "  ",
+    "\n\n",
+]
 
 
 def texts(seed: int, count: int) -> list[str]:
     rng = random.Random(seed)
-    words = " ".join(tiny.SENTENCES).split() + ["owl", "green heart", "猫头鹰", "corazón"]
+    words = [*" ".join(tiny.SENTENCES).split(), "owl", "green heart", "猫头鹰", "corazón"]
 
     def one() -> str:
         parts = [rng.choice(words) + rng.choice(["", " "]), rng.choice(SPECIAL), "".join(rng.choices(LETTERS, k=rng.randrange(9)))]
@@ -79,7 +93,9 @@ def test_ids_are_pythons(node, kind):
 def test_another_tokenizer_is_refused(node):
     _, given = tokenizer_of(bundled_tokenizer())
     given["tokens"]["checks"][0][1][0] += 1
-    script = "import { Tokenizer } from './app/tokenizer.js';\n---\ntry { new Tokenizer(value.vocabulary, value.tokens); } catch (e) { result = e.message; }"
+    script = """import { Tokenizer } from './app/tokenizer.js';
+    ---
+    try { new Tokenizer(value.vocabulary, value.tokens); } catch (error) { result = error.message; }"""
     assert "wrongly" in node(script, given)
 
 
@@ -122,8 +138,8 @@ def test_boxes_run_out_as_in_python(node):
     rng = random.Random(2)
     while ranges := grammar.allowed(ids).ranges:
         allowed.append([[r.start, r.stop] for r in ranges])
-        last = max(id for r in ranges for id in (r.start, r.stop - 1) if id in tokenizer.loc) if any(r.start in tokenizer.loc for r in ranges) else None
-        ids.append(last if last is not None else rng.choice([r.start for r in ranges]))
+        corners = [r.stop - 1 for r in ranges if r.start in tokenizer.loc]
+        ids.append(max(corners) if corners else rng.choice([r.start for r in ranges]))
     script = """import { Grammar } from './app/grammar.js';
     import { Tokenizer } from './app/tokenizer.js';
     ---
@@ -141,9 +157,18 @@ def test_objects_and_scores_are_read_as_in_python(node, masks):
     box = "<loc0010><loc0020><loc0400><loc1023>"
     codes = "".join(f"<seg{i * 7:03d}>" for i in range(16))
     written = [
-        "", f"{box} owl", f"{box}{codes} owl ; {box} green  heart", f"{box} Owl ; {box}{codes} GREEN heart", f"{box}{codes}", "owl", f"<loc0001>{box}",
-        f"<loc0001><loc0002> owl ; {box}{codes} owl", f"{box}{codes}<seg001> owl", f"{box[::-1]} ; ; {box} fish", "<loc0900><loc0020><loc0400><loc1023> owl",
-    ]  # fmt: skip
+        "",
+        "owl",
+        f"{box} owl",
+        f"{box}{codes}",
+        f"{box}{codes} owl ; {box} green  heart",
+        f"{box} Owl ; {box}{codes} GREEN heart",
+        f"<loc0001>{box}",
+        f"<loc0001><loc0002> owl ; {box}{codes} owl",
+        f"{box}{codes}<seg001> owl",
+        f"{box[::-1]} ; ; {box} fish",
+        "<loc0900><loc0020><loc0400><loc1023> owl",
+    ]
     answers = []
     for text in written:
         ids = tokenizer.encode(text)
@@ -230,7 +255,7 @@ def test_prompts_are_pythons(node):
     ]
     script = f"""import {{ question }} from './app/tasks.js';
     {TOKENIZER}
-    result = value.asked.map(([task, fields]) => {{ const {{ prompt, maxTokens }} = question(task, fields, value.facts, tokenizer); return [prompt, maxTokens]; }});"""
+    result = value.asked.map(([task, fields]) => question(task, fields, value.facts, tokenizer)).map((q) => [q.prompt, q.maxTokens]);"""
     facts = model_facts(tiny.TINY_1, "int8")
     found = node(script, given | {"facts": facts, "asked": [one[:2] for one in asked]})
     assert found == [[prompt, facts["tasks"][task]["max_tokens"]] for task, _, prompt in asked]

@@ -89,7 +89,7 @@ def test_a_page_without_codec_or_examples(tmp_path):
 
 def test_what_is_refused(outside):
     folder = save_huggingface(tiny.tiny_model(), outside / "model")
-    with pytest.raises(CheckpointError, match="no tokenizer.model or tokenizer.json"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.model or tokenizer\.json"):
         pack_web(folder, "page")
     assert not (outside / "page").exists()
     tiny.tiny_tokenizer().save(folder)
@@ -106,8 +106,12 @@ def test_what_is_refused(outside):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--quantize", "bf16", "--target", "web"], "bfloat16"), (["--runtime", "."], "--target web"), (["--target", "web", "--runtime", "."], "ort.wasm")],
-)  # fmt: skip
+    [
+        (["--target", "web", "--quantize", "bf16"], "bfloat16"),
+        (["--runtime", "."], "--target web"),
+        (["--target", "web", "--runtime", "."], "no ort.wasm"),
+    ],
+)
 def test_what_the_command_refuses(outside, capsys, arguments, words):
     assert main(["pack", "nano-112", "--out", "page", *arguments]) == UsageError.exit_code
     assert words in capsys.readouterr().err
@@ -117,7 +121,7 @@ def test_what_the_command_refuses(outside, capsys, arguments, words):
 def test_the_runtime_is_found_and_copied(outside, capsys):
     assert find_runtime(None) is None
     package = runtime_in(outside / "node_modules" / PACKAGE)
-    assert find_runtime(None) == find_runtime(package).relative_to(outside) if find_runtime(package).is_absolute() else True
+    assert find_runtime(None).resolve() == package / "dist"
     for given in (package, package / "dist", outside, outside / "node_modules"):
         assert find_runtime(given).resolve() == package / "dist"
     with pytest.raises(UsageError, match=r"is onnxruntime-web 1\.0\.0"):

@@ -75,8 +75,8 @@ def _template(prompt: str, **places: str) -> str:
 
 
 CHECKS = (
-    "Two  cats, 3 Äpfel 猫\n", "answer en how many dogs are there?", "caption zh", "detect owl ; green heart", " \t\n\n  <loc0012> <seg007> x",
-    "OPEN the door, 1984! e\u0301 🦉 <bos> <unused7>", "segment the cat on the left",
+    "Two  cats, 3 Äpfel 猫\n", "answer en how many dogs are there?", "caption zh", "detect owl ; green heart",
+    " \t\n\n  <loc0012> <seg007> x", "OPEN the door, 1984! e\u0301 🦉 <bos> <unused7>", "segment the cat on the left",
 )  # fmt: skip
 """Texts whose ids the page compares with Python's before it answers anything."""
 

@@ -1,12 +1,12 @@
 """A checkpoint -> a folder of static files that answers in a browser, matrix by matrix: a model far larger than memory passes through.
 
-    index.html, *.css, app/        the page, the same for every model
-    web.json                       what it must know about this one (facts.py), and which files there are
-    model/vision.onnx              graphs, and their matrices in NAME-0.data, NAME-1.data, ...
-    model/decoder.onnx  masks.onnx
-    model/vocabulary.json          (pieces.py)
-    runtime/                       ONNX Runtime Web, unless the page takes that from elsewhere
-    examples/                      pictures to begin with
+index.html, *.css, app/        the page, the same for every model
+web.json                       what it must know about this one (facts.py), and which files there are
+model/vision.onnx              graphs, and their matrices in NAME-0.data, NAME-1.data, ...
+model/decoder.onnx  masks.onnx
+model/vocabulary.json          (pieces.py)
+runtime/                       ONNX Runtime Web, unless the page takes that from elsewhere
+examples/                      pictures to begin with
 """
 
 from __future__ import annotations

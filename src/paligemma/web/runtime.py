@@ -34,7 +34,9 @@ def find_runtime(given: Path | None) -> Path | None:
             if (found := _version(folder)) not in (None, VERSION):
                 raise UsageError(f"{given} is {PACKAGE} {found}, the page is made for {VERSION}", hint=INSTALL, code="runtime_version")
             return folder
-    raise UsageError(f"--runtime {given}: no {missing(given)[0]} there", hint=f"{INSTALL}, then node_modules/{PACKAGE}/dist", code="no_runtime")
+    raise UsageError(
+        f"--runtime {given}: no {missing(given)[0]} there", hint=f"{INSTALL}, then node_modules/{PACKAGE}/dist", code="no_runtime"
+    )
 
 
 def missing(folder: Path) -> list[str]:

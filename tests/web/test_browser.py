@@ -7,11 +7,13 @@ PALIGEMMA_BROWSER=required, as in CI. PALIGEMMA_SCREENSHOTS names a folder that 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,17 +77,12 @@ class Site:
     asked: list[str] = field(default_factory=list)
 
 
-def serve(folder: Path, isolated: bool):
-    """A site; with the headers that let a page compute in threads, if `isolated`."""
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[Site]:
+    """As `python -m http.server` does."""
     asked: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def end_headers(self) -> None:
-            if isolated:
-                self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-                self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-            super().end_headers()
-
         def do_GET(self) -> None:
             asked.append(self.path)
             super().do_GET()
@@ -95,7 +92,9 @@ def serve(folder: Path, isolated: bool):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, Site(f"http://127.0.0.1:{server.server_port}/", asked)
+    yield Site(f"http://127.0.0.1:{server.server_port}/", asked)
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +104,10 @@ def pack(tmp_path_factory):
     return pack_web(BUNDLED / "nano-112", out, "float32", runtime=find_runtime(CACHE), examples=DEMO, notes=HONEST[:2])
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one-thread", "threads"])
-def site(request, pack):
-    server, site = serve(pack, request.param)
-    yield site
-    server.shutdown()
-
-
 @pytest.fixture(scope="module")
-def plain_site(pack):
-    """As `python -m http.server` serves it."""
-    server, site = serve(pack, isolated=False)
-    yield site
-    server.shutdown()
+def site(pack):
+    with serve(pack) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +176,16 @@ def expected(model, image: str, task: str, fields: dict[str, Any]):
     return list(generation.ids), result
 
 
-def test_answers_are_pythons_token_by_token(browser, site, model):
-    page = browser.new_page()
-    page.goto(site.address)
+@pytest.mark.parametrize("threads", [False, True], ids=["one-thread", "threads"])
+def test_answers_are_pythons_token_by_token(browser, site, model, threads):
+    """In threads too, which the page's service worker makes possible."""
+    page = visit(browser, site, service_workers="allow" if threads else "block")
+    page.locator("#ask:enabled").wait_for(timeout=60_000)
     found = page.evaluate(ASK, CASES)
-    page.close()
+    page.context.close()
     assert found["opened"]["engine"] == "wasm"
-    assert found["isolated"] == (found["opened"]["threads"] > 1) or os.cpu_count() == 1
+    assert found["isolated"] == (threads and (os.cpu_count() or 1) > 1)
+    assert (found["opened"]["threads"] > 1) == found["isolated"]
     assert found["stages"][:3] == ["download", "start", "image"]
     for case, answer in zip(CASES, found["answers"], strict=True):
         ids, result = expected(model, *case)
@@ -263,8 +256,8 @@ def keep(page, name: str, tmp_path: Path) -> None:
     assert (folder / f"{name}.png").stat().st_size > 10_000
 
 
-def test_the_page_is_used_by_hand(browser, plain_site, tmp_path):
-    page = visit(browser, plain_site, viewport={"width": 1180, "height": 860})
+def test_the_page_is_used_by_hand(browser, site, tmp_path):
+    page = visit(browser, site, viewport={"width": 1180, "height": 860})
     assert ask(page, "caption") == "an owl, a green heart and a fish"
     keep(page, "caption", tmp_path)
     assert ask(page, "answer", question="what color is the heart?") == "green"
@@ -279,8 +272,8 @@ def test_the_page_is_used_by_hand(browser, plain_site, tmp_path):
     page.context.close()
 
 
-def test_the_page_on_a_phone_in_the_dark(browser, plain_site, tmp_path):
-    page = visit(browser, plain_site, viewport={"width": 375, "height": 760}, device_scale_factor=2, color_scheme="dark", has_touch=True)
+def test_the_page_on_a_phone_in_the_dark(browser, site, tmp_path):
+    page = visit(browser, site, viewport={"width": 375, "height": 760}, device_scale_factor=2, color_scheme="dark", has_touch=True)
     assert "green heart" in ask(page, "detect", 4)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     keep(page, "phone", tmp_path)
@@ -288,20 +281,20 @@ def test_the_page_on_a_phone_in_the_dark(browser, plain_site, tmp_path):
     page.context.close()
 
 
-def test_a_second_visit_fetches_no_weights(browser, plain_site):
-    page = visit(browser, plain_site)
+def test_a_second_visit_fetches_no_weights(browser, site):
+    page = visit(browser, site)
     ask(page, "caption")
-    assert any("decoder-0.data" in path for path in plain_site.asked)
-    plain_site.asked.clear()
+    assert any("decoder-0.data" in path for path in site.asked)
+    site.asked.clear()
     page.reload()
     assert ask(page, "caption") == "an owl, a green heart and a fish"
-    assert "/web.json" in plain_site.asked
-    assert not [path for path in plain_site.asked if path.startswith("/model/")]
+    assert "/web.json" in site.asked
+    assert not [path for path in site.asked if path.startswith("/model/")]
     page.context.close()
 
 
-def test_errors_are_words(browser, plain_site, tmp_path):
-    page = visit(browser, plain_site)
+def test_errors_are_words(browser, site, tmp_path):
+    page = visit(browser, site)
     ask(page, "caption")
     page.locator('[value="detect"]').check(force=True)
     page.locator('[name="names"]').fill(" ; ")
@@ -316,9 +309,9 @@ def test_errors_are_words(browser, plain_site, tmp_path):
     page.context.close()
 
 
-def test_keys_are_enough(browser, plain_site):
+def test_keys_are_enough(browser, site):
     """Tasks by arrow keys, the answer by Enter."""
-    page = visit(browser, plain_site)
+    page = visit(browser, site)
     page.locator("#ask:enabled").wait_for(timeout=60_000)
     page.locator('[name="task"][value="caption"]').focus()
     page.keyboard.press("ArrowRight")

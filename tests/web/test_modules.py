@@ -20,6 +20,7 @@ from paligemma.tokenizer import FILE_NAMES, Tokenizer
 from paligemma.web.facts import model_facts, token_facts
 from paligemma.web.pieces import vocabulary
 from tests import tiny
+from tests.test_tokenizer import gemma_pieces, model_file
 from tests.web.node import Node, needs_node
 
 pytestmark = needs_node
@@ -44,7 +45,12 @@ def tiny_tokenizer() -> bytes:
     return tiny.tiny_tokenizer()._pieces.data
 
 
-KINDS = {"bundled": bundled_tokenizer, "sentencepiece": tiny_tokenizer, "json": tiny.tiny_tokenizer_json}
+KINDS = {
+    "bundled": bundled_tokenizer,
+    "sentencepiece": tiny_tokenizer,
+    "json": tiny.tiny_tokenizer_json,
+    "gemma": lambda: model_file(gemma_pieces()),  # as many pieces as Gemma has, with its markup and runs of line breaks
+}
 LETTERS = "abc deghi lonrst  ABZ 0123,;.?!'\n\t▁äéßœ 猫头鹰🦉é\u200d\ufeff"
 SPECIAL = [
     "<loc0000>",

@@ -46,7 +46,7 @@ def test_a_bundled_model_becomes_a_page(outside, capsys):
     assert facts["quantize"] == "int8"
     assert "small drawn world" in " ".join(facts["notes"])
     assert {path.name for path in page.iterdir()} == {
-        "app", "examples", "index.html", "model", "page.css", "README.md", "style.css", "web.json"
+        "app", "examples", "index.html", "isolate.js", "model", "page.css", "README.md", "style.css", "web.json"
     }  # fmt: skip
     assert all((page / example["image"]).is_file() for example in facts["examples"])
     assert facts["examples"][0]["detect"] == ["owl", "green heart", "fish"]
@@ -102,6 +102,19 @@ def test_what_is_refused(outside):
         pack_web(folder, "page")
     assert "--overwrite" in str(caught.value.hint)
     pack_web(folder, "page", "int4", overwrite=True)
+
+
+def test_numbers_that_are_none_are_refused_and_the_old_page_stays(tmp_path):
+    model = tiny.tiny_model()
+    folder = save_huggingface(model, tmp_path / "model")
+    tiny.tiny_tokenizer().save(folder)
+    page = pack_web(folder, tmp_path / "page")
+    model.text.embed.weight.data[3, 2] = float("nan")
+    save_huggingface(model, folder)
+    with pytest.raises(CheckpointError, match=r"text\.embed\.weight holds values that are no numbers"):
+        pack_web(folder, page, overwrite=True)
+    assert (page / "web.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "page"]
 
 
 @pytest.mark.parametrize(

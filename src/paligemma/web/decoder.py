@@ -64,7 +64,7 @@ def _block(graph: Graph, c: TextConfig, bits: Bits, layer: int, x: str, turns: t
     stored = []
     for own, past, present in zip((key, value), past_names(layer), present_names(layer), strict=True):
         before = graph.input(past, c.kv_heads, "past", c.head_dim)
-        stored.append(graph.op("Concat", before, own, axis=1))
+        stored.append(graph.op("Concat", before, own, axis=1, to=present))
         graph.output(present, stored[-1], c.kv_heads, "past+tokens", c.head_dim)
     if layer == c.depth - 1:
         normed, x, *turns = (_last_row(graph, one) for one in (normed, x, *turns))  # pyright: ignore[reportAssignmentType]

@@ -5,7 +5,7 @@ Axes: T tokens or patches, N outputs, K inputs. There is no batch: a page asks a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..checkpoint.opening import Weights
+from ..errors import CheckpointError
 from . import blocks
 from .blocks import Floats
 from .data_files import DataFiles, Place, tensor_at
@@ -55,7 +56,9 @@ class Graph:
         return name
 
     def output(self, name: str, value: str, *shape: Size) -> None:
-        self.op("Identity", value, to=name)
+        """`value`: what it is; a node of that name is the output itself."""
+        if value != name:
+            self.op("Identity", value, to=name)
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def op(self, kind: str, *inputs: str, to: str | None = None, domain: str = "", **attributes: Any) -> str:
@@ -188,11 +191,6 @@ class Graph:
         for row in range(start, spec.shape[0] if stop is None else stop, step):
             rows = min(step, (spec.shape[0] if stop is None else stop) - row)
             flat = self._weights.read(name, row * width, rows * width).float().numpy()
+            if not np.isfinite(flat).all():
+                raise CheckpointError(f"{name} holds values that are no numbers", hint="`paligemma doctor` says more", code="not_finite")
             yield flat.reshape(rows, width)
-
-
-def shapes_of(values: Sequence[ValueInfoProto]) -> dict[str, tuple[Size, ...]]:
-    """Of a model's inputs or outputs, by name."""
-    return {
-        value.name: tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim) for value in values
-    }  # fmt: skip

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from ..checkpoint.codec import find_codec, load_codec
 from ..checkpoint.conversion import CALIBRATION
 from ..checkpoint.locate import WEB_INDEX
 from ..checkpoint.memory import need_disk
-from ..checkpoint.opening import Opened, open_checkpoint
+from ..checkpoint.opening import Opened, Weights, open_checkpoint
 from ..config import PaliGemmaConfig
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, did_you_mean
@@ -42,7 +43,7 @@ from .runtime import ELSEWHERE, FOLDER, copy_runtime
 Quantize = Literal["int8", "int4", "float32"]
 BITS: dict[str, tuple[Bits, Bits]] = {"int8": (8, 8), "int4": (4, 8), "float32": (32, 32)}
 """Of the decoder's matrices with the table of words, and of the image tower's."""
-MODEL, EXAMPLES, CARD = "model", "examples", "README.md"
+MODEL, VOCABULARY, EXAMPLES, CARD = "model", "vocabulary.json", "examples", "README.md"
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of the model, as float32, that are done, and all of them."""
@@ -73,44 +74,54 @@ def pack_web(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and (out / WEB_INDEX).is_file()))):
         raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if (out / WEB_INDEX).is_file() else ""))
     opened = open_checkpoint(model)
-    weights, config, folder = opened.weights(), opened.config, opened.located.folder
-    tokens, data = _tokenizer(folder, config)
-    words = vocabulary(data, tokens)
-    need_disk(_bytes(config, quantize), out.parent if out.parent.exists() else Path())
+    weights, folder = opened.weights(), opened.located.folder
+    tokenizer, data = _tokenizer(folder, opened.config)
+    words = vocabulary(data, tokenizer)
+    need_disk(_bytes(opened.config, quantize), out.parent)
 
-    (out / WEB_INDEX).unlink(missing_ok=True)  # comes last: without it the rest counts for nothing
-    for old in (MODEL, EXAMPLES, FOLDER, "app"):
-        shutil.rmtree(out / old, ignore_errors=True)
-    (out / MODEL).mkdir(parents=True)
-    facts = model_facts(config, quantize) | {"tokens": token_facts(tokens), "notes": list(notes)}
-    graphs = _Graphs(out / MODEL, opened, weights, progress)
-    text, tower = BITS[quantize]
-    facts["words"] = _words(graphs.write("decoder", lambda graph: decoder.build(graph, config, text)))
-    graphs.write("vision", lambda graph: vision.build(graph, config, tower))
-    if (codec := find_codec(folder)) is not None:
-        state = load_codec(codec).state_dict()
-        graphs.save("masks", masks.build({name: tensor.numpy() for name, tensor in state.items()}), {})
-    (out / MODEL / "vocabulary.json").write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
-    facts["graphs"] = graphs.found
-    facts["vocabulary"] = _file(out / MODEL / "vocabulary.json")
-    scores = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else Calibration()
-    facts["calibration"] = {kind: list(pair) for kind, pair in scores.parameters.items()}
-    facts["runtime"] = f"{FOLDER}/" if runtime is not None else ELSEWHERE
-    facts["examples"] = [] if examples is None else _examples(examples, out)
-    if runtime is not None:
-        copy_runtime(runtime, out / FOLDER)
-    _page(out)
-    (out / CARD).write_text(_card(config.name, quantize, folder / CARD), encoding="utf-8")
-    (out / WEB_INDEX).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.tmp")  # takes its place when it is whole
+    try:
+        (unfinished / MODEL).mkdir(parents=True)
+        facts = model_facts(opened.config, quantize) | {"tokens": token_facts(tokenizer), "notes": list(notes)}
+        facts |= _model(unfinished / MODEL, opened, weights, quantize, progress)
+        (unfinished / MODEL / VOCABULARY).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
+        facts["vocabulary"] = _file(unfinished / MODEL / VOCABULARY)
+        facts["runtime"] = ELSEWHERE if runtime is None else f"{FOLDER}/"
+        facts["examples"] = [] if examples is None else _examples(examples, unfinished)
+        if runtime is not None:
+            copy_runtime(runtime, unfinished / FOLDER)
+        _page(unfinished)
+        (unfinished / CARD).write_text(_card(opened.config.name, quantize, folder / CARD), encoding="utf-8")
+        (unfinished / WEB_INDEX).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return out
+
+
+def _model(folder: Path, opened: Opened, weights: Weights, quantize: Quantize, progress: Progress | None) -> dict[str, Any]:
+    """Writes the graphs; what the page is told of them, of the table of words and of the scores."""
+    graphs = _Graphs(folder, weights, 4 * opened.config.num_parameters, progress)
+    text, tower = BITS[quantize]
+    words = graphs.write("decoder", lambda graph: decoder.build(graph, opened.config, text))
+    graphs.write("vision", lambda graph: vision.build(graph, opened.config, tower))
+    source = opened.located.folder
+    if (codec := find_codec(source)) is not None:
+        arrays = {name: tensor.numpy() for name, tensor in load_codec(codec).state_dict().items()}
+        graphs.save("masks", masks.build(arrays), {})
+    scores = Calibration.load(source / CALIBRATION) if (source / CALIBRATION).is_file() else Calibration()
+    calibration = {kind: list(pair) for kind, pair in scores.parameters.items()}
+    return {"graphs": graphs.found, "words": _words(words), "calibration": calibration}
 
 
 class _Graphs:
     """Writes graphs into a folder. `found`: what the page is told about each."""
 
-    def __init__(self, folder: Path, opened: Opened, weights: Any, progress: Progress | None):
+    def __init__(self, folder: Path, weights: Weights, total: int, progress: Progress | None):
         self._folder, self._weights, self._progress = folder, weights, progress
-        self._done, self._total = 0, 4 * opened.config.num_parameters
+        self._done, self._total = 0, total
         self.found: dict[str, Any] = {}
 
     def write(self, name: str, build: Callable[[Graph], Any]) -> Any:

@@ -6,17 +6,14 @@ const BLANK = "▁";
 export class BytePairs {
   // {pieces, ranks, fixed}: as `pieces.py` writes them.
   constructor({ pieces, ranks, fixed }) {
-    this.ranks = new Map();
-    this.ids = new Map();
+    const places = new Map(pieces.map((piece, id) => [piece, id]));
+    const reached = pieces.map((piece, id) => [piece, id]).filter(([piece, id]) => ranks[id] >= 0 || [...piece].length === 1);
+    this.ranks = new Map(reached.filter(([, id]) => ranks[id] >= 0).map(([piece, id]) => [piece, ranks[id]]));
+    this.ids = new Map([...reached, ...fixed.map((id) => [pieces[id], id])]);
+    this.bytes = Array.from({ length: 256 }, (_, byte) => places.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`));
     this.fixed = new Map(); // first character -> spellings, the longest first
-    pieces.forEach((piece, id) => {
-      if (ranks[id] >= 0) this.ranks.set(piece, ranks[id]);
-      if (ranks[id] >= 0 || [...piece].length === 1) this.ids.set(piece, id);
-    });
-    this.bytes = Array.from({ length: 256 }, (_, byte) => pieces.indexOf(`<0x${hex(byte)}>`));
     for (const piece of fixed.map((id) => pieces[id])) {
       const [first] = piece;
-      this.ids.set(piece, pieces.indexOf(piece));
       this.fixed.set(first, [...(this.fixed.get(first) ?? []), piece].sort((a, b) => b.length - a.length));
     }
   }
@@ -57,5 +54,3 @@ export class BytePairs {
     return [...new TextEncoder().encode(text)].map((byte) => this.bytes[byte]);
   }
 }
-
-export const hex = (byte) => byte.toString(16).toUpperCase().padStart(2, "0");

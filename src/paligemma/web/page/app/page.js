@@ -2,6 +2,7 @@
 
 import { Model, readFacts } from "./client.js";
 import { css, draw, inksOf } from "./draw.js";
+import { isolate } from "./isolated.js";
 import { listen } from "./source.js";
 
 const SMALL = 64 << 20; // bytes of a model that is fetched without asking
@@ -26,6 +27,7 @@ let ready = false;
 start().catch(fail);
 
 async function start() {
+  if (await isolate()) return;
   for (const radio of form.elements.task) radio.addEventListener("change", () => showTask(true));
   listen((blob) => choose(blob).catch(fail), fail);
   facts = await readFacts(base);
@@ -78,7 +80,6 @@ async function choose(blob, example = null) {
   clear();
   const view = element("view");
   view.hidden = false;
-  view.dataset.empty = "no";
   view.setAttribute("aria-label", "The picture");
   element("hint").hidden = true;
   element("drop").classList.add("full");

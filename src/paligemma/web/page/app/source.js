@@ -39,9 +39,9 @@ function listenToCamera(onPicture, onError) {
   const show = (on) => {
     live.hidden = shoot.hidden = !on;
     camera.textContent = on ? "Close the camera" : "Camera";
-    element("drop").classList.toggle("live", on);
-    element("view").hidden = on || !element("view").width || element("view").dataset.empty === "yes";
-    element("hint").hidden = on || !element("view").hidden;
+    const full = element("drop").classList.contains("full"); // there is a picture
+    element("view").hidden = on || !full;
+    element("hint").hidden = on || full;
   };
   camera.addEventListener("click", async () => {
     if (live.srcObject) return close();

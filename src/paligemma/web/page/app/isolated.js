@@ -2,6 +2,7 @@
 // them, from the second loading on: so the page loads itself once more on the first visit.
 
 const TRIED = "paligemma-isolated";
+const PATIENCE = 2000; // milliseconds for the service worker to be ready
 
 // True where the page is about to be loaded again.
 export async function isolate() {
@@ -10,10 +11,11 @@ export async function isolate() {
   sessionStorage.setItem(TRIED, "yes"); // once: where it does not help, one thread will do
   try {
     await navigator.serviceWorker.register("isolate.js");
-    await navigator.serviceWorker.ready;
   } catch {
     return false;
   }
+  const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
+  if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return false;
   location.reload();
   return true;
 }

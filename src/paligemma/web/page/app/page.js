@@ -18,7 +18,8 @@ const HINTS = {
 const base = new URL(".", document.baseURI).href;
 const element = (id) => document.getElementById(id);
 const form = element("form");
-const task = () => form.elements.task.value;
+const field = (name) => form.elements.namedItem(name); // not elements.length, which is their number
+const task = () => field("task").value;
 
 let facts, model;
 let picture = null; // {blob, bitmap, sent, example}
@@ -28,7 +29,7 @@ start().catch(fail);
 
 async function start() {
   if (await isolate()) return;
-  for (const radio of form.elements.task) radio.addEventListener("change", () => showTask(true));
+  for (const radio of field("task")) radio.addEventListener("change", () => showTask(true));
   listen((blob) => choose(blob).catch(fail), fail);
   facts = await readFacts(base);
   const size = facts.parameters >= 1e9 ? `${(facts.parameters / 1e9).toFixed(1)} billion` : `${(facts.parameters / 1e6).toFixed(1)} million`;
@@ -99,7 +100,7 @@ async function chooseExample(i) {
 function suggest() {
   const { example } = picture;
   const texts = { question: example.ask, names: example[task()]?.join?.(" ; ") };
-  for (const [name, text] of Object.entries(texts)) if (text) form.elements[name].value = text;
+  for (const [name, text] of Object.entries(texts)) if (text) field(name).value = text;
 }
 
 function showExamples() {
@@ -122,9 +123,9 @@ const show = (objects) => draw(element("view"), picture.bitmap, objects, facts.c
 function fillChoices() {
   const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
   const languages = facts.languages.map((code) => [names.of(code), code]).sort(([a], [b]) => a.localeCompare(b));
-  form.elements.lang.replaceChildren(...languages.map(([name, code]) => new Option(name, code, code === "en", code === "en")));
+  field("lang").replaceChildren(...languages.map(([name, code]) => new Option(name, code, code === "en", code === "en")));
   const lengths = Object.keys(facts.tasks.caption.prompts);
-  form.elements.length.replaceChildren(...lengths.map((length) => new Option(length, length, length === "normal", length === "normal")));
+  field("length").replaceChildren(...lengths.map((length) => new Option(length, length, length === "normal", length === "normal")));
   if (!facts.graphs.masks) form.querySelector('[value="segment"]').parentElement.hidden = true;
 }
 
@@ -137,8 +138,7 @@ function showTask(changed) {
 async function answer() {
   clear();
   busy(true);
-  const { elements } = form;
-  const fields = Object.fromEntries(["question", "names", "prompt", "lang", "length"].map((name) => [name, elements[name].value]));
+  const fields = Object.fromEntries(["question", "names", "prompt", "lang", "length"].map((name) => [name, field(name).value]));
   const asked = picture;
   try {
     const result = await model.ask(asked.sent ? null : asked.blob, task(), fields);

@@ -1,11 +1,11 @@
 // A picture on a canvas with masks, boxes and labels, in the colours that this package draws with everywhere.
 
-const [LEAST, MOST] = [720, 1600]; // pixels of the canvas's longer side
+const [LEAST, MOST] = [480, 2400]; // pixels of the canvas's longer side
 
 // `bitmap`: the picture. `objects`: of an answer, or none. `colours`: of web.json, one for each different label.
 export function draw(canvas, bitmap, objects, colours) {
-  const longer = Math.max(bitmap.width, bitmap.height);
-  const scale = Math.min(Math.max(LEAST, longer), MOST) / longer;
+  const shown = canvas.parentElement.clientWidth * devicePixelRatio;
+  const scale = Math.min(Math.max(LEAST, shown), MOST) / Math.max(bitmap.width, bitmap.height);
   canvas.width = Math.round(bitmap.width * scale);
   canvas.height = Math.round(bitmap.height * scale);
   const context = canvas.getContext("2d");
@@ -13,7 +13,7 @@ export function draw(canvas, bitmap, objects, colours) {
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const unit = Math.max(2, Math.round(Math.max(canvas.width, canvas.height) / 360));
+  const unit = Math.max(2, Math.round(1.75 * devicePixelRatio));
   const inks = inksOf(objects, colours);
   for (const one of objects) if (one.mask) drawMask(context, one.mask, scale, inks.get(one.label));
   const placed = [...objects].sort((a, b) => area(b.box) - area(a.box)); // a small box inside a large one stays visible
@@ -65,7 +65,7 @@ function drawBox(context, [x0, y0, x1, y1], ink, unit, faint) {
 
 function drawLabel(context, { label, score }, [x0, y0, , y1], ink, unit) {
   const text = `${label}  ${Math.round(100 * score)}%`;
-  const size = 8 * unit;
+  const size = 7 * unit;
   context.font = `600 ${size}px system-ui, sans-serif`;
   const [width, height] = [context.measureText(text).width + 3 * unit, size + 2 * unit];
   const x = Math.max(0, Math.min(x0, context.canvas.width - width));

@@ -58,6 +58,7 @@ async function open() {
   element("load").hidden = true;
   element("model").hidden = false;
   element("download").hidden = false;
+  element("model-status").textContent = "Opening the model ...";
   const engine = new URL(document.location).searchParams.get("engine");
   const { engine: used, threads } = await model.open(engine);
   element("model").hidden = true;
@@ -164,21 +165,23 @@ function showAnswer(result) {
     shown.push(paragraph("text", result.text || "(no answer)"));
   }
   element("answer").replaceChildren(...shown);
-  const sure = result.score === undefined ? "" : `, ${Math.round(100 * result.score)} % sure`;
+  const sure = result.score === undefined ? "" : `, score ${Math.round(100 * result.score)} %`;
   const cut = { length: ", cut off: too long", stopped: ", stopped" }[result.stop] ?? "";
   element("status").textContent = `${result.ids.length} tokens in ${result.seconds.toFixed(1)} s${sure}${cut}`;
 }
 
 function row({ label, box, score }, colour) {
   const item = document.createElement("li");
-  const [swatch, name, place] = ["span", "b", "span"].map((kind) => document.createElement(kind));
+  const [swatch, name, place, sure] = ["span", "b", "span", "span"].map((kind) => document.createElement(kind));
   swatch.className = "swatch";
   swatch.style.background = colour;
   name.textContent = label;
   place.className = "number";
   const [x0, y0, x1, y1] = box.map(Math.round);
-  place.textContent = `x ${x0}-${x1}, y ${y0}-${y1}   ${Math.round(100 * score)} %`;
-  item.append(swatch, name, place);
+  place.textContent = `x ${x0}-${x1}, y ${y0}-${y1}`;
+  sure.className = "number score";
+  sure.textContent = `${Math.round(100 * score)} %`;
+  item.append(swatch, name, place, sure);
   return item;
 }
 

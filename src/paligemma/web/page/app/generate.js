@@ -13,7 +13,7 @@ export async function generate(network, soft, prompt, { maxTokens, eos, loc, win
     else if (stopped?.()) answer.stop = "stopped";
     if (answer.stop) break;
     const one = choose(logits, allowed, loc, window);
-    if (!Number.isFinite(one.logprob)) throw new Error("The model computes numbers that are none. Another browser or computer may do better.");
+    if (!Number.isFinite(one.logprob)) throw new Error("The model computes numbers that are none. Try another browser or computer.");
     answer.logprob += one.logprob;
     if (one.id === eos) {
       answer.stop = "eos";

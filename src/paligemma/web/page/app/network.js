@@ -10,7 +10,8 @@ export class Network {
     const layers = Array.from({ length: facts.text.depth }, (_, i) => i);
     network.caches = layers.flatMap((i) => [[`past_key_${i}`, `key_${i}`], [`past_value_${i}`, `value_${i}`]]);
     // Keys and values stay where they are computed.
-    const place = provider === "webgpu" ? { preferredOutputLocation: Object.fromEntries(network.caches.map(([, name]) => [name, "gpu-buffer"])) } : {};
+    const places = Object.fromEntries(network.caches.map(([, name]) => [name, "gpu-buffer"]));
+    const place = provider === "webgpu" ? { preferredOutputLocation: places } : {};
     network.vision = await session(ort, facts.graphs.vision, files, provider, {});
     network.decoder = await session(ort, facts.graphs.decoder, files, provider, place);
     network.masks = facts.graphs.masks ? await session(ort, facts.graphs.masks, files, "wasm", {}) : null;
@@ -52,8 +53,9 @@ export class Network {
     const { width, head_dim } = this.facts.text;
     const count = x.length / width;
     const [cos, sin] = this.turns(count);
-    const tensor = (data, size) => new this.ort.Tensor("float32", data, [count, size]);
-    const out = await this.decoder.run({ x: tensor(x, width), cos: tensor(cos, head_dim / 2), sin: tensor(sin, head_dim / 2), ...this.past });
+    const rows = (data, size) => new this.ort.Tensor("float32", data, [count, size]);
+    const given = { x: rows(x, width), cos: rows(cos, head_dim / 2), sin: rows(sin, head_dim / 2) };
+    const out = await this.decoder.run({ ...given, ...this.past });
     this.forget();
     this.past = Object.fromEntries(this.caches.map(([before, after]) => [before, out[after]]));
     this.length += count;

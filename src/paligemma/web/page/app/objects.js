@@ -3,7 +3,11 @@
 // {objects: [{label, bins: [y0, x0, y1, x1], codes | null, start, labelStart, end}], invalid}: places are positions in `ids`.
 // names: only objects of these labels count, spelled as asked. masks: objects without codes do not count. facts: "objects" of web.json.
 export function readObjects(ids, tokenizer, names, masks, facts) {
-  const kind = (id) => (tokenizer.isLocation(id) ? "loc" : tokenizer.isCode(id) ? "seg" : tokenizer.decode([id]).includes(facts.semicolon) ? "end" : "text");
+  const kind = (id) => {
+    if (tokenizer.isLocation(id)) return "loc";
+    if (tokenizer.isCode(id)) return "seg";
+    return tokenizer.decode([id]).includes(facts.semicolon) ? "end" : "text";
+  };
   const kinds = ids.map(kind);
   const objects = [];
   let invalid = 0;
@@ -36,7 +40,8 @@ export function readObjects(ids, tokenizer, names, masks, facts) {
   }
   const asked = new Map([...names].reverse().map((name) => [tidy(name).toLowerCase(), name]));
   if (asked.size === 1) asked.set("", names[0]);
-  const wanted = objects.filter((one) => asked.has(one.label.toLowerCase())).map((one) => ({ ...one, label: asked.get(one.label.toLowerCase()) }));
+  const named = objects.map((one) => ({ ...one, label: asked.get(one.label.toLowerCase()) }));
+  const wanted = named.filter((one) => one.label !== undefined);
   const whole = masks ? wanted.filter((one) => one.codes) : wanted;
   return { objects: whole, invalid: invalid + wanted.length - whole.length };
 }

@@ -6,6 +6,7 @@ import { isolate } from "./isolated.js";
 import { listen } from "./source.js";
 
 const SMALL = 64 << 20; // bytes of a model that is fetched without asking
+const OPENING = "paligemma-opening"; // stays behind where opening a model ended the page
 const HINTS = {
   caption: "What the picture shows, in a sentence.",
   answer: "A question about the picture.",
@@ -32,7 +33,8 @@ async function start() {
   for (const radio of field("task")) radio.addEventListener("change", () => showTask(true));
   listen((blob) => choose(blob).catch(fail), fail);
   facts = await readFacts(base);
-  const size = facts.parameters >= 1e9 ? `${(facts.parameters / 1e9).toFixed(1)} billion` : `${(facts.parameters / 1e6).toFixed(1)} million`;
+  const millions = facts.parameters / 1e6;
+  const size = millions >= 1000 ? `${(millions / 1000).toFixed(1)} billion` : `${millions.toFixed(1)} million`;
   element("about").textContent = `${facts.name}, ${size} parameters, in your browser. Pictures stay on this machine.`;
   element("notes").textContent = facts.notes.join(" ");
   element("notes").hidden = !facts.notes.length;
@@ -46,10 +48,13 @@ async function start() {
   element("stop").addEventListener("click", () => model.stop());
   model = new Model(base, facts, showStage);
   if (facts.examples.length) await chooseExample(0);
-  if (model.bytes() <= SMALL || (await model.isStored())) return open();
+  const [stored, crashed] = [await model.isStored(), localStorage.getItem(OPENING) === base];
+  if (model.bytes() <= SMALL || (stored && !crashed)) return open();
   element("model").hidden = false;
-  element("model-status").textContent = "The model is fetched once and kept by your browser.";
-  element("load").textContent = `Fetch the model (${inBytes(model.bytes())})`;
+  element("model-status").textContent = crashed
+    ? "The model was not opened to the end last time: it may need more memory than there is."
+    : "The model is fetched once and kept by your browser.";
+  element("load").textContent = `${stored ? "Open" : "Fetch"} the model (${inBytes(model.bytes())})`;
   element("load").hidden = false;
   element("load").addEventListener("click", () => open().catch(fail));
 }
@@ -60,12 +65,21 @@ async function open() {
   element("download").hidden = false;
   element("model-status").textContent = "Opening the model ...";
   const engine = new URL(document.location).searchParams.get("engine");
-  const { engine: used, threads } = await model.open(engine);
+  localStorage.setItem(OPENING, base);
+  const opened = await model.open(engine);
+  localStorage.removeItem(OPENING);
   element("model").hidden = true;
-  const where = used === "webgpu" ? "on the GPU (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "1 thread" : `${threads} threads`})`;
-  document.querySelector("footer").textContent = `Computed ${where} by ONNX Runtime Web; weights: ${facts.quantize}, ${inBytes(model.bytes())}.`;
+  showEngine(opened);
   ready = true;
   showReady();
+}
+
+function showEngine({ engine, threads, why }) {
+  const reason = why ? `; not on the GPU: ${why}` : "";
+  const processor = `on the processor (WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}${reason})`;
+  const where = engine === "webgpu" ? "on the GPU (WebGPU)" : processor;
+  const weights = `${facts.quantize}, ${inBytes(model.bytes())}`;
+  document.querySelector("footer").textContent = `Computed ${where} by ONNX Runtime Web; weights: ${weights}.`;
 }
 
 // Pictures

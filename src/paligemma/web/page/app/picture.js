@@ -10,7 +10,7 @@ export async function readPicture(blob) {
     throw new Error("This is no picture that the browser can open. PNG, JPEG and WebP work everywhere.");
   }
   const { width, height } = bitmap;
-  if (width * height > MOST_PIXELS) throw new Error(`The picture has ${width} x ${height} pixels, which is too many. Make it smaller first.`);
+  if (width * height > MOST_PIXELS) throw new Error(`The picture has ${width} x ${height} pixels, too many: make it smaller.`);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);

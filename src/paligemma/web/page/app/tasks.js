@@ -20,9 +20,9 @@ const PROMPTS = {
 export function question(task, fields, facts, tokenizer) {
   const own = facts.tasks[task];
   const asked = { prompt: PROMPTS[task](own, fields, facts.objects), maxTokens: own.max_tokens };
-  if (task !== "detect" && task !== "segment") return { ...asked, grammar: null, read: (answer) => readText(answer, facts, tokenizer, task) };
-  const names = namesOf(fields.names);
   const masks = task === "segment";
+  if (!masks && task !== "detect") return { ...asked, grammar: null, read: (answer) => readText(answer, facts, tokenizer, task) };
+  const names = namesOf(fields.names);
   return {
     ...asked,
     grammar: new Grammar(tokenizer, names, masks, facts.objects),

@@ -31,17 +31,20 @@ async function answered({ kind, id, ...asked }) {
 
 const stage = (what, more = {}) => self.postMessage({ kind: "stage", what, ...more });
 
-// `base`: the pack's address. `engine`: "webgpu", "wasm" or nothing for the best there is. What answers is told.
+// `base`: the pack's address. `engine`: "webgpu", "wasm" or nothing for the best that works. What answers is told, and why not the GPU.
 async function open({ base, engine, facts }) {
   const folder = new URL("model/", base).href;
   const files = await fetchAll(facts, folder, (done, total) => stage("download", { done, total }));
   stage("start");
   const tokenizer = new Tokenizer(JSON.parse(await files.get(facts.vocabulary.path).text()), facts.tokens);
-  const provider = engine ?? ((await hasGpu()) ? "webgpu" : "wasm");
-  const ort = await runtime(new URL(facts.runtime, base).href, provider);
-  const network = await Network.open(ort, facts, files, provider);
-  model = { facts, network, tokenizer };
-  return { engine: provider, threads: ort.env.wasm.numThreads };
+  const start = async (provider) => {
+    const ort = await runtime(new URL(facts.runtime, base).href, provider);
+    model = { facts, tokenizer, network: await Network.open(ort, facts, files, provider) };
+    return { engine: provider, threads: ort.env.wasm.numThreads };
+  };
+  if (engine) return start(engine);
+  if (!(await hasGpu())) return start("wasm");
+  return start("webgpu").catch(async (error) => ({ ...(await start("wasm")), why: inWords(error) }));
 }
 
 async function runtime(folder, provider) {
@@ -86,7 +89,8 @@ async function ask({ picture, task, fields }) {
   });
   const result = await asked.read(answer, seen, network);
   const { width, height } = seen;
-  return { ...result, task, prompt: asked.prompt, ids: answer.ids, stop: answer.stop, width, height, seconds: (performance.now() - started) / 1000 };
+  const seconds = (performance.now() - started) / 1000;
+  return { ...result, task, prompt: asked.prompt, ids: answer.ids, stop: answer.stop, width, height, seconds };
 }
 
 // Lets messages in, such as a wish to stop.

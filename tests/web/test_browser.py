@@ -34,13 +34,9 @@ from paligemma.web.runtime import PACKAGE, find_runtime, missing
 DEMO = BUNDLED / "demo"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paligemma" / "web"
 FLAGS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -249,7 +245,7 @@ def visit(browser, site, **how):
 @pytest.fixture(scope="module")
 def page(browser, site):
     """The page on a desk, as others left it."""
-    page = visit(browser, site, viewport={"width": 1180, "height": 860}, permissions=["camera"])
+    page = visit(browser, site, viewport={"width": 1180, "height": 860})
     yield page
     page.context.close()
 

@@ -47,9 +47,10 @@ function listenToCamera(onPicture, onError) {
     if (live.srcObject) return close();
     try {
       live.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-      await live.play();
       show(true);
+      await live.play();
     } catch {
+      close();
       onError(new Error("The camera cannot be used: there is none, or the browser was told to refuse."));
     }
   });

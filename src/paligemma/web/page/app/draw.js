@@ -13,7 +13,7 @@ export function draw(canvas, bitmap, objects, colours) {
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const unit = Math.max(2, Math.round(1.75 * devicePixelRatio));
+  const unit = 1.75 * devicePixelRatio;
   const inks = inksOf(objects, colours);
   for (const one of objects) if (one.mask) drawMask(context, one.mask, scale, inks.get(one.label));
   const placed = [...objects].sort((a, b) => area(b.box) - area(a.box)); // a small box inside a large one stays visible

@@ -35,7 +35,7 @@ def quantize(rows: Floats, bits: int, block: int) -> tuple[NDArray[np.uint8], Fl
     scales = largest / np.float32(-half)
     inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales != 0)
     numbers = (np.rint(blocks * inverses).clip(-half, half - 1) + half).astype(np.uint8)
-    packed = numbers if bits == 8 else numbers[:, :, ::2] | numbers[:, :, 1::2] << 4
+    packed = numbers if bits == 8 else np.bitwise_or(numbers[:, :, ::2], numbers[:, :, 1::2] << 4, dtype=np.uint8)
     return packed, scales[:, :, 0]
 
 

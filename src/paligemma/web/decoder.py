@@ -67,11 +67,12 @@ def _block(graph: Graph, c: TextConfig, bits: Bits, layer: int, x: str, turns: t
         stored.append(graph.op("Concat", before, own, axis=1, to=present))
         graph.output(present, stored[-1], c.kv_heads, "past+tokens", c.head_dim)
     if layer == c.depth - 1:
-        normed, x, *turns = (_last_row(graph, one) for one in (normed, x, *turns))  # pyright: ignore[reportAssignmentType]
+        normed, x, cos, sin = (_last_row(graph, one) for one in (normed, x, *turns))
+        turns = cos, sin
     asked = _rotated(graph, graph.heads(graph.linear(normed, f"{block}.attn.q", bits), c.heads, c.head_dim), turns)
     # Query heads that share a key head become more queries of it.
     q = graph.reshape(graph.op("Mul", asked, graph.number(c.scale)), c.kv_heads, -1, c.head_dim)
-    seen = graph.reshape(graph.attention(q, *stored, c.attn_softcap), c.heads, -1, c.head_dim)
+    seen = graph.reshape(graph.attention(q, stored[0], stored[1], c.attn_softcap), c.heads, -1, c.head_dim)
     out = graph.linear(graph.joined(seen, c.heads, c.head_dim), f"{block}.attn.o", bits)
     x = graph.op("Add", x, _norm(graph, c, out, f"{block}.post_attn_norm") if c.post_norms else out)
     normed = _norm(graph, c, x, f"{block}.pre_mlp_norm")

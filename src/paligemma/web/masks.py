@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,12 @@ def build(arrays: Mapping[str, NDArray[np.float32]]) -> ModelProto:
     nodes, used = [], {CODEBOOK}
     side = round(MASK_CODES**0.5)
 
-    def op(kind: str, *inputs: str, to: str | None = None, **attributes: object) -> str:
+    def op(kind: str, *inputs: str, to: str | None = None, **attributes: Any) -> str:
         out = to or f"{kind}_{len(nodes)}"
         nodes.append(helper.make_node(kind, inputs, [out], **attributes))
         return out
 
-    def layer(kind: str, x: str, number: str, **attributes: object) -> str:
+    def layer(kind: str, x: str, number: str, **attributes: Any) -> str:
         names = f"decoder.{number}.weight", f"decoder.{number}.bias"
         used.update(names)
         return op(kind, x, *names, **attributes)

@@ -62,12 +62,10 @@ async function fetchOne(store, url, file, onBytes) {
     return new Response(response.body.pipeThrough(count));
   };
   if (store) {
-    try {
-      await store.put(url, await counted());
-      return await (await store.match(url)).blob();
-    } catch (error) {
-      if (error.name !== "QuotaExceededError") throw error; // no room: it is held in memory, and fetched again next time
-    }
+    const response = await counted();
+    const kept = await store.put(url, response).then(() => store.match(url)).catch(() => null);
+    if (kept) return kept.blob();
+    await store.delete(url); // no room, or none for a file so large: it is held in memory, and fetched again next time
   }
   return (await counted()).blob();
 }

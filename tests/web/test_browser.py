@@ -36,6 +36,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pali
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    "--host-resolver-rules=MAP plain.test 127.0.0.1",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.timeout(240)
@@ -298,6 +299,16 @@ def test_the_page_on_a_phone_in_the_dark(browser, site, tmp_path):
     assert "green heart" in ask(page, "detect", 4)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     keep(page, "phone", tmp_path)
+    assert page.complaints == []
+    page.context.close()
+
+
+def test_an_address_that_is_not_secure(browser, site):
+    """Such as that of another machine at home: the browser offers no store, no threads and no camera there."""
+    page = visit(browser, Site(site.address.replace("127.0.0.1", "plain.test")))
+    assert ask(page, "caption", 0) == "an owl, a green heart and a fish"
+    assert page.locator("#camera").is_hidden()
+    assert "1 thread)" in page.locator("footer").inner_text()
     assert page.complaints == []
     page.context.close()
 

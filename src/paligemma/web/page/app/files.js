@@ -22,7 +22,7 @@ export async function areStored(facts, folder) {
   return found.every(Boolean);
 }
 
-// name -> Blob of all files. onProgress(done, total) in bytes. Throws an error in words where a file cannot be had.
+// name -> Blob, or what serves as one, of all files. onProgress(done, total) in bytes. Throws an error in words where a file cannot be had.
 export async function fetchAll(facts, folder, onProgress) {
   const store = await openStore();
   const total = totalBytes(facts);
@@ -67,7 +67,43 @@ async function fetchOne(store, url, file, onBytes) {
     if (kept) return kept.blob();
     await store.delete(url); // no room, or none for a file so large: it is held in memory, and fetched again next time
   }
-  return (await counted()).blob();
+  return Held.read(await counted(), file.bytes);
+}
+
+// What is needed of a Blob, in memory: a private window may wait for ever for a large Blob.
+class Held {
+  constructor(bytes) {
+    this.bytes = bytes;
+    this.size = bytes.length;
+  }
+
+  static async read(response, size) {
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    for (const reader = response.body.getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) return new Held(bytes.subarray(0, at));
+      bytes.set(value.subarray(0, size - at), at);
+      at = Math.min(size, at + value.length);
+    }
+  }
+
+  slice(start, end) {
+    return new Held(this.bytes.subarray(start, end));
+  }
+
+  async arrayBuffer() {
+    return this.bytes.slice().buffer;
+  }
+
+  async text() {
+    return new TextDecoder().decode(this.bytes);
+  }
+}
+
+// All of a file, not copied where it is in memory.
+export async function bytesOf(file) {
+  return file instanceof Held ? file.bytes : new Uint8Array(await file.arrayBuffer());
 }
 
 // Files of this folder that the model no longer has.

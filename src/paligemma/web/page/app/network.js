@@ -1,5 +1,6 @@
 // The model at work in ONNX Runtime Web: picture -> image tokens; image tokens and prompt -> logits; one more token -> logits.
 
+import { bytesOf } from "./files.js";
 import { Words } from "./words.js";
 
 export class Network {
@@ -90,7 +91,6 @@ export class Network {
 }
 
 async function session(ort, { graph, data }, files, provider, options) {
-  const externalData = data.map(({ path }) => ({ path, data: files.get(path) }));
-  const bytes = new Uint8Array(await files.get(graph.path).arrayBuffer());
-  return ort.InferenceSession.create(bytes, { executionProviders: [provider], externalData, ...options });
+  const externalData = await Promise.all(data.map(async ({ path }) => ({ path, data: await bytesOf(files.get(path)) })));
+  return ort.InferenceSession.create(await bytesOf(files.get(graph.path)), { executionProviders: [provider], externalData, ...options });
 }

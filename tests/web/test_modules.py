@@ -276,3 +276,22 @@ def test_the_modules_are_small():
 
     lines = {path.name: len(path.read_text().splitlines()) for path in Path(APP).glob("*.js")}
     assert max(lines.values()) <= 300, lines
+
+
+def test_files_without_a_store_are_held_in_memory(node):
+    script = """import { bytesOf, fetchAll } from './app/files.js';
+    ---
+    const facts = { vocabulary: { path: "v", bytes: 5, sha256: "a".repeat(64) }, graphs: {} };
+    const told = [];
+    globalThis.fetch = async () => new Response("hello");
+    const file = (await fetchAll(facts, "http://here/model/", (done) => told.push(done))).get("v");
+    const part = new TextDecoder().decode(await file.slice(1, 3).arrayBuffer());
+    result = [await file.text(), part, Array.from(await bytesOf(file)), told.at(-1)];
+    globalThis.fetch = async () => new Response("hell");
+    result.push(await fetchAll(facts, "http://here/model/", () => {}).catch((error) => error.message));
+    globalThis.fetch = async () => new Response("", { status: 404 });
+    result.push(await fetchAll(facts, "http://here/model/", () => {}).catch((error) => error.message));"""
+    text, part, data, told, short, gone = node(script, {})
+    assert (text, part, bytes(data), told) == ("hello", "el", b"hello", 5)
+    assert "v has 4 bytes, expected 5" in short
+    assert "v cannot be fetched (404)" in gone

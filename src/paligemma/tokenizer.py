@@ -128,8 +128,10 @@ class Tokenizer:
         self.seg = range(ids["<seg000>"], ids["<seg000>"] + NUM_SEG)
         image = pieces.id("<image>")
         self.vocab_size = VOCAB_SIZE if pieces.size >= GEMMA_VOCAB else pieces.size if image is None else image
-        foreign = [re.escape(piece) for id, piece in pieces.added().items() if id >= self.vocab_size]
-        self._special = re.compile("|".join([_LOCATION.pattern, _RESERVED.pattern, *foreign]), re.ASCII)
+        foreign = tuple(piece for id, piece in pieces.added().items() if id >= self.vocab_size)
+        self.reserved: tuple[str, ...] = (*_RESERVED_PIECES, *foreign)
+        """Spellings that stay text: no typed text turns into their tokens."""
+        self._special = re.compile("|".join([_LOCATION.pattern, *map(re.escape, self.reserved)]), re.ASCII)
         self._unreachable = {pieces.id(piece) for piece in _RESERVED_PIECES}
         if self.decode(self.encode(_SAMPLE)) != _SAMPLE:
             raise CheckpointError(

@@ -22,6 +22,8 @@ COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
 """Beside a model too, and copied along, with the mask codec: a model is of no use without them."""
 PACK_INDEX = "pack.json"
 """In the folder of a pack, which is no checkpoint."""
+WEB_INDEX = "web.json"
+"""In a folder for browsers, which is none either."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def _nothing(folder: Path) -> CheckpointError:
         return CheckpointError(
             f"{folder} is a pack: it can be asked, but not trained or converted", hint="name the checkpoint it was made of",
             code="is_pack",
+        )  # fmt: skip
+    if (folder / WEB_INDEX).is_file():
+        return CheckpointError(
+            f"{folder} is a page for browsers (paligemma pack --target web): no model that is answered from here",
+            hint=f"look at it: python -m http.server --directory {folder}; or name the checkpoint it was made of",
+            code="is_web_pack",
         )  # fmt: skip
     present = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in present:

@@ -90,6 +90,7 @@ def info(
     """
     from ..checkpoint import is_adapter
     from ..checkpoint import verify_sha256 as verify
+    from ..checkpoint.locate import WEB_INDEX
     from ..edge.pack_file import is_pack
     from ..errors import CheckpointError, UsageError
 
@@ -100,6 +101,10 @@ def info(
         facts = _adapter_facts(path, base)
     elif base is None and is_pack(path):
         facts = _pack_facts(path)
+    elif base is None and (path / WEB_INDEX).is_file():
+        from ..web.description import web_facts
+
+        facts = web_facts(path)
     elif base is None:
         facts = _model_facts(path)
     else:

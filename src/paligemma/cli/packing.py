@@ -1,11 +1,11 @@
-"""`paligemma pack`: a checkpoint becomes a small folder that answers on a CPU without PyTorch."""
+"""`paligemma pack`: a checkpoint becomes a small folder that answers on a CPU without PyTorch, or in a browser."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -35,9 +35,11 @@ def pack(
     examples: int = EXAMPLES,
     tokenizer: Path | None = None,
     codec: Path | None = None,
+    target: Literal["cpu", "web"] = "cpu",
+    runtime: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Write a model as a pack: quantized, mapped into memory, answered from without PyTorch.
+    """Write a model as a pack: quantized, mapped into memory, answered from without PyTorch. Or as a page that answers in a browser.
 
     Parameters
     ----------
@@ -54,18 +56,30 @@ def pack(
         tokenizer.model or tokenizer.json, where the checkpoint has none beside it.
     codec
         The mask codec (vae-oid.npz or .safetensors), where the checkpoint has none beside it.
+    target
+        web: a folder of static files, for `python -m http.server` or any other server, that computes in the browser (docs/web.md).
+    runtime
+        With --target web: a folder with ONNX Runtime Web's files, which are copied. By default the one that npm put into ./node_modules;
+        without any the page fetches them from a public server.
     overwrite
         Replace a pack that is there.
     """
+    path = resolve(model)
+    if target == "web":
+        for name, given in (("calibrate", calibrate), ("tokenizer", tokenizer), ("codec", codec)):
+            if given is not None:
+                raise UsageError(f"--{name} is for packs that answer on a CPU, not for --target web", hint="leave one of them out")
+        return _pack_web(path, out, quantize, runtime, overwrite)
+    if runtime is not None:
+        raise UsageError("--runtime goes with --target web", hint="leave it out")
     from ..edge.packer import check_out, pack_model
 
-    path = resolve(model)
     words = None if tokenizer is None else _words(path, tokenizer)
     check_out(out, overwrite=overwrite)
-    given = {"tokenizer": words, "codec": codec}
-    moments = None if calibrate is None else _moments(path, calibrate, quantize, examples, **given)
+    own = {"tokenizer": words, "codec": codec}
+    moments = None if calibrate is None else _moments(path, calibrate, quantize, examples, **own)
     with bytes_progress("packing") as progress:
-        done = pack_model(path, out, quantize, moments=moments, overwrite=overwrite, progress=progress, **given)
+        done = pack_model(path, out, quantize, moments=moments, overwrite=overwrite, progress=progress, **own)
     size = sum(file.stat().st_size for file in done.iterdir())
     print(printable(f"{done}: {quantize}, {bytes_in_words(size)}; to use it: --model {shlex.quote(str(done))}"))
     if not any((done / name).is_file() for name in FILE_NAMES):
@@ -114,3 +128,31 @@ def _words(path: Path, tokenizer: Path) -> Tokenizer:
     from ..predictor.packs import words_of
 
     return words_of(path, path, tokenizer, inspect(path).config)
+
+
+def _pack_web(path: Path, out: Path, quantize: Quantize, runtime: Path | None, overwrite: bool) -> int:
+    try:
+        from ..web.packer import pack_web
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise UsageError("--target web needs the package onnx", hint="pip install 'paligemma[web]'", code="no_onnx") from None
+    from ..checkpoint.finding import BUNDLED
+    from ..demo import HONEST
+    from ..web.runtime import ELSEWHERE, INSTALL, find_runtime
+
+    if quantize == "bf16":
+        raise UsageError("browsers compute no bfloat16", hint="int8, int4 or float32", code="no_bf16")
+    found = find_runtime(runtime)
+    bundled = path.parent == BUNDLED
+    with bytes_progress("packing") as progress:
+        done = pack_web(
+            path, out, quantize, runtime=found, examples=BUNDLED / "demo" if bundled else None, notes=HONEST[:2] if bundled else (),
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    size = sum(file.stat().st_size for file in done.rglob("*") if file.is_file())
+    look = f"python -m http.server --directory {shlex.quote(str(done))}"
+    print(printable(f"{done}: {quantize}, {bytes_in_words(size)}; to look at it: {look}"))
+    if found is None:
+        print(f"its visitors fetch ONNX Runtime Web from {ELSEWHERE}; to have it in the folder: {INSTALL}, and pack again")
+    return 0

@@ -1,0 +1,248 @@
+// The page: what is on it, and what happens when. Everything that computes is in the worker.
+
+import { Model, readFacts } from "./client.js";
+import { css, draw, inksOf } from "./draw.js";
+import { isolate } from "./isolated.js";
+import { listen } from "./source.js";
+
+const SMALL = 64 << 20; // bytes of a model that is fetched without asking
+const OPENING = "paligemma-opening"; // stays behind where opening a model ended the page
+const HINTS = {
+  caption: "What the picture shows, in a sentence.",
+  answer: "A question about the picture.",
+  detect: "Boxes around everything that has one of these names.",
+  segment: "The outline of what you name: a word or a phrase.",
+  ocr: "All text in the picture.",
+  run: "Any prompt, exactly as the model was trained on it.",
+};
+
+const base = new URL(".", document.baseURI).href;
+const element = (id) => document.getElementById(id);
+const form = element("form");
+const field = (name) => form.elements.namedItem(name); // not elements.length, which is their number
+const task = () => field("task").value;
+
+let facts, model;
+let picture = null; // {blob, bitmap, sent, example}
+let ready = false;
+
+start().catch(fail);
+
+async function start() {
+  if (await isolate()) return;
+  for (const radio of field("task")) radio.addEventListener("change", () => showTask(true));
+  listen((blob) => choose(blob).catch(fail), fail);
+  facts = await readFacts(base);
+  const millions = facts.parameters / 1e6;
+  const size = millions >= 1000 ? `${(millions / 1000).toFixed(1)} billion` : `${millions.toFixed(1)} million`;
+  element("about").textContent = `${facts.name}, ${size} parameters, in your browser. Pictures stay on this machine.`;
+  element("notes").textContent = facts.notes.join(" ");
+  element("notes").hidden = !facts.notes.length;
+  fillChoices();
+  showExamples();
+  showTask(false);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    answer().catch(fail);
+  });
+  element("stop").addEventListener("click", () => model.stop());
+  model = new Model(base, facts, showStage);
+  if (facts.examples.length) await chooseExample(0);
+  const [stored, crashed] = [await model.isStored(), localStorage.getItem(OPENING) === base];
+  if (model.bytes() <= SMALL || (stored && !crashed)) return open();
+  element("model").hidden = false;
+  element("model-status").textContent = crashed
+    ? "The model was not opened to the end last time: it may need more memory than there is."
+    : "The model is fetched once and kept by your browser.";
+  element("load").textContent = `${stored ? "Open" : "Fetch"} the model (${inBytes(model.bytes())})`;
+  element("load").hidden = false;
+  element("load").addEventListener("click", () => open().catch(fail));
+}
+
+async function open() {
+  element("load").hidden = true;
+  element("model").hidden = false;
+  element("download").hidden = false;
+  element("model-status").textContent = "Opening the model ...";
+  const engine = new URL(document.location).searchParams.get("engine");
+  localStorage.setItem(OPENING, base);
+  const opened = await model.open(engine);
+  localStorage.removeItem(OPENING);
+  element("model").hidden = true;
+  showEngine(opened);
+  ready = true;
+  showReady();
+}
+
+function showEngine({ engine, threads, why }) {
+  const reason = why ? `; not on the GPU: ${why}` : "";
+  const processor = `on the processor (WebAssembly, ${threads} thread${threads === 1 ? "" : "s"}${reason})`;
+  const where = engine === "webgpu" ? "on the GPU (WebGPU)" : processor;
+  const weights = `${facts.quantize}, ${inBytes(model.bytes())}`;
+  document.querySelector("footer").textContent = `Computed ${where} by ONNX Runtime Web; weights: ${weights}.`;
+}
+
+// Pictures
+
+async function choose(blob, example = null) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob);
+  } catch {
+    throw new Error("This is no picture that the browser can open. PNG, JPEG and WebP work everywhere.");
+  }
+  picture?.bitmap.close();
+  picture = { blob, bitmap, sent: false, example };
+  clear();
+  const view = element("view");
+  view.hidden = false;
+  view.setAttribute("aria-label", "The picture");
+  element("hint").hidden = true;
+  element("drop").classList.add("full");
+  show([]);
+  for (const button of element("examples").children) button.setAttribute("aria-pressed", button.dataset.image === example?.image);
+  showReady();
+}
+
+async function chooseExample(i) {
+  const example = facts.examples[i];
+  const response = await fetch(new URL(example.image, base));
+  await choose(await response.blob(), example);
+  suggest();
+}
+
+// What is asked first of an example.
+function suggest() {
+  const { example } = picture;
+  const texts = { question: example.ask, names: example[task()]?.join?.(" ; ") };
+  for (const [name, text] of Object.entries(texts)) if (text) field(name).value = text;
+}
+
+function showExamples() {
+  const buttons = facts.examples.map(({ image }, i) => {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", title: `Example ${i + 1}` });
+    button.dataset.image = image;
+    button.setAttribute("aria-pressed", false);
+    button.append(Object.assign(new Image(), { src: new URL(image, base).href, alt: `Example ${i + 1}` }));
+    button.addEventListener("click", () => chooseExample(i).catch(fail));
+    return button;
+  });
+  element("examples").replaceChildren(...buttons);
+}
+
+const show = (objects) => draw(element("view"), picture.bitmap, objects, facts.colours);
+
+// The question
+
+function fillChoices() {
+  const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
+  const languages = facts.languages.map((code) => [names.of(code), code]).sort(([a], [b]) => a.localeCompare(b));
+  field("lang").replaceChildren(...languages.map(([name, code]) => new Option(name, code, code === "en", code === "en")));
+  const lengths = Object.keys(facts.tasks.caption.prompts);
+  field("length").replaceChildren(...lengths.map((length) => new Option(length, length, length === "normal", length === "normal")));
+  if (!facts.graphs.masks) form.querySelector('[value="segment"]').parentElement.hidden = true;
+}
+
+function showTask(changed) {
+  element("task-hint").textContent = HINTS[task()];
+  for (const label of form.querySelectorAll("[data-tasks]")) label.hidden = !label.dataset.tasks.split(" ").includes(task());
+  if (changed && picture?.example) suggest();
+}
+
+async function answer() {
+  clear();
+  busy(true);
+  const fields = Object.fromEntries(["question", "names", "prompt", "lang", "length"].map((name) => [name, field(name).value]));
+  const asked = picture;
+  try {
+    const result = await model.ask(asked.sent ? null : asked.blob, task(), fields);
+    asked.sent = true;
+    if (asked === picture) showAnswer(result);
+  } finally {
+    busy(false);
+  }
+}
+
+// Answers
+
+function showAnswer(result) {
+  const shown = [];
+  if (result.objects) {
+    show(result.objects);
+    const inks = inksOf(result.objects, facts.colours);
+    const list = document.createElement("ul");
+    list.append(...result.objects.map((one) => row(one, css(inks.get(one.label)))));
+    shown.push(result.objects.length ? list : paragraph("text", "Nothing of that name was found."), paragraph("raw", result.text));
+    element("view").setAttribute("aria-label", `The picture with ${result.objects.length} objects marked`);
+  } else {
+    shown.push(paragraph("text", result.text || "(no answer)"));
+  }
+  element("answer").replaceChildren(...shown);
+  const sure = result.score === undefined ? "" : `, score ${Math.round(100 * result.score)} %`;
+  const cut = { length: ", cut off: too long", stopped: ", stopped" }[result.stop] ?? "";
+  element("status").textContent = `${result.ids.length} tokens in ${result.seconds.toFixed(1)} s${sure}${cut}`;
+}
+
+function row({ label, box, score }, colour) {
+  const item = document.createElement("li");
+  const [swatch, name, place, sure] = ["span", "b", "span", "span"].map((kind) => document.createElement(kind));
+  swatch.className = "swatch";
+  swatch.style.background = colour;
+  name.textContent = label;
+  place.className = "number";
+  const [x0, y0, x1, y1] = box.map(Math.round);
+  place.textContent = `x ${x0}-${x1}, y ${y0}-${y1}`;
+  sure.className = "number score";
+  sure.textContent = `${Math.round(100 * score)} %`;
+  item.append(swatch, name, place, sure);
+  return item;
+}
+
+function paragraph(kind, text) {
+  return Object.assign(document.createElement("p"), { className: kind, textContent: text });
+}
+
+// What is going on
+
+function showStage({ what, done, total, count, text }) {
+  if (what === "download") {
+    element("download").value = done / total;
+    element("model-status").textContent = `Fetching the model: ${inBytes(done)} of ${inBytes(total)}`;
+  } else if (what === "start") {
+    element("download").removeAttribute("value");
+    element("model-status").textContent = "Preparing the model ...";
+  } else if (what === "token") {
+    element("status").textContent = `Writing: ${count} tokens`;
+    element("answer").replaceChildren(paragraph(task() === "detect" || task() === "segment" ? "raw" : "text", text));
+  } else {
+    element("status").textContent = { image: "Looking at the picture ...", prompt: "Reading the question ..." }[what];
+  }
+}
+
+function busy(on) {
+  element("busy").hidden = element("stop").hidden = !on;
+  element("ask").disabled = on;
+}
+
+function showReady() {
+  element("ask").disabled = !(ready && picture);
+}
+
+function clear() {
+  element("error").hidden = true;
+  element("answer").replaceChildren();
+  element("status").textContent = "";
+  if (picture) show([]);
+}
+
+function fail(error) {
+  element("error").textContent = error.message;
+  element("error").hidden = false;
+  element("status").textContent = "";
+  element("download").hidden = true;
+}
+
+function inBytes(count) {
+  return count >= 1e9 ? `${(count / 1e9).toFixed(1)} GB` : count >= 1e6 ? `${Math.round(count / 1e6)} MB` : `${Math.round(count / 1e3)} kB`;
+}

@@ -32,8 +32,9 @@ from .packing import Bits, Floats, aligned, pack, packed_bytes
 from .packing import quantize as nearest
 
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
-"""Inputs that share a scale of weights with 4 bits, of matrices with at least `WIDE` inputs, and of smaller ones; in smaller ones activations
-share theirs so with 8 bits too. There the table of words always has 8 bits. A small model forgives less, and has little to save."""
+"""Inputs that share a scale of weights with 4 bits, of matrices with at least `WIDE` inputs, and of smaller ones; in smaller ones
+activations share theirs so with 8 bits too. There the table of words always has 8 bits. A small model forgives less, and has little to
+save."""
 ROWS = 2**23
 """Weights that are read at once."""
 CARD = "README.md"

@@ -1,7 +1,8 @@
 """Quantized matrices: from float32 to whole numbers with scales, and the one layout of them in memory and in files.
 
-A matrix (outputs, inputs) has 8-bit weights with a float32 scale per output (its group is of activations only), or 4-bit weights with a float16 scale per output and group of
-32, 64 or 128 inputs (the last group may be smaller). Packed, it is one run of bytes, the same for all processors:
+A matrix (outputs, inputs) has 8-bit weights with a float32 scale per output (its group is of activations only), or 4-bit weights with a
+float16 scale per output and group of 32, 64 or 128 inputs (the last group may be smaller). Packed, it is one run of bytes, the same for all
+processors:
 
     header, 64 bytes   |  scales  |  weights           scales and weights begin at multiples of 64
     scales             a panel of 16 outputs after the other; of a panel a group after the other; of a group 16 numbers

@@ -131,7 +131,9 @@ def test_first_come_first_served(case, network):
 def test_no_more_rows_than_said_and_no_more_read_than_said(case, network, monkeypatch):
     begun = []
     begin = type(network).begin
-    monkeypatch.setattr(type(network), "begin", lambda self, soft, prompts, most: begun.append(len(prompts)) or begin(self, soft, prompts, most))
+    monkeypatch.setattr(
+        type(network), "begin", lambda self, soft, prompts, most: begun.append(len(prompts)) or begin(self, soft, prompts, most)
+    )
     tokens = case.soft.shape[1] + 2
     going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=5, read=2 * tokens)
     for _ in range(7):

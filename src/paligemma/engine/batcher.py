@@ -1,8 +1,8 @@
 """Questions from any thread, one batch: a thread of its own takes the steps of a `ContinuousBatch`, and every question is a future.
 
-    with Batcher(network, eos_id=..., loc=..., rows=32) as batcher:
-        futures = [batcher.submit(prompt, Options(max_tokens=64), pixels=pixels) for prompt, pixels in questions]
-        answers = [future.result() for future in futures]
+with Batcher(network, eos_id=..., loc=..., rows=32) as batcher:
+    futures = [batcher.submit(prompt, Options(max_tokens=64), pixels=pixels) for prompt, pixels in questions]
+    answers = [future.result() for future in futures]
 """
 
 from __future__ import annotations

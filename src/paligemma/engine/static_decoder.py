@@ -41,14 +41,14 @@ class StaticDecoder:
         if compiled:
             options: dict[str, Any] = {}
             if model.device.type == "cuda":
-                # For one row a product becomes a sum over the matrix as it is read; for several, only what is tuned takes codes of few bits.
+                # For one row a product becomes a sum over the matrix as it is read; for several, only tuned ones unpack as they go.
                 unpacked = any(isinstance(module, Matrix) for module in model.text.modules())
                 options = {"coordinate_descent_tuning": True, "max_autotune": unpacked}
             self._layer = torch.compile(_layer, fullgraph=True, dynamic=False, options=options)
             self._likeliest = torch.compile(_likeliest, fullgraph=True, dynamic=False, options=options)
 
     def read(self, pool: Pool, soft: Tensor, ids: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-        """soft (B, P, D) and ids (B, T) into the rows (B,) of the pool, of which each row's first `lengths` (B,) tokens count, P + T at most.
+        """soft (B, P, D) and ids (B, T) into the rows (B,) of the pool. Of each row the first `lengths` (B,) tokens count, P + T at most.
         -> the states that predict the first tokens (B, D), which are in the pool too."""
         words = self.model.text.embed_tokens(ids)
         x = torch.cat([soft.to(words.dtype), words], 1)

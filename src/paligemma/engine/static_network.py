@@ -239,7 +239,7 @@ def _up(number: int, sizes: Sequence[int]) -> int:
 
 
 def _pieces(count: int, tokens: int) -> list[int]:
-    """Sizes of the pieces that `count` prompts or pictures of so many tokens go through in, the largest first. They hold `count` exactly."""
+    """The pieces that `count` prompts or pictures of so many tokens go through in, the largest first. They hold `count` exactly."""
     sizes = [size for size in PIECES if size == 1 or size * tokens <= PIECE_TOKENS]
     found: list[int] = []
     for size in reversed(sizes):

@@ -73,7 +73,11 @@ class KVCache:
         positions = torch.cat([self.positions, other.positions])
         length = int(positions.max())
         joined = object.__new__(KVCache)
-        joined.slots, joined.length, joined.positions = length + max(self.slots - self.length, other.slots - other.length), length, positions
+        joined.slots, joined.length, joined.positions = (
+            length + max(self.slots - self.length, other.slots - other.length),
+            length,
+            positions,
+        )
         shape = (self.keys.shape[0], len(positions), self.keys.shape[2], joined.slots, self.keys.shape[4])
         joined.keys, joined.values = self.keys.new_zeros(shape), self.values.new_zeros(shape)  # what is hidden must be a number, too
         start = 0

@@ -58,16 +58,24 @@ def test_answers_are_those_of_the_reference(case, static, options, limited):
         same(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [tiny.TINY_1, tiny.TINY_2], ids=lambda config: config.name)
 def test_compiled_and_fused_it_answers_the_same(config):
-    """What runs on a GPU, compiled for this CPU: `flex_attention` with lengths, and with the soft-cap."""
+    """What runs on a GPU, compiled for this CPU: `flex_attention` with lengths, and with the soft-cap. Then the same again, recompiling
+    nothing."""
     model = tiny.random_model(config)
-    prompts = [[2, 31, 7], [2, 40, 41, 42, 43, 7], [2, 7], [2, 90, 12, 5, 7], [2, 8]]
-    soft = TorchNetwork(model).encode(tiny.random_pixels(config, len(prompts)).numpy())
-    expected = generate(TorchNetwork(model), soft, prompts, Options(max_tokens=6), eos_id=3, loc=LOC)
-    found = generate(StaticNetwork(model, compiled=True, slots=BLOCK), soft, prompts, Options(max_tokens=6), eos_id=3, loc=LOC)
-    for one, other in zip(found, expected, strict=True):
-        same(one, other)
+    prompts = [[2, 31, 7], [2, 40, 41, 42, 43, 7], [2, 7], [2, 90, 12, 5, 7]]
+    pixels = tiny.random_pixels(config, len(prompts)).numpy()
+    reference, static = TorchNetwork(model), StaticNetwork(model, compiled=True, rows=4, slots=BLOCK)
+    options, ids = Options(max_tokens=6), {"eos_id": -1, "loc": LOC}
+    expected = generate(reference, reference.encode(pixels), prompts, options, **ids)
+    for _ in range(2):
+        found = generate(static, static.encode(pixels), prompts, options, **ids)
+        compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        for one, other in zip(found, expected, strict=True):
+            same(one, other)
+    generate(static, static.encode(pixels), prompts[::-1], options, **ids)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 
 def test_pictures_in_pieces_are_the_same_pictures(case, static):

@@ -27,7 +27,7 @@ def test_no_weight_is_off_by_more_than_half_a_step(kind, inputs):
     steps = (groups / STEPS[kind]).repeat_interleave(size, 1)[:, :inputs]
     # The largest of a group is -8 exactly; a number nearly as large of the other sign has to make do with 7.
     assert (error <= steps * (0.502 if kind == "int8" else 1.002)).all()
-    assert error.square().mean().sqrt() < given.square().mean().sqrt() * {"int8": 0.012, "int4": 0.11}[kind]
+    assert error.square().mean().sqrt() < given.square().mean().sqrt() * {"int8": 0.012, "int4": 0.12}[kind]
 
 
 @pytest.mark.parametrize("kind", STEPS)

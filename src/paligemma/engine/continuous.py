@@ -27,8 +27,9 @@ from .options import Constraint, Generation, Options, Token, refuse_nan
 from .streams import streams
 from .writing import Answer, best, choose
 
-READ = 4096
-"""Tokens read between two steps, unless one job alone has more: so long do the answers that are being written wait for those that join."""
+READ = 16 * (256 + 16)
+"""Tokens read between two steps, unless one job alone has more: so long do the answers that are being written wait for those that join.
+Sixteen pictures of 224 pixels with prompts of up to 16 tokens."""
 
 
 @dataclass(eq=False)

@@ -52,9 +52,9 @@ class StaticDecoder:
         -> the states that predict the first tokens (B, D), which are in the pool too."""
         words = self.model.text.embed_tokens(ids)
         x = torch.cat([soft.to(words.dtype), words], 1)
-        count, groups = x.shape[1], self._groups
+        count = x.shape[1]
         places = torch.arange(count, device=x.device).expand(len(x), -1)
-        everyone, ends = (seen(lengths, groups * queries, count, fused=self.compiled) for queries in (count, 1))
+        everyone, ends = (seen(lengths, queries, count, fused=self.compiled) for queries in (count, 1))
         turns = self._turns(places)
         with self.room():
             for number, layer in enumerate(self.layers):
@@ -70,7 +70,7 @@ class StaticDecoder:
         -> the states that predict the next tokens, (B, D), which are in the pool too."""
         batch, active, slots = len(ids), slots != NOBODY, slots.clamp(min=0)
         rows = torch.where(active, torch.arange(batch, device=ids.device), pool.nowhere)
-        past = seen(slots + 1, self._groups, pool.slots, fused=self.compiled)
+        past = seen(slots + 1, 1, pool.slots, fused=self.compiled)
         turns = self._turns(slots[:, None])
         x = self.model.text.embed_tokens(ids[:, None])
         with self.room():
@@ -84,10 +84,6 @@ class StaticDecoder:
         """hidden (B, D) -> the likeliest token of each row, a `Choice` as numbers (B, 4). See `Candidates.facts`."""
         with self.room():
             return self._likeliest(self.model, hidden, loc.start, loc.stop)
-
-    @property
-    def _groups(self) -> int:
-        return self.model.config.text.heads // self.model.config.text.kv_heads
 
     def _turns(self, places: Tensor) -> tuple[Tensor, Tensor]:
         config = self.model.config.text
@@ -151,15 +147,20 @@ def _layer(
     block, config = layer.block, layer.block.attn.config
     sizes = [config.heads, config.kv_heads, config.kv_heads]
     q, k, v = layer.qkv(block.pre_attn_norm(x)).unflatten(-1, (-1, config.head_dim)).transpose(1, 2).split(sizes, 1)
-    q, k = rotate(q, *turns), rotate(k, *turns)
+    # Values get a memory of their own, as queries and keys have it: Inductor's attention for the CPU forgets that a view begins elsewhere.
+    q, k, v = rotate(q, *turns), rotate(k, *turns), v.clone(memory_format=torch.contiguous_format)
     for stored, new in zip(pool, (k, v), strict=True):
         stored[rows[:, None], :, slots] = new.transpose(1, 2)
     if past:
         k, v = (stored[: len(x)] for stored in pool)
     if last is not None:
-        everyone = torch.arange(len(x), device=x.device)
-        q, x = q[everyone, :, last][:, :, None], x[everyone, last][:, None]
+        q, x = (whole.gather(-2, _spread(last, whole)) for whole in (q, x))
     found = attend(q, k, v, seen, scale=config.scale, softcap=config.attn_softcap)
     x = x + block.post_attn_norm(block.attn.o(found.transpose(1, 2).flatten(2)))
     gate, up = layer.gate_up(block.pre_mlp_norm(x)).chunk(2, -1)
     return x + block.post_mlp_norm(block.mlp.down(F.gelu(gate, approximate="tanh") * up))
+
+
+def _spread(places: Tensor, whole: Tensor) -> Tensor:
+    """places (B,) on the last axis but one of (B, ..., T, D) -> what `gather` takes there, (B, ..., 1, D)."""
+    return places.view(-1, *[1] * (whole.dim() - 1)).expand(*whole.shape[:-2], 1, whole.shape[-1])

@@ -6,12 +6,11 @@ That is all a prefix-LM needs: while a prompt is read everything sees everything
             soft-cap and skips what lies behind a row's length. Only inside `torch.compile`.
     plain   `attention` with a bool (B, 1, 1, S): B * S bytes a step, and every slot is read, seen or not. Anywhere.
 
-Axes: B rows, T queries, S slots, N query heads, K key/value heads, G = N / K, H head size.
+Axes: B rows, T queries, S slots, N query heads, K key/value heads, H head size.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -28,7 +27,7 @@ Seen = Tensor | BlockMask
 
 
 def seen(lengths: Tensor, queries: int, slots: int, *, fused: bool) -> Seen:
-    """lengths int (B,), at least 1; `queries` = G * T. Made once a step, for all layers."""
+    """lengths int (B,), at least 1; `queries` = T. Made once a step, for all layers."""
     if not fused:
         return (torch.arange(slots, device=lengths.device) < lengths[:, None])[:, None, None]
     tall, wide = -(-queries // BLOCK), -(-slots // BLOCK)
@@ -54,11 +53,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Seen, *, scale: float, softcap
     """q (B, N, T, H), k and v (B, K, S, H) -> (B, N, T, H)."""
     if isinstance(seen, Tensor):
         return attention(q, k, v, seen, scale=scale, softcap=softcap)
-    # Heads that share keys become more queries of them, as in `attention`.
-    folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
-    out = flex_attention(folded, k, v, score_mod=None if softcap is None else _soft_cap(softcap), block_mask=seen, scale=scale)
+    change = None if softcap is None else _soft_cap(softcap)
+    out = flex_attention(q, k, v, score_mod=change, block_mask=seen, scale=scale, enable_gqa=q.shape[1] > k.shape[1])
     assert isinstance(out, Tensor)
-    return out.reshape(q.shape)
+    return out
 
 
 def _before(lengths: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -68,7 +66,6 @@ def _before(lengths: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tenso
     return before
 
 
-@functools.cache
 def _soft_cap(cap: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
     def soft_cap(score: Tensor, row: Tensor, head: Tensor, query: Tensor, slot: Tensor) -> Tensor:
         return cap * torch.tanh(score / cap)

@@ -116,6 +116,17 @@ def test_short_answers_do_not_wait_for_long_ones(case, network):
     assert run(going) == [*short, long]
 
 
+def test_ended_rows_linger_and_disturb_nobody(case, network):
+    """Four of five answers are still written, so the ended one's row goes on; also where no token is the end."""
+    jobs = [Job(case.prompts[number % 4], Options(max_tokens=tokens), soft=case.soft[:1]) for number, tokens in enumerate((2, 6, 6, 8, 8))]
+    going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=5)
+    for job in jobs:
+        going.submit(job)
+    run(going)
+    for job in jobs:
+        same(job.outcome, generate(network, case.soft[:1], [job.prompt], job.options, eos_id=-1, loc=LOC)[0])
+
+
 def test_first_come_first_served(case, network):
     """A job that needs many rows is not passed by small ones that would fit."""
     going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=4)

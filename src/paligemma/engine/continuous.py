@@ -25,7 +25,7 @@ from .generate import KEEP, check_stream
 from .network import Network, Rows
 from .options import Constraint, Generation, Options, Token, refuse_nan
 from .streams import streams
-from .writing import Answer, best, choose
+from .writing import ENDED, Answer, best, choose
 
 READ = 16 * (256 + 16)
 """Tokens read between two steps, unless one job alone has more: so long do the answers that are being written wait for those that join.
@@ -193,7 +193,7 @@ class ContinuousBatch:
             going_on = bool(self._live())
             self._leave(share=KEEP if going_on else 1.0)
             if going_on and self._rows is not None:
-                self._rows.extend([self.eos_id if row is None else row.answer.last for row in self._written])
+                self._rows.extend([ENDED if row is None else row.answer.last for row in self._written])
         except Exception as error:
             self._give_up(error)
 

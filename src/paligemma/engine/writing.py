@@ -10,6 +10,9 @@ import numpy as np
 from .network import Choice, Rows
 from .options import Allowed, Constraint, Generation, Options, Stop, next_allowed, only_end
 
+ENDED = 0
+"""What a row goes on with whose answer has ended, until it is dropped: any token does, and this one every vocabulary has."""
+
 
 @dataclass(eq=False)
 class Answer:
@@ -50,8 +53,8 @@ class Answer:
 
     @property
     def last(self) -> int:
-        """What its row goes on with; of an answer that ended, anything."""
-        return self.ids[-1] if self.ids and self.stop is None else self.eos_id
+        """What its row goes on with."""
+        return self.ids[-1] if self.stop is None else ENDED
 
     def finished(self) -> Generation:
         assert self.stop is not None

@@ -7,6 +7,7 @@ key/value pool is changed in place at every step. What is recorded may itself be
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class Graphs:
     def __init__(self, device: torch.device):
         self.device = device
         self._recorded: dict[Hashable, _Recorded] = {}
-        self._memory = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._memory: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def __call__(self, name: Hashable, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """`work(*inputs)`. A name stands for one function and one set of shapes and types; running it twice must do no harm.
@@ -43,7 +44,7 @@ class Graphs:
 
 
 class _Recorded:
-    def __init__(self, work: Callable[..., Tensor], inputs: tuple[Tensor, ...], device: torch.device, memory: tuple[int, int] | None):
+    def __init__(self, work: Callable[..., Tensor], inputs: tuple[Tensor, ...], device: torch.device, memory: Any):
         self.inputs = [tensor.to(device, copy=True) for tensor in inputs]
         self.graph = torch.cuda.CUDAGraph()
         aside = torch.cuda.Stream(device)

@@ -91,7 +91,11 @@ class StaticDecoder:
 
     def room(self) -> AbstractContextManager[Any]:
         """For more shapes than torch expects, where it compiles."""
-        return torch._dynamo.config.patch(recompile_limit=SHAPES) if self.compiled else nullcontext()
+        if not self.compiled:
+            return nullcontext()
+        from torch._dynamo import config
+
+        return config.patch(recompile_limit=SHAPES)
 
 
 def _likeliest(model: PaliGemma, hidden: Tensor, start: int, stop: int) -> Tensor:

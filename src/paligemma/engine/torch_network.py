@@ -18,6 +18,7 @@ from ..model.lora import active_adapter, adapter_names, set_adapter
 from ..model.paligemma import PaliGemma
 from ..sequence import pad
 from .candidates import Candidates, candidates
+from .network import Rows
 from .options import Allowed
 
 
@@ -58,7 +59,7 @@ class TorchNetwork:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts))
 
-    def begin(self, soft: Tensor, prompts: Sequence[Sequence[int]], max_tokens: int) -> TorchRows:
+    def begin(self, soft: Tensor, prompts: Sequence[Sequence[int]], max_tokens: int) -> Rows:
         return TorchRows(self.model, *prefill(self.model, soft, prompts, max_tokens))
 
     def entropy(self) -> int:

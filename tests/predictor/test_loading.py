@@ -148,7 +148,9 @@ def test_a_damaged_calibration_is_refused(folder, tmp_path):
 
 def test_another_engine_and_fewer_bits(folder, picture):
     plain, static = load(folder, device="cpu"), load(folder, device="cpu", engine="static")
-    assert static.detect(picture, "cat ; dog", max_objects=2).to_dict() == plain.detect(picture, "cat ; dog", max_objects=2).to_dict()
+    found, expected = (model.detect(picture, "cat ; dog", max_objects=2) for model in (static, plain))
+    assert found.text == expected.text
+    assert [box.score for box in found.boxes] == pytest.approx([box.score for box in expected.boxes], abs=1e-4)
     seen = static.encode(picture)
     assert static.caption(seen, max_tokens=6, beams=2).text == plain.caption(picture, max_tokens=6, beams=2).text
     assert "static shapes" in static.description

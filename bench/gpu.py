@@ -54,19 +54,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured. `longest`: tokens of the decoded answer."""
+    """How much is measured. `warm_ups`: runs before those that count, which compile and record. `longest`: tokens of the decoded answer.
+    `lengths`: of the mixed requests' answers, in turn."""
 
     config: PaliGemmaConfig
     large: PaliGemmaConfig
+    warm_ups: int
     repeats: int
     longest: int
     requests: int
+    lengths: tuple[int, ...]
     read_bytes: int
     side: int
 
 
-FULL = Scale(PRESETS["paligemma-3b-224"], PRESETS["paligemma-3b-896"], 7, 129, MIXED, 2**33, 8192)
-TOY = Scale(TINY, dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, image_size=56)), 1, 5, 8, 2**20, 128)
+FULL = Scale(PRESETS["paligemma-3b-224"], PRESETS["paligemma-3b-896"], 2, 7, 129, MIXED, LENGTHS, 2**33, 8192)
+TOY = Scale(TINY, dataclasses.replace(TINY, vision=dataclasses.replace(TINY.vision, image_size=56)), 0, 1, 4, 4, (1, 2, 3), 2**20, 128)
 
 
 class Bench:
@@ -97,15 +100,14 @@ class Bench:
         return time.perf_counter() - start
 
     def _median(self, work: Callable[[], object]) -> float:
-        work()
-        work()
+        for _ in range(self.scale.warm_ups):
+            work()
         return statistics.median(self._time(work) for _ in range(self.scale.repeats))
 
     def _in_turn(self, ours: Callable[[], object], theirs: Sequence[Callable[[], object]]) -> tuple[float, float]:
-        """Medians of ours, and of the fastest of theirs. Each is run twice before, which compiles it."""
+        """Medians of ours, and of the fastest of theirs."""
         works = [ours, *theirs]
-        for work in works:
-            work()
+        for work in works * self.scale.warm_ups:
             work()
         times: list[list[float]] = [[] for _ in works]
         for _ in range(self.scale.repeats):
@@ -129,7 +131,7 @@ class Bench:
     def _decode(self) -> list[Row]:
         say("decode at batch 1")
         few, many = 2, self.scale.longest
-        one = requests(1, self.scale.config, seed=1)
+        one = requests(1, self.scale, seed=1)
         seconds = [
             self._in_turn(lambda n=n: self.ours.answer(one, n), self._their(lambda n=n: self.theirs.answer(one, n))) for n in (few, many)
         ]
@@ -150,14 +152,14 @@ class Bench:
 
     def _first(self) -> Row:
         say("first token")
-        one = requests(1, self.scale.config, seed=2)
+        one = requests(1, self.scale, seed=2)
         ours, theirs = self._in_turn(lambda: self.ours.answer(one, 1), self._their(lambda: self.theirs.answer(one, 1)))
         return Row("first token, 224 px", "ms", 1000 * ours, 1000 * theirs, ours / theirs, "of theirs", 0.5, False)
 
     def _mixed(self) -> Row:
         count = self.scale.requests
         say(f"{count} mixed requests")
-        many = requests(count, self.scale.config, seed=3)
+        many = requests(count, self.scale, seed=3)
         sizes = sorted({max(1, count // part) for part in (8, 4, 2, 1)})
         theirs = [work for size in sizes for work in self._their(lambda size=size: self.theirs.mixed(many, size))]
         seconds = self._in_turn(lambda: self.ours.mixed(many), theirs)
@@ -174,7 +176,7 @@ class Bench:
         with torch.device(self.device):
             model = PaliGemma(config).to(torch.bfloat16).eval().requires_grad_(False)
         network = StaticNetwork(model)
-        (one,) = requests(1, config, seed=4)
+        (one,) = requests(1, self.scale, seed=4, large=True)
         pixels = one.pixels[None].numpy()
         taken = self._median(lambda: network.begin(network.encode(pixels), [one.ids], 1))
         share = operations(config, PROMPT) / taken / self.bf16
@@ -194,16 +196,16 @@ def operations(config: PaliGemmaConfig, words: int) -> float:
     return sight + 2 * ((t.depth - 1) * block + last) + scores
 
 
-def requests(count: int, config: PaliGemmaConfig, seed: int) -> list[Request]:
+def requests(count: int, scale: Scale, seed: int, *, large: bool = False) -> list[Request]:
     """Pictures of their own, prompts of unequal length where there are several, and lengths of answers in turn."""
     generator = torch.Generator().manual_seed(seed)
-    side = config.vision.image_size
+    side = (scale.large if large else scale.config).vision.image_size
     made = []
     for number in range(count):
         words = PROMPT if count == 1 else 4 + number % 9
         ids = torch.randint(1000, 200_000, (words - 2,), generator=generator).tolist()
         pixels = torch.rand(3, side, side, generator=generator) * 2 - 1
-        made.append(Request(pixels, (2, *ids, 108), LENGTHS[number % len(LENGTHS)]))
+        made.append(Request(pixels, (2, *ids, 108), scale.lengths[number % len(scale.lengths)]))
     return made
 
 

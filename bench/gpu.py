@@ -154,7 +154,16 @@ class Bench:
         say("first token")
         one = requests(1, self.scale, seed=2)
         ours, theirs = self._in_turn(lambda: self.ours.answer(one, 1), self._their(lambda: self.theirs.answer(one, 1)))
-        return Row("first token, 224 px", "ms", 1000 * ours, 1000 * theirs, ours / theirs, "of theirs", 0.5, False)
+        return Row(
+            f"first token, {self.scale.config.vision.image_size} px",
+            "ms",
+            1000 * ours,
+            1000 * theirs,
+            ours / theirs,
+            "of theirs",
+            0.5,
+            False,
+        )
 
     def _mixed(self) -> Row:
         count = self.scale.requests

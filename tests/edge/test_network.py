@@ -12,8 +12,10 @@ import torch
 
 from paligemma.checkpoint import save_huggingface
 from paligemma.edge import native, plain
+from paligemma.edge.decoder import Cache
 from paligemma.edge.network import EdgeNetwork
 from paligemma.edge.packer import pack_model
+from paligemma.engine.continuous import ContinuousBatch, Job
 from paligemma.engine.generate import Options, generate
 from paligemma.engine.options import Only
 from paligemma.engine.torch_network import TorchNetwork
@@ -123,6 +125,40 @@ def test_several_pictures_under_one_prompt(pair):
         soft = network.encode(pixels)
         answers += generate(network, soft.reshape(1, -1, soft.shape[-1]), [[2, 31, 7]], Options(max_tokens=5), eos_id=3, loc=LOC)
     same(answers[1], answers[0])
+
+
+def test_rows_that_join_and_leave_answer_as_alone(pair):
+    """Questions of unequal length, in a batch of two, against the model's own answers one by one."""
+    pixels = tiny.random_pixels(pair.model.config, len(PROMPTS)).numpy()
+    options = [Options(max_tokens=9), Options(max_tokens=3), Options(max_tokens=6, temperature=1.3, seed=5), Options(max_tokens=4, beams=2)]
+    jobs = [Job(prompt, how, pixels=one) for prompt, how, one in zip(PROMPTS, options, pixels, strict=True)]
+    batch = ContinuousBatch(pair.edge, eos_id=3, loc=LOC, rows=3)
+    for job in jobs:
+        batch.submit(job)
+    while batch.busy:
+        batch.step()
+    for job, one in zip(jobs, pixels, strict=True):
+        (expected,) = generate(pair.torch, pair.torch.encode(one[None]), [job.prompt], job.options, eos_id=3, loc=LOC)
+        same(job.outcome, expected)
+
+
+@pytest.mark.parametrize("lengths", [([3, 9], [5]), ([2], [9, 4, 4]), ([6], [6])])
+def test_caches_side_by_side(lengths):
+    generator = np.random.default_rng(0)
+    caches = []
+    for own in lengths:
+        cache = Cache(tiny.GEMMA_2, len(own), max(own) + 4, np.float32)
+        cache.keys[:], cache.values[:] = generator.normal(size=cache.keys.shape), generator.normal(size=cache.values.shape)
+        cache.lengths[:] = own
+        caches.append(cache)
+    joined = caches[0].join(caches[1])
+    rows = [(cache, row) for cache in caches for row in range(len(cache.lengths))]
+    assert joined.lengths.tolist() == [length for own in lengths for length in own]
+    for place, (cache, row) in enumerate(rows):
+        filled = slice(cache.lengths[row])
+        np.testing.assert_array_equal(joined.keys[:, place, filled], cache.keys[:, row, filled])
+        np.testing.assert_array_equal(joined.values[:, place, filled], cache.values[:, row, filled])
+        assert joined.keys.shape[2] >= cache.keys.shape[2], "there is room for as long an answer as before"
 
 
 def test_a_pack_says_what_it_is_and_takes_no_adapter(pair):

@@ -60,6 +60,9 @@ class TableRows:
     def select(self, places: Sequence[int]) -> TableRows:
         return TableRows([self.last[place] for place in places])
 
+    def join(self, others: TableRows) -> TableRows:
+        return TableRows(self.last + others.last)
+
 
 class Table:
     def begin(self, soft: Any, prompts: Sequence[Sequence[int]], max_tokens: int) -> TableRows:

@@ -93,3 +93,42 @@ def test_a_token_takes_two_vectors_per_layer_and_head():
     """Two tensors of depth * kv_heads * head_dim per token, at two bytes."""
     c = KVCache(GEMMA_2, 1, 10, dtype=torch.bfloat16, device="meta")
     assert (c.keys.nbytes + c.values.nbytes) / 10 == 2 * GEMMA_2.depth * GEMMA_2.kv_heads * GEMMA_2.head_dim * 2
+
+
+def test_joined_rows_stand_side_by_side_without_gaps():
+    ragged, even = cache(batch=2, slots=8), cache(batch=1, slots=5)
+    for layer in range(GEMMA_2.depth):
+        numbers = torch.arange(8.0).view(2, 1, 4, 1).expand(2, GEMMA_2.kv_heads, 4, GEMMA_2.head_dim)
+        ragged.append(layer, numbers, -numbers)
+        even.append(layer, some(2, 50.0, 1), some(2, -50.0, 1))
+    ragged.advance(torch.tensor([[True, True, True, False], [True, False, False, True]]), 4)
+    even.advance(None, 2)
+    joined = ragged.join(even)
+    assert joined.positions.tolist() == [3, 2, 2]
+    assert (joined.length, joined.slots) == (3, 3 + 4), "the gap is gone, and there is room for four tokens more, as there was"
+    assert joined.valid is not None
+    assert joined.valid.tolist() == [[True] * 3, [True, True, False], [True, True, False]]
+    for row, expected in enumerate(([0, 1, 2], [4, 7], [50, 50])):
+        filled = slice(len(expected))
+        assert joined.keys[:, row, 1, filled, 5].tolist() == [expected] * GEMMA_2.depth
+        assert joined.values[:, row, 0, filled, 0].tolist() == [[-number for number in expected]] * GEMMA_2.depth
+    fill(joined, 1, 9.0)
+    assert joined.positions.tolist() == [4, 3, 3]
+
+
+def test_joined_rows_of_one_length_need_no_mask():
+    one, other = cache(batch=1), cache(batch=2)
+    fill(one, 3, 1.0)
+    fill(other, 3, 1.0)
+    assert one.join(other).valid is None
+
+
+def test_a_batch_that_rows_join_and_leave_does_not_grow():
+    c = cache(batch=2, slots=6)
+    fill(c, 3, 1.0)
+    for _ in range(20):
+        fill(c, 1, 2.0)
+        new = cache(batch=1, slots=6)
+        fill(new, 3, 1.0)
+        c = c.select(torch.tensor([1])).join(new)
+    assert (c.slots, c.length) == (7, 4)

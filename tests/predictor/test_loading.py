@@ -144,3 +144,23 @@ def test_a_damaged_calibration_is_refused(folder, tmp_path):
     (tmp_path / "calibration.json").write_text('{"box": 1}')
     with pytest.raises(CheckpointError, match=r"calibration\.json"):
         load(tmp_path)
+
+
+def test_another_engine_and_fewer_bits(folder, picture):
+    plain, static = load(folder, device="cpu"), load(folder, device="cpu", engine="static")
+    found, expected = (model.detect(picture, "cat ; dog", max_objects=2) for model in (static, plain))
+    assert found.text == expected.text
+    assert [box.score for box in found.boxes] == pytest.approx([box.score for box in expected.boxes], abs=1e-4)
+    seen = static.encode(picture)
+    assert static.caption(seen, max_tokens=6, beams=2).text == plain.caption(picture, max_tokens=6, beams=2).text
+    assert "static shapes" in static.description
+    for kind in ("int8", "int4"):
+        rounded = [load(folder, device="cpu", quantize=kind, engine=engine) for engine in (None, "static")]
+        texts = [model.caption(picture, max_tokens=6).text for model in rounded]
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(("how", "words"), [({"engine": "steam"}, "no engine 'steam'"), ({"quantize": "int3"}, "not 'int3'")])
+def test_engines_and_bits_that_do_not_exist(folder, how, words):
+    with pytest.raises(UsageError, match=words):
+        load(folder, device="cpu", **how)

@@ -59,7 +59,8 @@ def load(options: ModelOptions) -> Predictor:
     if not options.model and sys.stderr.isatty():
         print(BUNDLED_NOTE, file=sys.stderr)
     try:
-        return paligemma.load(options.model, tokenizer=options.tokenizer, codec=options.codec, device=options.device, dtype=options.dtype)
+        names = ("tokenizer", "codec", "device", "dtype", "engine", "quantize")
+        return paligemma.load(options.model, **{name: getattr(options, name) for name in names})
     except CheckpointError as error:
         if options.model is not None and options.model == os.environ.get(MODEL_VARIABLE):
             error.message = f"{MODEL_VARIABLE}: {error.message}"

@@ -49,6 +49,10 @@ class ModelOptions:
     """cpu, cuda, cuda:1, mps. The best there is by default."""
     dtype: Annotated[DType | None, Parameter(group=MODEL)] = None
     """Numbers to compute in. The checkpoint's own by default."""
+    engine: Annotated[Literal["static"] | None, Parameter(group=MODEL)] = None
+    """static: few shapes, compiled, for a GPU. By default the plain engine."""
+    quantize: Annotated[Literal["int8", "int4"] | None, Parameter(group=MODEL)] = None
+    """Round the decoder's weights, for a GPU with --engine static. For a CPU: `paligemma pack`."""
 
 
 @Parameter(name="*")

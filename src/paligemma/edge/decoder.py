@@ -36,6 +36,18 @@ class Cache:
         other.lengths = self.lengths[rows]
         return other
 
+    def join(self, other: Cache) -> Cache:
+        """A cache of this one's rows and then the other's, with as many slots as the longer of the two."""
+        joined = object.__new__(Cache)
+        own, batch = self.keys.shape[1], self.keys.shape[1] + other.keys.shape[1]
+        shape = (self.keys.shape[0], batch, max(self.keys.shape[2], other.keys.shape[2]), *self.keys.shape[3:])
+        joined.keys, joined.values = np.empty(shape, self.keys.dtype), np.empty(shape, self.values.dtype)
+        for cache, rows in ((self, slice(own)), (other, slice(own, batch))):
+            filled = slice(int(cache.lengths.max()))
+            joined.keys[:, rows, filled], joined.values[:, rows, filled] = cache.keys[:, :, filled], cache.values[:, :, filled]
+        joined.lengths = np.concatenate([self.lengths, other.lengths])
+        return joined
+
 
 class Decoder:
     def __init__(self, arrays: Arrays, config: TextConfig, kernels: Kernels):

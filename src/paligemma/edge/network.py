@@ -145,3 +145,6 @@ class EdgeRows:
 
     def select(self, places: Sequence[int]) -> EdgeRows:
         return EdgeRows(self.network, self.hidden[np.asarray(places)], self.cache.select(places))
+
+    def join(self, others: EdgeRows) -> EdgeRows:
+        return EdgeRows(self.network, np.concatenate([self.hidden, others.hidden]), self.cache.join(others.cache))

@@ -9,7 +9,7 @@ only fall. Source: big_vision `trainers/proj/paligemma/predict_fns.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from .network import Choice, Rows
@@ -36,7 +36,19 @@ class _Beam:
 
 
 def search(rows: Rows, options: Options, *, eos_id: int, loc: range, constraints: Sequence[Constraint | None]) -> list[Generation]:
-    """Continue each row, one a prompt, with up to `options.beams` beams.
+    """All steps of `steps`, one after the other."""
+    going_on = steps(rows, options, eos_id=eos_id, loc=loc, constraints=constraints)
+    while True:
+        try:
+            next(going_on)
+        except StopIteration as end:
+            return end.value
+
+
+def steps(
+    rows: Rows, options: Options, *, eos_id: int, loc: range, constraints: Sequence[Constraint | None]
+) -> Generator[None, None, list[Generation]]:
+    """Continue each row, one a prompt, with up to `options.beams` beams; yields where every beam has one token more.
 
     The best ended answer, also where `max_tokens` cut the search short while a live beam could still have won; where none has ended, the
     best live beam, with stop reason "length".
@@ -68,6 +80,7 @@ def search(rows: Rows, options: Options, *, eos_id: int, loc: range, constraints
         if step + 1 < options.max_tokens:
             rows = rows.select([beam.row for beam in beams])
             rows.extend([beam.ids[-1] for beam in beams])
+            yield
     return [_result(ended, group) for ended, group in zip(best, live, strict=True)]
 
 

@@ -46,9 +46,12 @@ class Candidates:
         return self._choices(logprobs.topk(min(count, logprobs.shape[-1]), dim=-1).indices), ends
 
     def _choices(self, columns: Tensor) -> list[list[Choice]]:
-        """columns (B, n) -> n of each row. One transfer from the device; ids are exact in float32 up to 2 ** 24."""
-        facts = torch.stack([self.token(columns).float(), *self.measure(columns)], dim=-1).tolist()
-        return [[Choice(int(id), *rest) for id, *rest in row] for row in facts]
+        """columns (B, n) -> n of each row. One transfer from the device."""
+        return [[Choice(int(id), *rest) for id, *rest in row] for row in self.facts(columns).tolist()]
+
+    def facts(self, columns: Tensor) -> Tensor:
+        """columns (B, n) -> a `Choice` of each, float32 (B, n, 4), which is exact for ids up to 2 ** 24."""
+        return torch.stack([self.token(columns).float(), *self.measure(columns)], dim=-1)
 
     def measure(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """columns (B, n) -> their log-probability, probability (of a location: with its neighbours) and kind probability, (B, n) each."""

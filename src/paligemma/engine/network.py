@@ -5,6 +5,7 @@
     rows.offer(places, allowed, loc)          -> Offer    what may come next, for some of the rows
     offer.choose(...), offer.best(...)        -> Choice   one for each row, or the best few
     rows.extend(ids)                                      every row goes on, and is due another token
+    rows.select(places), rows.join(others)    -> Rows     rows leave, are repeated, and others come to them
 
 `torch_network.py` is the engine that everything else must agree with.
 """
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 
@@ -46,7 +47,10 @@ class Offer(Protocol):
 
 
 class Rows(Protocol):
-    """Sequences that are being written."""
+    """Sequences that are being written.
+
+    What `select` and `join` give takes the place of what it was made of: an engine may take that apart, and it is not used again.
+    """
 
     @property
     def numbers(self) -> str:
@@ -63,6 +67,10 @@ class Rows(Protocol):
 
     def select(self, places: Sequence[int]) -> Rows:
         """Rows of which number i is this one's number `places[i]`: to repeat a prompt, follow beams, drop what has ended."""
+        ...
+
+    def join(self, others: Self) -> Rows:
+        """These rows and then the others, of the same network, which go on together."""
         ...
 
 

@@ -18,6 +18,7 @@ from ..model.lora import active_adapter, adapter_names, set_adapter
 from ..model.paligemma import PaliGemma
 from ..sequence import pad
 from .candidates import Candidates, candidates
+from .network import Rows
 from .options import Allowed
 
 
@@ -33,7 +34,7 @@ class TorchNetwork:
 
     @property
     def place(self) -> str:
-        return f"{_numbers(self.model)} on {self.model.device}"
+        return f"{numbers_of(self.model)} on {self.model.device}"
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ class TorchNetwork:
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts))
 
-    def begin(self, soft: Tensor, prompts: Sequence[Sequence[int]], max_tokens: int) -> TorchRows:
+    def begin(self, soft: Tensor, prompts: Sequence[Sequence[int]], max_tokens: int) -> Rows:
         return TorchRows(self.model, *prefill(self.model, soft, prompts, max_tokens))
 
     def entropy(self) -> int:
@@ -74,7 +75,7 @@ class TorchRows:
 
     @property
     def numbers(self) -> str:
-        return _numbers(self.model)
+        return numbers_of(self.model)
 
     @torch.inference_mode()
     def offer(self, places: Sequence[int], allowed: Sequence[Allowed | None], loc: range) -> Candidates:
@@ -89,23 +90,32 @@ class TorchRows:
         rows = torch.tensor(places, device=self.hidden.device)
         return TorchRows(self.model, self.hidden[rows], self.cache.select(rows))
 
+    @torch.inference_mode()
+    def join(self, others: TorchRows) -> TorchRows:
+        return TorchRows(self.model, torch.cat([self.hidden, others.hidden]), self.cache.join(others.cache))
+
     def _of(self, places: Sequence[int]) -> Tensor:
         everyone = len(places) == len(self.hidden) and all(a == b for a, b in enumerate(places))
         return self.hidden if everyone else self.hidden[torch.tensor(places, device=self.hidden.device)]
 
 
-def _numbers(model: PaliGemma) -> str:
+def check_prompts(soft: Tensor, prompts: Sequence[Sequence[int]]) -> None:
+    """`ValueError` where there is nothing to read, or another number of pictures."""
+    if not prompts or not all(map(len, prompts)):
+        raise ValueError("generation needs at least one prompt, and at least one id in each")
+    if soft.shape[0] not in (1, len(prompts)):
+        raise ValueError(f"{soft.shape[0]} pictures for {len(prompts)} prompts: expected one for all, or one each")
+
+
+def numbers_of(model: PaliGemma) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
 @torch.inference_mode()
 def prefill(model: PaliGemma, soft: Tensor, prompts: Sequence[Sequence[int]], max_tokens: int) -> tuple[Tensor, KVCache]:
     """Read pictures and prompts -> the state that predicts each row's first token (B, D), and a cache with room for `max_tokens` more."""
+    check_prompts(soft, prompts)
     lengths = [len(prompt) for prompt in prompts]
-    if not lengths or min(lengths) == 0:
-        raise ValueError("generation needs at least one prompt, and at least one id in each")
-    if soft.shape[0] not in (1, len(prompts)):
-        raise ValueError(f"{soft.shape[0]} pictures for {len(prompts)} prompts: expected one for all, or one each")
     longest = max(lengths)
     ids = torch.tensor(pad(prompts, 0), device=model.device)
     valid = None

@@ -104,6 +104,14 @@ class Block(nn.Module):
         return x + self.drop(self.post_mlp_norm(self.mlp(self.pre_mlp_norm(x))))
 
 
+class Table(nn.Embedding):
+    """The embedding table, tied: it is read row by row, and multiplied with states."""
+
+    def product(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
+        """hidden (..., D) -> (..., V), or of some rows only."""
+        return F.linear(hidden, self.weight if rows is None else self.weight[rows])
+
+
 class Gemma(nn.Module):
     """Embeddings (B, T, D) -> hidden states after the final norm (B, T, D). `recompute`: see `recompute.run`."""
 
@@ -112,7 +120,7 @@ class Gemma(nn.Module):
     def __init__(self, config: TextConfig):
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.width)
+        self.embed = Table(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
@@ -135,7 +143,6 @@ class Gemma(nn.Module):
 
     def logits(self, hidden: Tensor, rows: slice | Tensor | None = None) -> Tensor:
         """hidden (..., D) -> (..., V) from the tied embedding table; `rows` computes only those tokens' logits."""
-        table = self.embed.weight if rows is None else self.embed.weight[rows]
-        out = F.linear(hidden, table)
+        out = self.embed.product(hidden, rows)
         cap = self.config.final_softcap
         return out if cap is None else cap * torch.tanh(out / cap)

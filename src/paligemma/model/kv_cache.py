@@ -64,6 +64,43 @@ class KVCache:
         other.positions = self.positions[rows]
         return other
 
+    def join(self, other: KVCache) -> KVCache:
+        """A cache of this one's rows and then the other's, with room for as many more tokens as the roomier of the two has.
+
+        Invalid slots are left out and each row's tokens stand side by side, so that a batch which rows join and leave for ever does not
+        grow for ever.
+        """
+        positions = torch.cat([self.positions, other.positions])
+        length = int(positions.max())
+        joined = object.__new__(KVCache)
+        joined.slots, joined.length, joined.positions = (
+            length + max(self.slots - self.length, other.slots - other.length),
+            length,
+            positions,
+        )
+        shape = (self.keys.shape[0], len(positions), self.keys.shape[2], joined.slots, self.keys.shape[4])
+        joined.keys, joined.values = self.keys.new_zeros(shape), self.values.new_zeros(shape)  # what is hidden must be a number, too
+        start = 0
+        for cache in (self, other):
+            end = start + cache.keys.shape[1]
+            cache._lay_down(joined.keys[:, start:end], joined.values[:, start:end])
+            start = end
+        valid = torch.arange(length, device=positions.device) < positions[:, None]
+        joined.valid = None if bool(valid.all()) else valid
+        return joined
+
+    def _lay_down(self, keys: Tensor, values: Tensor) -> None:
+        """Copy each row's valid slots, in order, to the first slots of another cache's (depth, B, K, S, H)."""
+        if self.valid is None:
+            keys[:, :, :, : self.length] = self.keys[:, :, :, : self.length]
+            values[:, :, :, : self.length] = self.values[:, :, :, : self.length]
+            return
+        count = int(self.positions.max())
+        order = (~self.valid).byte().argsort(dim=1, stable=True)[None, :, None, :count, None]
+        order = order.expand(*self.keys.shape[:3], count, self.keys.shape[4])
+        keys[:, :, :, :count] = self.keys.gather(3, order)
+        values[:, :, :, :count] = self.values.gather(3, order)
+
 
 def _with_true(mask: Tensor, count: int) -> Tensor:
     return torch.nn.functional.pad(mask, (0, count), value=True)

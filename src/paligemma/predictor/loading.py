@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from .. import checkpoint
 from ..checkpoint.finding import base_of, find
@@ -22,6 +22,7 @@ from .verbs import Predictor
 if TYPE_CHECKING:
     import torch
 
+    from ..engine.network import Network
     from ..model.mask_codec import MaskCodec
     from ..model.paligemma import PaliGemma
 
@@ -34,6 +35,8 @@ def load(
     tokenizer: str | Path | Tokenizer | None = None,
     codec: str | Path | MaskCodec | None = None,
     adapters: Mapping[str, str | Path] | None = None,
+    engine: Literal["static"] | None = None,
+    quantize: Literal["int8", "int4"] | None = None,
 ) -> Predictor:
     """A model that is ready to be asked.
 
@@ -46,6 +49,10 @@ def load(
     tokenizer, codec: files, where the checkpoint has none beside it.
     adapters: several for one base, by the names that `Predictor.use_adapter` takes; the first is at work. They stay beside the weights,
         which costs a little time a token; a single one that is named as `model` is added to them.
+    engine: "static" computes in few shapes, compiled for a GPU (docs/gpu.md): the same answers, the first of each shape slower, the others
+        faster. By default the plain engine, on all devices.
+    quantize: "int8" or "int4": the decoder's weights, rounded. Less to read a token on a GPU, with engine="static"; without it slower than
+        not rounded. For a CPU there are packs.
 
     Without PyTorch, packs and checkpoints of fewer than 67 million parameters answer, on the CPU; the latter in float32.
 
@@ -57,12 +64,13 @@ def load(
     """
     path = find(model)
     if is_pack(path):
-        others = [name for name, other in (("codec", codec), ("adapters", adapters)) if other]
+        given = {"codec": codec, "adapters": adapters, "engine": engine, "quantize": quantize}
+        others = [name for name, other in given.items() if other]
         return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=others)
     if find_spec("torch") is None:
         file = cast("str | Path | None", codec)
         return open_small(path, tokenizer=tokenizer, codec=file, device=device, dtype=dtype, adapters=adapters)
-    from ..model.fast_linear import pack
+    from ..model import weight_only
     from ..model.lora import adapter_names, merge
 
     if adapters and checkpoint.is_adapter(path):
@@ -74,13 +82,28 @@ def load(
     for name in adapter_names(network):
         merge(network, name, dequantize=True)
     calibrations = _add_adapters(network, {} if adapters is None else adapters)
-    pack(network)
+    if quantize is not None:
+        weight_only.quantize(network, quantize)
     predictor = Predictor(
-        network, parts.tokenizer, parts.codec, calibration=parts.calibration, path=parts.path, calibrations=calibrations
+        _engine(network, engine), parts.tokenizer, parts.codec, calibration=parts.calibration, path=parts.path, calibrations=calibrations
     )  # fmt: skip
     if calibrations:
         predictor.use_adapter(next(iter(calibrations)))
     return predictor
+
+
+def _engine(model: PaliGemma, engine: str | None) -> Network | PaliGemma:
+    """The model as what answers. Raises `UsageError` for an engine that does not exist."""
+    if engine is None:
+        from ..model.fast_linear import pack
+
+        pack(model)
+        return model
+    if engine != "static":
+        raise UsageError(f"there is no engine {engine!r}", hint="leave it out, or use 'static'")
+    from ..engine.static_network import StaticNetwork
+
+    return StaticNetwork(model)
 
 
 def _add_adapters(network: PaliGemma, adapters: Mapping[str, str | Path]) -> dict[str, Calibration | None]:

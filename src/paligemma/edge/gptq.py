@@ -81,4 +81,4 @@ def _factor(moments: Floats) -> Doubles:
     diagonal = np.einsum("ii->i", h)  # a view
     diagonal += DAMPING * diagonal.mean()
     diagonal[diagonal == 0] = 1
-    return np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(h)).T)
+    return np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(h)).T, np.float64)

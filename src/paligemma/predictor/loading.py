@@ -14,7 +14,7 @@ from ..checkpoint.locate import CALIBRATION, locate
 from ..checkpoint.source import dtype_name, torch_dtype
 from ..edge.pack_file import is_pack
 from ..engine.scores import Calibration
-from ..errors import CheckpointError, ResourceError, UsageError
+from ..errors import CheckpointError, ResourceError, UsageError, no_torch
 from ..tokenizer import Tokenizer
 from .packs import SMALL, open_pack, open_small, words_of
 from .verbs import Predictor
@@ -68,6 +68,8 @@ def load(
         others = [name for name, other in given.items() if other]
         return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=others)
     if find_spec("torch") is None:
+        if engine or quantize:
+            raise no_torch("engine and quantize")
         file = cast("str | Path | None", codec)
         return open_small(path, tokenizer=tokenizer, codec=file, device=device, dtype=dtype, adapters=adapters)
     from ..model import weight_only

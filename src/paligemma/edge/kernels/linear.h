@@ -97,7 +97,10 @@ INLINE void unit_products(SUMS (&sums)[R][V], const uint8_t* (&weights)[V], cons
     vb even[V], odd[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) {
-        if constexpr (R <= 4) __builtin_prefetch(weights[v] + AHEAD);
+        if constexpr (R <= 4) {
+            __builtin_prefetch(weights[v] + AHEAD);
+            if constexpr (BITS == 8) __builtin_prefetch(weights[v] + AHEAD + 4 * PANEL);
+        }
         unpack<BITS>(weights[v], even[v], odd[v]);
         weights[v] += UNIT * PANEL * BITS / 8;
     }

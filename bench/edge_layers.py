@@ -43,9 +43,6 @@ class Compared:
     def embed(self, ids: np.ndarray) -> np.ndarray:
         return self.plain.embed(ids)
 
-    def rows(self, x: np.ndarray, rows: Any) -> np.ndarray:
-        return self.plain.rows(x, rows)
-
 
 def compare(plain: Path, other: Path, decoded: int = 4) -> dict[str, Errors]:
     """Errors by kind of matrix: "text attn.q": one number for each use in each layer. Also while `decoded` tokens are read one by one."""

@@ -294,6 +294,47 @@ def test_the_camera_takes_a_picture(page):
     assert ask(page, "caption")
 
 
+def test_no_picture_is_taken_before_the_camera_shows_one(page):
+    """A camera takes its time; one that was closed meanwhile is no error."""
+    page.evaluate("""() => {
+      const play = HTMLVideoElement.prototype.play;
+      HTMLVideoElement.prototype.play = async function () {
+        await new Promise((resolve) => (window.wake = resolve));
+        HTMLVideoElement.prototype.play = play;
+        return this.play();
+      };
+    }""")
+    page.locator("#camera").click()
+    page.wait_for_function("() => Boolean(window.wake)")
+    assert page.locator("#live").is_visible()
+    assert page.locator("#shoot").is_hidden()
+    page.locator("#camera").click()
+    page.evaluate("wake()")
+    page.locator("#camera").click()
+    page.locator("#shoot").wait_for(state="visible")
+    page.locator("#camera").click()
+    assert page.locator("#error").is_hidden()
+
+
+def test_the_last_choice_counts(page):
+    """An example that arrives late does not take the place of a later one, and a question waits for what was chosen."""
+    page.evaluate("""() => {
+      const fetch = window.fetch;
+      window.fetch = async (...asked) => {
+        window.fetch = fetch;
+        await new Promise((resolve) => (window.arrive = resolve));
+        return fetch(...asked);
+      };
+    }""")
+    page.locator("#examples button").first.click()
+    page.locator("#examples button").nth(4).click()
+    assert "green heart" in ask(page, "detect")
+    page.evaluate("arrive()")
+    page.wait_for_timeout(500)
+    assert "green heart" in ask(page, "detect")
+    assert page.locator('#examples [aria-pressed="true"]').get_attribute("data-image") == "examples/twins2.png"
+
+
 def test_the_page_on_a_phone_in_the_dark(browser, site, tmp_path):
     page = visit(browser, site, viewport={"width": 375, "height": 760}, device_scale_factor=2, color_scheme="dark", has_touch=True)
     assert "green heart" in ask(page, "detect", 4)

@@ -23,7 +23,9 @@ const field = (name) => form.elements.namedItem(name); // not elements.length, w
 const task = () => field("task").value;
 
 let facts, model;
-let picture = null; // {blob, bitmap, sent, example}
+let picture = null; // {blob, bitmap, sent}, what is shown
+let example = null; // of facts.examples, where that is what was chosen last
+let choosing = null; // a promise: that choice is shown
 let ready = false;
 
 start().catch(fail);
@@ -31,7 +33,7 @@ start().catch(fail);
 async function start() {
   if (await isolate()) return;
   for (const radio of field("task")) radio.addEventListener("change", () => showTask(true));
-  listen((blob) => choose(blob).catch(fail), fail);
+  listen((blob) => choose(async () => blob).catch(fail), fail);
   facts = await readFacts(base);
   const millions = facts.parameters / 1e6;
   const size = millions >= 1000 ? `${(millions / 1000).toFixed(1)} billion` : `${millions.toFixed(1)} million`;
@@ -84,15 +86,30 @@ function showEngine({ engine, threads, why }) {
 
 // Pictures
 
-async function choose(blob, example = null) {
-  let bitmap;
+// Of several choices the last one counts, however long each takes to arrive.
+function choose(fetchBlob, from = null) {
+  example = from;
+  suggest();
+  const choice = openPicture(fetchBlob).then((opened) => {
+    if (choice === choosing) showPicture({ ...opened, sent: false });
+    else opened.bitmap.close();
+  });
+  choosing = choice;
+  return choice;
+}
+
+async function openPicture(fetchBlob) {
+  const blob = await fetchBlob();
   try {
-    bitmap = await createImageBitmap(blob);
+    return { blob, bitmap: await createImageBitmap(blob) };
   } catch {
     throw new Error("This is no picture that the browser can open. PNG, JPEG and WebP work everywhere.");
   }
+}
+
+function showPicture(opened) {
   picture?.bitmap.close();
-  picture = { blob, bitmap, sent: false, example };
+  picture = opened;
   clear();
   const view = element("view");
   view.hidden = false;
@@ -104,16 +121,14 @@ async function choose(blob, example = null) {
   showReady();
 }
 
-async function chooseExample(i) {
-  const example = facts.examples[i];
-  const response = await fetch(new URL(example.image, base));
-  await choose(await response.blob(), example);
-  suggest();
+function chooseExample(i) {
+  const chosen = facts.examples[i];
+  return choose(async () => (await fetch(new URL(chosen.image, base))).blob(), chosen);
 }
 
 // What is asked first of an example.
 function suggest() {
-  const { example } = picture;
+  if (!example) return;
   const texts = { question: example.ask, names: example[task()]?.join?.(" ; ") };
   for (const [name, text] of Object.entries(texts)) if (text) field(name).value = text;
 }
@@ -147,15 +162,16 @@ function fillChoices() {
 function showTask(changed) {
   element("task-hint").textContent = HINTS[task()];
   for (const label of form.querySelectorAll("[data-tasks]")) label.hidden = !label.dataset.tasks.split(" ").includes(task());
-  if (changed && picture?.example) suggest();
+  if (changed) suggest();
 }
 
 async function answer() {
   clear();
   busy(true);
   const fields = Object.fromEntries(["question", "names", "prompt", "lang", "length"].map((name) => [name, field(name).value]));
-  const asked = picture;
   try {
+    await choosing?.catch(() => {}); // its own caller tells of it
+    const asked = picture;
     const result = await model.ask(asked.sent ? null : asked.blob, task(), fields);
     asked.sent = true;
     if (asked === picture) showAnswer(result);

@@ -37,7 +37,8 @@ function listenToCamera(onPicture, onError) {
     show(false);
   };
   const show = (on) => {
-    live.hidden = shoot.hidden = !on;
+    live.hidden = !on;
+    shoot.hidden = true; // until there is something to take
     camera.textContent = on ? "Close the camera" : "Camera";
     const full = element("drop").classList.contains("full"); // there is a picture
     element("view").hidden = on || !full;
@@ -45,11 +46,15 @@ function listenToCamera(onPicture, onError) {
   };
   camera.addEventListener("click", async () => {
     if (live.srcObject) return close();
+    let stream;
     try {
-      live.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      live.srcObject = stream;
       show(true);
       await live.play();
+      if (live.srcObject === stream) shoot.hidden = false;
     } catch {
+      if (stream && live.srcObject !== stream) return; // closed before its first picture came
       close();
       onError(new Error("The camera cannot be used: there is none, or the browser was told to refuse."));
     }

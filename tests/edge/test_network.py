@@ -81,3 +81,26 @@ def test_instruction_sets_agree(tmp_path):
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no compiler")
 def test_where_there_is_a_compiler_there_are_kernels():
     assert native.problem() is None
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("name", tiny.TINY)
+def test_a_step_in_one_call_is_that_of_many(tmp_path, name, quantize):
+    """Bit for bit, on every instruction set, with rows of unequal length."""
+    if not native.available():
+        pytest.skip("the kernels are not compiled")
+    model = tiny.random_model(tiny.TINY[name])
+    folder = pack_model(save_huggingface(model, tmp_path / "model"), tmp_path / "pack", quantize)
+    pixels = tiny.random_pixels(model.config, 4).numpy()
+    for isa in native.instruction_sets():
+        networks = [EdgeNetwork(folder, native.Kernels(2, isa)) for _ in range(2)]
+        assert networks[0].decoder.stack is not None
+        networks[1].decoder.stack = None
+        rows = [network.begin(network.encode(pixels), PROMPTS, 3) for network in networks]
+        for ids in ([9, 11, 3, 25], [4, 4, 8, 15], [1, 2, 3, 4]):
+            for one in rows:
+                one.extend(ids)
+            np.testing.assert_array_equal(rows[0].hidden, rows[1].hidden)
+        for row, length in enumerate(rows[0].cache.lengths):
+            for one, other in zip(*((each.cache.keys, each.cache.values) for each in rows), strict=True):
+                np.testing.assert_array_equal(one[:, row, :length], other[:, row, :length])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..config import TextConfig
 from . import plain
-from .layers import Kernels, gated, matrix
+from .layers import Kernels, Plain, Quantized, gated, matrix
 from .pack_file import Arrays
 from .packing import Floats, Rows
 
@@ -73,6 +73,7 @@ class Decoder:
         self.table = matrix(arrays, "text.embed.weight", (config.vocab_size, width), kernels)
         self.blocks = [block(i) for i in range(config.depth)]
         self.norm = norm("norm")
+        self.stack = _stack(self.blocks, config, kernels)
 
     def embed(self, ids: NDArray[np.int64]) -> Floats:
         """ids (n,) -> (n, D), times sqrt(D)."""
@@ -101,6 +102,9 @@ class Decoder:
         x, rows, at = self.embed(np.asarray(ids, np.int64)), np.arange(len(ids)), cache.lengths
         turns = self._turns(at)
         cache.lengths = at + 1
+        if self.stack is not None and self.narrow:
+            self.stack.step(x, *turns, cache.keys, cache.values, cache.lengths)
+            return self._normed(x, self.norm)
         for layer, block in enumerate(self.blocks):
             normed = self._normed(x, block["pre_attn_norm"])
             keys, values = self._keys(block, normed, turns)
@@ -159,3 +163,11 @@ class Decoder:
 
     narrow = True
     """Whether keys and values are kept as bfloat16."""
+
+
+def _stack(blocks: Sequence[dict[str, Any]], config: TextConfig, kernels: Kernels) -> Any:
+    """The blocks in compiled code, where all they need is there."""
+    if not hasattr(kernels, "stack"):
+        return None
+    bare = [{name: one.packed if isinstance(one, Quantized) else one for name, one in block.items()} for block in blocks]
+    return None if any(isinstance(one, Plain) for block in bare for one in block.values()) else kernels.stack(bare, config)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import TextConfig
 from ..errors import ResourceError, UsageError, did_you_mean
 from .packing import PANEL, Floats, Packed, Rows, ids_of
 
-INTERFACE = 1
+INTERFACE = 2
 """Version of what the library offers; the layout of weights has one of its own, which packs carry."""
 MOST_THREADS = 64
 
@@ -43,6 +45,26 @@ class _Matrix(ctypes.Structure):
     )
 
 
+MATRICES = {"q": "attn.q", "kv": "attn.kv", "o": "attn.o", "gate": "mlp.gate", "up": "mlp.up", "down": "mlp.down"}
+NORMS = {"pre_attn": "pre_attn_norm", "post_attn": "post_attn_norm", "pre_mlp": "pre_mlp_norm", "post_mlp": "post_mlp_norm"}
+"""Of a block: kernels.h's names, and those that a pack has for them."""
+
+
+class _Block(ctypes.Structure):
+    """`Block` of kernels.h."""
+
+    _fields_ = tuple((name, _AT) for name in (*MATRICES, *NORMS))
+
+
+class _Shape(ctypes.Structure):
+    """`Shape` of kernels.h."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("width", "mlp_dim", "heads", "kv_heads", "size", "capacity")),
+        *((name, _FLOAT) for name in ("eps", "scale", "softcap")),
+    )
+
+
 class _Table(ctypes.Structure):
     """`Kernels` of kernels.h."""
 
@@ -57,6 +79,7 @@ class _Table(ctypes.Structure):
         ("soft_cap", ctypes.CFUNCTYPE(_INT, _AT, _FLOAT, _LONG, _AT, _INT)),
         ("log_sum_exp", ctypes.CFUNCTYPE(_INT, _AT, _LONG, _LONG, _AT, _INT)),
         ("to_bfloat16", ctypes.CFUNCTYPE(_INT, _AT, _LONG, _AT, _INT)),
+        ("step", ctypes.CFUNCTYPE(_INT, _AT, _LONG, _AT, *[_AT] * 5, _LONG, _AT, _INT)),
         ("peak", ctypes.CFUNCTYPE(ctypes.c_double, _LONG, _INT)),
         ("read", ctypes.CFUNCTYPE(_LONG, _AT, _LONG, _INT)),
     )
@@ -120,6 +143,18 @@ def _check(name: str, array: NDArray[Any], shape: tuple[int, ...] | int, kinds: 
         raise UsageError(f"{name} must be contiguous", hint="np.ascontiguousarray copies it into order")
 
 
+def _check_lengths(lengths: NDArray[np.int64], batch: int, capacity: int) -> None:
+    _check("lengths", lengths, (batch,), (_INT64,))
+    if batch and not 1 <= lengths.min() <= lengths.max() <= capacity:
+        raise UsageError(f"lengths must be 1 to {capacity}, got {lengths.min()} to {lengths.max()}")
+
+
+def _alike(gate: Packed, up: Packed) -> None:
+    kinds = [(matrix.outputs, matrix.inputs, matrix.bits, matrix.group) for matrix in (gate, up)]
+    if kinds[0] != kinds[1]:
+        raise UsageError(f"gate and up must be alike (outputs, inputs, bits, group), got {kinds[0]} and {kinds[1]}")
+
+
 _matrices: WeakKeyDictionary[Packed, _Matrix] = WeakKeyDictionary()
 
 
@@ -154,7 +189,7 @@ class Kernels:
         table = _tables()[self.isa]
         self._call = {field[0]: getattr(table, field[0]) for field in _Table._fields_[1:]}
 
-    def _run(self, name: str, *arguments: Any) -> None:
+    def run(self, name: str, *arguments: Any) -> None:
         if self._call[name](*arguments, self.threads):
             raise MemoryError(f"not enough memory for {name}")
 
@@ -164,16 +199,14 @@ class Kernels:
             _check("bias", bias, (packed.outputs,))
         out = np.empty((len(x), packed.outputs), np.float32)
         at_bias = None if bias is None else _address(bias)
-        self._run("linear", _matrix(packed), None, None, 0, _address(x), len(x), at_bias, gelu, _address(out))
+        self.run("linear", _matrix(packed), None, None, 0, _address(x), len(x), at_bias, gelu, _address(out))
         return out
 
     def gated(self, gate: Packed, up: Packed, x: Floats) -> Floats:
         _check("x", x, (*x.shape[:1], gate.inputs))
-        kinds = [(matrix.outputs, matrix.inputs, matrix.bits, matrix.group) for matrix in (gate, up)]
-        if kinds[0] != kinds[1]:
-            raise UsageError(f"gate and up must be alike (outputs, inputs, bits, group), got {kinds[0]} and {kinds[1]}")
+        _alike(gate, up)
         out = np.empty((len(x), gate.outputs), np.float32)
-        self._run("linear", _matrix(gate), _matrix(up), None, 0, _address(x), len(x), None, 0, _address(out))
+        self.run("linear", _matrix(gate), _matrix(up), None, 0, _address(x), len(x), None, 0, _address(out))
         return out
 
     def linear_rows(self, packed: Packed, x: Floats, rows: Rows) -> Floats:
@@ -183,7 +216,7 @@ class Kernels:
         panels = panels.astype(np.int32)
         out = np.empty((len(x), PANEL * len(panels)), np.float32)
         if ids.size:
-            self._run("linear", _matrix(packed), None, _address(panels), len(panels), _address(x), len(x), None, 0, _address(out))
+            self.run("linear", _matrix(packed), None, _address(panels), len(panels), _address(x), len(x), None, 0, _address(out))
         return out[:, places * PANEL + ids % PANEL]
 
     def attention(
@@ -200,23 +233,21 @@ class Kernels:
         batch, queries, heads, size = q.shape
         _check("keys", keys, (batch, *keys.shape[1:3], size), (_FLOAT32, _UINT16))
         _check("values", values, keys.shape, (keys.dtype,))
-        _check("lengths", lengths, (batch,), (_INT64,))
         capacity, kv_heads = keys.shape[1:3]
         if not size or not kv_heads or heads % kv_heads:
             raise UsageError(f"{kv_heads} key/value heads cannot serve {heads} query heads of size {size}")
-        if batch and not 1 <= lengths.min() <= lengths.max() <= capacity:
-            raise UsageError(f"lengths must be 1 to {capacity}, got {lengths.min()} to {lengths.max()}")
+        _check_lengths(lengths, batch, capacity)
         out = np.empty_like(q)
         arrays = _address(q), _address(keys), _address(values), keys.dtype == _UINT16, _address(lengths)
         sizes = batch, queries, heads, kv_heads, size, capacity
-        self._run("attention", *arrays, *sizes, scale, softcap or 0, _address(out))
+        self.run("attention", *arrays, *sizes, scale, softcap or 0, _address(out))
         return out
 
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         _check("x", x, 2)
         _check("weight", weight, x.shape[1:])
         out = np.empty_like(x)
-        self._run("rms_norm", _address(x), _address(weight), eps, *x.shape, _address(out))
+        self.run("rms_norm", _address(x), _address(weight), eps, *x.shape, _address(out))
         return out
 
     def layer_norm(self, x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
@@ -224,7 +255,7 @@ class Kernels:
         _check("weight", weight, x.shape[1:])
         _check("bias", bias, x.shape[1:])
         out = np.empty_like(x)
-        self._run("layer_norm", _address(x), _address(weight), _address(bias), eps, *x.shape, _address(out))
+        self.run("layer_norm", _address(x), _address(weight), _address(bias), eps, *x.shape, _address(out))
         return out
 
     def rotate(self, x: Floats, cos: Floats, sin: Floats) -> Floats:
@@ -237,19 +268,23 @@ class Kernels:
         _check("cos", cos, (rows, size // 2))
         _check("sin", sin, (rows, size // 2))
         out = np.empty(x.shape, np.float32)
-        self._run("rotate", _address(x), x.strides[0] // 4, _address(cos), _address(sin), rows, heads, size, _address(out))
+        self.run("rotate", _address(x), x.strides[0] // 4, _address(cos), _address(sin), rows, heads, size, _address(out))
         return out
+
+    def stack(self, blocks: Sequence[Mapping[str, Packed | Floats]], config: TextConfig) -> Stack:
+        """The blocks of a decoder, whose norms and packed matrices have the names of a pack."""
+        return Stack(self, blocks, config)
 
     def gelu(self, x: Floats) -> Floats:
         _check("x", x, x.shape)
         out = np.empty_like(x)
-        self._run("gelu", _address(x), x.size, _address(out))
+        self.run("gelu", _address(x), x.size, _address(out))
         return out
 
     def soft_cap(self, x: Floats, cap: float) -> Floats:
         _check("x", x, x.shape)
         out = np.empty_like(x)
-        self._run("soft_cap", _address(x), cap, x.size, _address(out))
+        self.run("soft_cap", _address(x), cap, x.size, _address(out))
         return out
 
     def log_sum_exp(self, x: Floats) -> Floats:
@@ -257,13 +292,13 @@ class Kernels:
         if not x.shape[1]:
             raise UsageError("x must have a column at least")
         out = np.empty(len(x), np.float32)
-        self._run("log_sum_exp", _address(x), *x.shape, _address(out))
+        self.run("log_sum_exp", _address(x), *x.shape, _address(out))
         return out
 
     def to_bfloat16(self, x: Floats) -> NDArray[np.uint16]:
         _check("x", x, x.shape)
         out = np.empty(x.shape, np.uint16)
-        self._run("to_bfloat16", _address(x), x.size, _address(out))
+        self.run("to_bfloat16", _address(x), x.size, _address(out))
         return out
 
     def peak(self, rounds: int) -> float:
@@ -274,3 +309,44 @@ class Kernels:
         """The sum of data's numbers, modulo 2^64: reading memory, for a clock."""
         _check("data", data, 1, (_INT64,))
         return self._call["read"](_address(data), data.size, self.threads)
+
+
+class Stack:
+    """A decoder's blocks, for one token more at a time: `Decoder.extend` in one call instead of a dozen a block."""
+
+    def __init__(self, kernels: Kernels, blocks: Sequence[Mapping[str, Packed | Floats]], config: TextConfig):
+        self.kernels, self.config = kernels, config
+        self._kept = blocks  # the addresses below are theirs
+        self._blocks = (_Block * len(blocks))(*(_Block(**self._addresses(block)) for block in blocks))
+
+    def _addresses(self, block: Mapping[str, Packed | Floats]) -> dict[str, int]:
+        c = self.config
+        wide, narrow = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        shapes = {"q": (wide, c.width), "kv": (2 * narrow, c.width), "o": (c.width, wide), "down": (c.width, c.mlp_dim)}
+        found = {}
+        for name, called in MATRICES.items():
+            packed = block[called]
+            assert isinstance(packed, Packed)
+            if (packed.outputs, packed.inputs) != (shape := shapes.get(name, (c.mlp_dim, c.width))):
+                raise UsageError(f"{called} must be {shape}, got {(packed.outputs, packed.inputs)}")
+            found[name] = _matrix(packed)
+        _alike(block["mlp.gate"], block["mlp.up"])
+        for name, called in NORMS.items():
+            if (weight := block.get(called)) is not None:
+                assert not isinstance(weight, Packed)
+                _check(called, weight, (c.width,))
+                found[name] = _address(weight)
+        return found
+
+    def step(self, x: Floats, cos: Floats, sin: Floats, keys: NDArray[np.uint16], values: NDArray[np.uint16], lengths: NDArray[np.int64]):
+        """x (B, D) becomes what the last block makes of it; keys and values (depth, B, S, K, H) get row b's at place `lengths[b]` - 1."""
+        c, batch = self.config, len(x)
+        _check("x", x, (batch, c.width))
+        _check("cos", cos, (batch, c.head_dim // 2))
+        _check("sin", sin, cos.shape)
+        _check("keys", keys, (len(self._blocks), batch, *keys.shape[2:3], c.kv_heads, c.head_dim), (_UINT16,))
+        _check("values", values, keys.shape, (_UINT16,))
+        _check_lengths(lengths, batch, keys.shape[2])
+        shape = _Shape(c.width, c.mlp_dim, c.heads, c.kv_heads, c.head_dim, keys.shape[2], c.norm_eps, c.scale, c.attn_softcap or 0)
+        arrays = [_address(array) for array in (cos, sin, keys, values, lengths)]
+        self.kernels.run("step", self._blocks, len(self._blocks), ctypes.addressof(shape), *arrays, batch, _address(x))

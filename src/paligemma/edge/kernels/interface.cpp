@@ -43,7 +43,7 @@ const Sets& sets() {
 }  // namespace
 
 // The version of this interface, `INTERFACE` in native.py.
-PUBLIC int edge_version() { return 1; }
+PUBLIC int edge_version() { return 2; }
 
 // The functions of a set, see `Kernels`; null past the last.
 PUBLIC const Kernels* edge_kernels(int set) { return set >= 0 && set < sets().count ? sets().of[set] : nullptr; }

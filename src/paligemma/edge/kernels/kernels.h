@@ -18,6 +18,18 @@ struct Matrix {
     int32_t bits, group;
 };
 
+// A block of a decoder. `post_attn` and `post_mlp` may be null.
+struct Block {
+    const Matrix *q, *kv, *o, *gate, *up, *down;
+    const float *pre_attn, *post_attn, *pre_mlp, *post_mlp;
+};
+
+// What its blocks have in common, and the room of a cache. softcap 0: none.
+struct Shape {
+    int64_t width, mlp_dim, heads, kv_heads, size, capacity;
+    float eps, scale, softcap;
+};
+
 // Every function returns 0, or OUT_OF_MEMORY. Arguments are described where the functions are.
 constexpr int OUT_OF_MEMORY = 1;
 
@@ -37,6 +49,8 @@ struct Kernels {
     int (*soft_cap)(const float* x, float cap, int64_t count, float* out, int threads);
     int (*log_sum_exp)(const float* x, int64_t rows, int64_t width, float* out, int threads);
     int (*to_bfloat16)(const float* x, int64_t count, uint16_t* out, int threads);
+    int (*step)(const Block* blocks, int64_t depth, const Shape* shape, const float* cos, const float* sin, uint16_t* keys,
+                uint16_t* values, const int64_t* lengths, int64_t rows, float* x, int threads);
     double (*peak)(int64_t rounds, int threads);
     int64_t (*read)(const int64_t* data, int64_t count, int threads);
 };
@@ -48,5 +62,6 @@ extern const Kernels avx512_vnni_kernels, avx_vnni_kernels, avx2_kernels, portab
 typedef void (*Task)(void* context, int64_t task, int seat);
 void parallel(int64_t tasks, int threads, Task run, void* context);
 
-// Memory of the calling thread, aligned to 64 bytes and valid until the thread asks again; null where there is none.
-char* scratch(size_t bytes);
+// Memory of the calling thread, aligned to 64 bytes and valid until the thread asks again for the same use; null where there is none.
+enum Use { OF_KERNEL, OF_STEP };
+char* scratch(size_t bytes, Use use = OF_KERNEL);

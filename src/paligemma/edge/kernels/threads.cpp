@@ -116,7 +116,7 @@ struct Scratch {
     }
 };
 
-thread_local Scratch mine;
+thread_local Scratch mine[2];  // by use
 
 }  // namespace
 
@@ -131,11 +131,12 @@ void parallel(int64_t tasks, int threads, Task run, void* context) {
     pool.load()->go(tasks, threads, run, context);
 }
 
-char* scratch(size_t bytes) {
-    if (bytes > mine.size) {
-        mine.release();
-        mine.memory = static_cast<char*>(::operator new(bytes, std::align_val_t(64), std::nothrow));
-        mine.size = mine.memory ? bytes : 0;
+char* scratch(size_t bytes, Use use) {
+    Scratch& own = mine[use];
+    if (bytes > own.size) {
+        own.release();
+        own.memory = static_cast<char*>(::operator new(bytes, std::align_val_t(64), std::nothrow));
+        own.size = own.memory ? bytes : 0;
     }
-    return mine.memory;
+    return own.memory;
 }

@@ -132,7 +132,7 @@ class Pieces:
         self._pending: list[int] = []
 
     def add(self, id: int) -> str:
-        """"" until a character of several byte tokens is whole."""
+        """ "" until a character of several byte tokens is whole."""
         self._pending.append(id)
         text = self._tokenizer.decode(self._pending)
         return "" if text.endswith("\ufffd") else self._taken(text)

@@ -58,7 +58,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatBody(BaseModel):
-    """OpenAI's fields, and two of ours: `raw` takes the words exactly as they are, `allow_location_tokens` reads `<loc0000>` as a location."""
+    """OpenAI's fields, and two of ours: `raw`: exactly these words; `allow_location_tokens`: `<loc0000>` among them is a location."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 

@@ -18,7 +18,7 @@ def token_bytes(config: PaliGemmaConfig) -> int:
 
 
 def picture_bytes(config: PaliGemmaConfig) -> int:
-    """What the image tower needs besides its weights while it looks at one picture: scores of a layer's attention, and its widest states."""
+    """What the image tower needs besides its weights for one picture: the scores of a layer's attention, and its widest states."""
     vision = config.vision
     tokens = vision.num_tokens
     return BYTES * (vision.heads * tokens**2 + 2 * tokens * vision.mlp_dim)

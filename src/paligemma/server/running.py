@@ -15,9 +15,12 @@ from .service import Service
 
 
 class Server(uvicorn.Server):
-    """`started`: called once the address is taken. SIGTERM and SIGINT: no new questions, those that are in are answered; twice: at once."""
+    """`ready`: called with the address once it is taken.
 
-    def __init__(self, service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[], None] = lambda: None):
+    SIGTERM and SIGINT: no new questions, those that are in are answered; the second time: at once.
+    """
+
+    def __init__(self, service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None):
         settings = service.settings
         self.service, self._ready = service, ready
         self._draining: asyncio.Task[None] | None = None
@@ -43,7 +46,9 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
-            self._ready()
+            port = self.servers[0].sockets[0].getsockname()[1]
+            host = self.config.host
+            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal's handler: what it does must wake the loop. The process ends with 0, for it was asked to end."""
@@ -60,8 +65,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[], None] = lambda: None) -> None:
+def serve(service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None) -> None:
     """Until a signal ends it. Raises `OSError` where the address cannot be taken."""
     server = Server(service, notes=notes, ready=ready)
     asyncio.run(server.serve())
-

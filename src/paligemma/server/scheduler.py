@@ -5,8 +5,8 @@
         await place.turn(rows=1, tokens=300, adapter=None)  until there is room; refused where that takes too long
         ...                                                 the engine is asked
 
-Fair between clients: those who wait take turns, however many questions one of them has. Room is rows of the engine's batch and tokens of its
-cache. One adapter works at a time: questions for another one wait until the engine is empty, and go first once they have waited `IMPATIENT`.
+Fair between clients: those who wait take turns, however many questions one of them has. Room is rows of the engine's batch and tokens of
+its cache. One adapter works at a time: questions for another one wait until the engine is empty, and go first after `IMPATIENT` seconds.
 """
 
 from __future__ import annotations

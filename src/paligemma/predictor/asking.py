@@ -38,6 +38,7 @@ class How(TypedDict, total=False):
     beams: int
     best_of: int
     seed: int | None
+    alternatives: int
     batch_size: int | None
 
 

@@ -1,4 +1,4 @@
-"""The whole service as one ASGI app: the gate, then the routes. `running.py` serves it; Ray Serve or another server may, too."""
+"""All routes of the service as one ASGI app. It stands behind a `Gate`, wherever it is served."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from .gate import Gate
 from .health import health_routes
 from .native import task_routes
 from .openai import chat_routes
@@ -24,7 +23,7 @@ DESCRIPTION = (
 )
 
 
-def build_app(service: Service, *, notes: Sequence[str] = ()) -> Gate:
+def build_app(service: Service, *, notes: Sequence[str] = ()) -> FastAPI:
     """`notes`: what users of this model should know, shown with it."""
 
     @asynccontextmanager
@@ -39,4 +38,4 @@ def build_app(service: Service, *, notes: Sequence[str] = ()) -> Gate:
         app.include_router(router)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)
-    return Gate(app, service.settings, observe=service.metrics.seen)
+    return app

@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from .app import build_app
+from .gate import Gate
 from .protocol import guarded
 from .service import Service
 
@@ -26,7 +27,7 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
-                build_app(service, notes=notes),
+                Gate(build_app(service, notes=notes), settings, observe=service.metrics.seen),
                 host=settings.host,
                 port=settings.port,
                 http=guarded(settings.limits),

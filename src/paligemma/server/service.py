@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.batcher import Batcher
+from ..engine.generate import check_stream
 from ..engine.options import Generation, Token
 from ..predictor import Predictor
 from ..predictor.asking import Pieces
@@ -145,11 +146,14 @@ class Service:
             await asyncio.sleep(0.05)
 
     async def answer(self, question: Question, client: str, watcher: Watcher | None = None) -> Answered:
-        """Raises `Refused`. Cancelled, it gives up its place and its rows within a step of the engine."""
+        """`watcher`: where the answer is wanted while it is written. Raises `Refused`.
+
+        Cancelled, it gives up its place and its rows within a step of the engine.
+        """
         start, limits = time.monotonic(), self.settings.limits
         try:
             async with asyncio.timeout(limits.request_seconds), self.scheduler.enter(client) as place:
-                return await self._answer(question, place, watcher or Watcher(), start)
+                return await self._answer(question, place, watcher, start)
         except TimeoutError:
             raise Refused(504, f"the answer took longer than {limits.request_seconds:g} seconds", "deadline_exceeded") from None
         except Refused as refused:
@@ -158,9 +162,12 @@ class Service:
         except Exception as error:
             raise refusal_of(error) from error
 
-    async def _answer(self, question: Question, place: Place, watcher: Watcher, start: float) -> Answered:
+    async def _answer(self, question: Question, place: Place, watcher: Watcher | None, start: float) -> Answered:
         seen = await self._open(question)
         planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
+        if watcher is not None:
+            check_stream(planned.options)
+        watcher = watcher or Watcher()
         ids = self._ids(planned, question, seen)
         image_tokens = self.config.vision.num_tokens * len(seen.pixels)
         rows = max(planned.options.beams, planned.options.best_of)

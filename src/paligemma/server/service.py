@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -214,13 +214,12 @@ class Service:
 
     async def _generate(self, planned: Planned[Any], ids: list[int], pixels: np.ndarray, feed: Feed | None) -> Generation:
         loop = asyncio.get_running_loop()
-        on_token: Callable[[Token], None] | None = None
-        if feed is not None:
-            take = feed.take
 
-            def on_token(token: Token) -> None:
-                loop.call_soon_threadsafe(take, token)
+        def pass_on(token: Token) -> None:  # called on the engine's thread
+            assert feed is not None
+            loop.call_soon_threadsafe(feed.take, token)
 
+        on_token = None if feed is None else pass_on
         picture = pixels[0] if len(pixels) == 1 else pixels
         try:
             future = self.batcher.submit(ids, planned.options, pixels=picture, constraint=planned.query.constraint, on_token=on_token)

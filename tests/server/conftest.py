@@ -13,10 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import uvicorn
 
+import paligemma
+from paligemma.checkpoint.finding import BUNDLED
+from paligemma.server.app import build_app
 from paligemma.server.gate import Gate, Observe
 from paligemma.server.protocol import guarded
+from paligemma.server.service import Service
 from paligemma.server.settings import Settings
 
 LEAK = re.compile(r"0x[0-9a-f]{6,}|/home|/root|/tmp|Traceback|File \"| at line ")
@@ -139,3 +144,27 @@ def serving(app: Any, settings: Settings | None = None, observe: Observe | None 
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
+
+
+DEMO = BUNDLED / "demo"
+
+
+@contextmanager
+def live(predictor: paligemma.Predictor, settings: Settings | None = None) -> Iterator[tuple[Served, Service]]:
+    """The real service on a free port."""
+    settings = settings or Settings()
+    service = Service(predictor, settings, name="nano-112")
+    with serving(build_app(service), settings, service.metrics.seen) as served:
+        yield served, service
+
+
+@pytest.fixture(scope="session")
+def predictor() -> paligemma.Predictor:
+    return paligemma.load("nano-112", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def nano(predictor) -> Iterator[Served]:
+    """The bundled model, served."""
+    with live(predictor) as (served, _):
+        yield served

@@ -107,7 +107,8 @@ class Settings:
     `api_keys`: any of them opens the server. `no_auth`: none is asked for, even from strangers. `allowed_hosts`: names by which it may be
     called besides localhost and its own addresses. `allowed_origins`: pages of other sites that may call it ("https://app.example").
     `media_domains`: hosts that pictures may be fetched from by https. `media_root`: folder that `file:` names are looked up in.
-    `video`: whether a video is taken for a picture.
+    `video`: whether a video is taken for a picture. `rows`: answers written side by side. `memory`: bytes that they may take together, by
+    default half of what is free. `pictures_kept`: pictures whose image tokens are kept for the next question about them.
     """
 
     host: str = "127.0.0.1"
@@ -119,6 +120,9 @@ class Settings:
     media_domains: tuple[str, ...] = ()
     media_root: Path | None = None
     video: bool = False
+    rows: int = 16
+    memory: int | None = None
+    pictures_kept: int = 32
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> None:

@@ -234,7 +234,8 @@ def test_long_headers_and_addresses(served: Served):
 POST = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
-def test_a_body_that_is_announced_too_large_is_not_read(toy: Toy):
+def test_a_body_that_is_announced_too_large_is_not_read(toy: Toy, monkeypatch):
+    monkeypatch.setattr(gate, "_LINGER", 0.1)
     with serving(toy.app) as served, served.connect() as connection:
         toy.reached.clear()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -252,7 +253,8 @@ def test_an_answer_arrives_though_the_body_is_still_being_sent(served: Served):
 
 
 @pytest.mark.parametrize("path", ["/v1/length", "/v1/swallowed", "/v1/unread"])
-def test_an_endless_body_ends(served: Served, path: str):
+def test_an_endless_body_ends(served: Served, monkeypatch, path: str):
+    monkeypatch.setattr(gate, "_LINGER", 0.2)
     chunk = b"2000\r\n" + bytes(0x2000) + b"\r\n"
     with served.connect() as connection:
         connection.sendall(POST % path.encode() + b"Transfer-Encoding: chunked\r\n\r\n")

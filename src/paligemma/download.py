@@ -76,9 +76,7 @@ def _check(text: str) -> None:
 def _opener(deadline: float, redirects: int) -> urllib.request.OpenerDirector:
     """Only what is added here is followed: no http, ftp, file or data addresses, no proxies from the environment."""
     opener = urllib.request.OpenerDirector()
-    if redirects:  # without this handler a redirect is an answer that is not 200
-        opener.add_handler(_Redirects(redirects))
-    handlers = (_Https(deadline), urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
+    handlers = (_Https(deadline), _Redirects(redirects), urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
     for handler in (*handlers, urllib.request.UnknownHandler()):
         opener.add_handler(handler)
     return opener
@@ -86,10 +84,13 @@ def _opener(deadline: float, redirects: int) -> urllib.request.OpenerDirector:
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, most: int):
-        self.max_redirections = most
+        self._most, self._followed = most, 0
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> urllib.request.Request | None:
         _check(newurl)
+        self._followed += 1
+        if self._followed > self._most:
+            raise InputError(f"the server leads elsewhere, more often than the allowed {self._most} times")
         fp.close()  # the base class would read what comes with a redirect to its end, which it may not have
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

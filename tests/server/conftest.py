@@ -91,6 +91,16 @@ def heard(connection: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
+def one(connection: socket.socket) -> Reply:
+    """The next answer on a connection that stays open."""
+    data = b""
+    while b"\r\n\r\n" not in data or len(data.partition(b"\r\n\r\n")[2]) < int(reply(data).headers["content-length"]):
+        piece = connection.recv(1 << 16)
+        assert piece, data
+        data += piece
+    return reply(data)
+
+
 def eventually(holds: Callable[[], Any], seconds: float = 5) -> Any:
     """What is done just after an answer went out: its log line, its count."""
     end = time.monotonic() + seconds

@@ -34,6 +34,7 @@ class Toy:
                 Route("/v1/broken", self.broken),
                 Route("/v1/bad", self.bad),
                 Route("/v1/endless", self.endless),
+                Route("/v1/large", self.large),
             ],
             exception_handlers={InputError: answer},
         )
@@ -70,6 +71,9 @@ class Toy:
 
     async def bad(self, request: Request) -> Response:
         raise InputError("/root/pictures/cat.png: not a picture <_io.BytesIO object at 0x7f0123456789>", code="image_damaged")
+
+    async def large(self, request: Request) -> Response:
+        return Response(bytes(32 << 20))
 
     async def endless(self, request: Request) -> Response:
         async def pieces():

@@ -186,12 +186,10 @@ class _Exchange:
         host = self.headers.get(b"host", b"")
         gate.check_host(host, scope.get("server"))
         gate.check_origin(scope["method"], self.headers.get(b"origin"), host)
-        plain = _is_plain(path)
-        as_written = (scope.get("raw_path") or path.encode()) == path.encode()
-        if not (plain and as_written and (path in _OPEN or path.startswith(_OPEN_FOLDER)) and scope["method"] in ("GET", "HEAD")):
-            gate.check_key(self.key)
-        if not plain:
+        if not _is_plain(path):
             raise of_status(404)
+        if scope["method"] not in ("GET", "HEAD") or not (path in _OPEN or path.startswith(_OPEN_FOLDER)):
+            gate.check_key(self.key)
         if self.unread:
             gate.check_body(self.headers)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from typing import Any
 
@@ -33,15 +34,29 @@ class _Strict(h11.Connection):
 
     def next_event(self) -> Any:
         try:
+            if self.their_state is h11.IDLE and _folded(self.trailing_data[0]):
+                raise h11.RemoteProtocolError("a header of several lines")
             event = super().next_event()
             if isinstance(event, h11.Request):
-                names = [name for name, _ in event.headers]
-                if b"transfer-encoding" in names and (b"content-length" in names or event.http_version == b"1.0"):
-                    raise h11.RemoteProtocolError("a body of two lengths")
+                _check(event)
             return event
         except h11.RemoteProtocolError as error:
             self.hint = error.error_status_hint
             raise
+
+
+def _folded(data: bytes) -> bool:
+    """Whether a line of the headers begins with a space: to some the last header goes on, to others it is one of its own."""
+    end = re.search(rb"\n\r?\n", data)
+    return re.search(rb"\n[ \t]", data[: end.start()] if end else data) is not None
+
+
+def _check(request: h11.Request) -> None:
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise h11.RemoteProtocolError("another version of HTTP")
+    names = [name for name, _ in request.headers]
+    if b"transfer-encoding" in names and (b"content-length" in names or request.http_version == b"1.0"):
+        raise h11.RemoteProtocolError("a body of two lengths")
 
 
 class _Guarded(H11Protocol):
@@ -142,22 +157,25 @@ class _Guarded(H11Protocol):
         super().pause_writing()
         self._watch_writing()
 
-    def _watch_writing(self, before: int | None = None) -> None:
-        """`before`: bytes that waited to be read by the client when this was looked at last."""
-        if before is None and self._write_timer:
-            return
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        """While the app waits for the client, or has nothing more to say to it."""
+        if self._write_timer:
+            self._write_timer.cancel()
         self._write_timer = None
         left = self.transport.get_write_buffer_size()
-        seconds = self.limits.blocked_write_seconds
-        if before is not None and left and before - left < seconds * self.limits.body_rate and self._blocked:
-            self.transport.abort()
-        elif left:
-            self._write_timer = self.loop.call_later(seconds, self._watch_writing, left)
+        if left and (self.flow.write_paused or self.cycle is None or self.cycle.response_complete):
+            self._write_timer = self.loop.call_later(self.limits.blocked_write_seconds, self._look_at_writing, left)
 
-    @property
-    def _blocked(self) -> bool:
-        """The app waits for the client, or has nothing more to say to it."""
-        return self.flow.write_paused or self.cycle is None or self.cycle.response_complete
+    def _look_at_writing(self, before: int) -> None:
+        """`before`: bytes that waited to be read by the client when the watch began; none have come since."""
+        if before - self.transport.get_write_buffer_size() < self.limits.blocked_write_seconds * self.limits.body_rate:
+            self.transport.abort()
+        else:
+            self._watch_writing()
 
 
 def _raw(refusal: Refused) -> bytes:

@@ -18,6 +18,7 @@ _OUTSIDE = 1 << 20
 _QUOTES = 1 << 16
 """Escaped quotes within strings: as many as a prompt has bytes."""
 _MAX_DIGITS = 20
+_BACKSLASH = ord("\\")
 
 _STRUCTURE = re.compile(rb'[\[\]{},"]')
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -29,7 +30,7 @@ def parse(data: bytes, limits: Limits) -> Any:
     try:
         text = data.decode()
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_integer)
-        if b"\\ud" in data or b"\\uD" in data:
+        if b"\\" in data and (b"\\ud" in data or b"\\uD" in data):
             _check_text(value)
         return value
     except UnicodeDecodeError as error:
@@ -46,7 +47,8 @@ def _measure(data: bytes, limits: Limits) -> None:
     """Depth, values and bytes outside strings. The parser sees the same strings up to the first mistake, where it stops."""
     if data.startswith(b"\xef\xbb\xbf"):
         _refuse("the body begins with a byte order mark, which JSON has not")
-    if data.count(b"\\") > _OUTSIDE or data.count(b'\\"') > _QUOTES:
+    escapes = data.count(b"\\")
+    if escapes > _OUTSIDE or (escapes and data.count(b'\\"') > _QUOTES):
         _refuse("the body has too many escapes", "json_too_large")
     depth, values, strings, outside, start = 0, 1, 0, 0, 0
     while outside <= _OUTSIDE and (found := _STRUCTURE.search(data, start, start + _OUTSIDE)):
@@ -76,6 +78,8 @@ def _measure(data: bytes, limits: Limits) -> None:
 def _string_end(data: bytes, start: int) -> int:
     """Of the string that begins at `start`: behind the first quote that has an even number of backslashes before it."""
     while (quote := data.find(b'"', start)) >= 0:
+        if data[quote - 1] != _BACKSLASH:
+            return quote + 1
         before = data[start:quote]
         if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
             return quote + 1

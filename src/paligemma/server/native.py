@@ -80,7 +80,7 @@ def task_routes(service: Service) -> APIRouter:
             methods=["POST"],
             name=name,
             summary=(kind.__doc__ or name).splitlines()[0] if kind.__doc__ != Body.__doc__ else name,
-            responses={200: {"model": schemas.Response}, **ERRORS},
+            responses={200: {"model": schemas.Response, "content": {"text/event-stream": {}}}, **ERRORS},
             openapi_extra={"requestBody": _described(kind)},
         )
     router.add_api_route(

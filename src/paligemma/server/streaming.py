@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from ..engine.options import Token
@@ -27,16 +27,17 @@ def event(data: str, name: str | None = None) -> bytes:
 
 
 async def while_there(request: Request, work: Awaitable[T]) -> T:
-    """What `work` gives; it is cancelled as soon as the client is gone. The body must have been read."""
+    """What `work` gives; it is cancelled as soon as the client is gone. The body must have been read. Raises `ClientDisconnect`."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()
+            raise ClientDisconnect
         return await task
     finally:
         gone.cancel()
+        task.cancel()
 
 
 async def _gone(request: Request) -> None:
@@ -79,7 +80,7 @@ class Answering(Watcher):
         """Until its turn has come. What is refused before is raised here, so that it can be answered with a status of its own."""
         try:
             await while_there(request, self._accepted.wait())
-        except asyncio.CancelledError:
+        except BaseException:
             self._task.cancel()
             raise
         if self._task.done() and not self._queue.empty() and isinstance(first := self._queue.get_nowait(), Refused | Answered):

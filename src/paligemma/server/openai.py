@@ -318,8 +318,10 @@ def chat_routes(service: Service, notes: Sequence[str]) -> APIRouter:
     # Parts are looked up from the root of the whole description, in which the body's own stand here.
     here = "#/paths/~1v1~1chat~1completions/post/requestBody/content/application~1json/schema/$defs/{model}"
     body = {"required": True, "content": {"application/json": {"schema": ChatBody.model_json_schema(ref_template=here)}}}
-    streamed = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
     router.add_api_route("/v1/models", models, methods=["GET"], name="models")
     router.add_api_route("/v1/models/{name:path}", model, methods=["GET"], name="model", responses=ERRORS)
-    router.add_api_route("/v1/chat/completions", chat, methods=["POST"], name="chat", responses={**streamed, **ERRORS}, openapi_extra={"requestBody": body})
+    router.add_api_route(
+        "/v1/chat/completions", chat, methods=["POST"], name="chat", responses={**streamed, **ERRORS}, openapi_extra={"requestBody": body}
+    )
     return router

@@ -17,7 +17,6 @@ replica; Ray has its own for all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -33,7 +32,20 @@ from .streaming import event
 
 TRIES = 3
 """Replicas that one request is given to, at most."""
-_CARRIED = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "headers", "client", "server")
+_CARRIED = (
+    "type",
+    "asgi",
+    "http_version",
+    "method",
+    "scheme",
+    "path",
+    "raw_path",
+    "query_string",
+    "root_path",
+    "headers",
+    "client",
+    "server",
+)
 """What of a request's scope goes to a replica, besides its state: all of it plain values."""
 
 
@@ -56,7 +68,8 @@ def application(
     cpus: float = 1,
     gpus: float = 0,
 ) -> Any:
-    """For `ray.serve.run`. `model`: what `paligemma.load` takes, found on every machine. `least`, `most`: copies. `cpus`, `gpus`: of each."""
+    """For `ray.serve.run`. `model`: what `paligemma.load` takes, found on every machine. `least`, `most`: copies, of which each has `cpus`
+    and `gpus`."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig
 
@@ -148,10 +161,11 @@ class Door:
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait((passing, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not passing.done():
+            if not passing.done():  # the client has left
                 passing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await passing
+            await asyncio.wait((passing,))
+            if not passing.cancelled():
+                passing.result()
         finally:
             gone.cancel()
             passing.cancel()

@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tier", choices=TIERS, default="push")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="only this case, of one campaign")
+    parser.add_argument("--cases", type=int, default=0, help="at most so many of each campaign, spread over all")
     parser.add_argument("--json", type=Path, help="write the results there too")
     options = parser.parse_args(arguments)
     names = options.names or [name for name in CAMPAIGNS if name not in TIMED]
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     print(HEAD, flush=True)
     results = []
     for name in names:
-        results.append(run_campaign(find(name), options.tier, options.seed, only=options.case))
+        results.append(run_campaign(find(name), options.tier, options.seed, only=options.case, limit=options.cases))
         print(line(results[-1]), flush=True)
     for one in results:
         for what, value in one.measured.items():

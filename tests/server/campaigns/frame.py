@@ -61,13 +61,16 @@ class Result:
         return vars(self) | {"bound": self.bound}
 
 
-def run_campaign(campaign: Campaign, tier: str, seed: int, *, only: int | None = None) -> Result:
-    """All cases, or one. A case depends on the tier, the seed and its number alone."""
+def run_campaign(campaign: Campaign, tier: str, seed: int, *, only: int | None = None, limit: int = 0) -> Result:
+    """All cases, or one, or at most `limit` of them spread over all. A case depends on the tier, the seed and its number alone."""
     began = time.monotonic()
     result = Result(campaign.NAME, campaign.TITLE, tier, seed)
     points = campaign.points(tier, random.Random(f"{campaign.NAME} {seed}"))
+    numbers: Sequence[int] = range(len(points)) if only is None else [only]
+    if limit and len(points) > limit:
+        numbers = sorted(random.Random(seed).sample(range(len(points)), limit))
     with campaign.stage() as stage:
-        for number in range(len(points)) if only is None else [only]:
+        for number in numbers:
             try:
                 trials = campaign.check(stage, points[number], random.Random(f"{campaign.NAME} {seed} {number}")) or Trials()
                 result.cases += trials.count

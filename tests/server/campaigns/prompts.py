@@ -31,11 +31,12 @@ TEXTS = 500
 T = TypeVar("T")
 
 SPELLINGS = (
-    "<image>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<2mass>", "[@BOS@]", "<unused0>", "<unused99>", "<start_of_turn>", "<end_of_turn>",
-    "<start_of_image>", "<0x00>", "<0x0A>", "\n", "\\n", "\r", "\0", "\u2028", "\u202e", "\ufeff", "\u200d", "\u0301", "\ud800", "\udfff", "▁", " ",
-    "<loc0000>", "<loc1023>", "<loc1024>", "<loc12>", "<seg000>", "<seg127>", "<seg128>", "<loc", "0000>", "<", ">", "<<image>>", "<ima", "ge>",
-    "猫", "Ä", "🧑‍🚀", "𝕏", "\U0010ffff", "a", "cat ; dog", "answer en ", "detect ", "<script>", "\x1b[31m", "{}", "%s", "'", '"',
-)  # fmt: skip
+    *("<image>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<2mass>", "[@BOS@]", "<unused0>", "<unused99>", "<start_of_turn>"),
+    *("<end_of_turn>", "<start_of_image>", "<0x00>", "<0x0A>", "<loc0000>", "<loc1023>", "<loc1024>", "<loc12>", "<seg000>", "<seg127>"),
+    *("<seg128>", "<loc", "0000>", "<", ">", "<<image>>", "<ima", "ge>", "\n", "\\n", "\r", "\0", "\u2028", "\u202e", "\ufeff", "\u200d"),
+    *("\u0301", "\ud800", "\udfff", "▁", " ", "猫", "Ä", "🧑‍🚀", "𝕏", "\U0010ffff", "a", "cat ; dog", "answer en ", "detect ", "<script>"),
+    *("\x1b[31m", "{}", "%s", "'", '"'),
+)
 PLAIN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,;:!?()-'\"äöüßéñ猫犬日本語русскийالعربية"
 NEIGHBOURS = ("what color is the heart?", "what is in the picture?", "how many objects are there?", "is there an owl?")
 
@@ -49,7 +50,7 @@ class Stage:
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop):
         self.service, self._loop = service, loop
         self.tokenizer = service.planner.tokenizer
-        self.reference = sentencepiece.SentencePieceProcessor(model_file=str(service.planner.path / "tokenizer.model"))  # pyright: ignore
+        self.reference = sentencepiece.SentencePieceProcessor(model_file=str(service.planner.path / "tokenizer.model"))
         self.picture = (DEMO / "objects1.png").read_bytes()
         self.alone = {text: self.run(self.answer(text)).generation.ids for text in NEIGHBOURS}
 
@@ -66,7 +67,9 @@ def stage() -> Iterator[Stage]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    service = Service(paligemma.load("nano-112", device="cpu"), Settings(limits=Limits(waiting_each=BATCH, decode_workers=1)), name="nano-112")
+    service = Service(
+        paligemma.load("nano-112", device="cpu"), Settings(limits=Limits(waiting_each=BATCH, decode_workers=1)), name="nano-112"
+    )
     try:
         asyncio.run_coroutine_threadsafe(service.__aenter__(), loop).result(60)
         yield Stage(service, loop)
@@ -121,6 +124,9 @@ async def _batch(stage: Stage, hostile: str) -> None:
 
 def _hostile(rng: random.Random) -> str:
     if rng.random() < 0.02:
-        return rng.choice(SPELLINGS) * 100
-    pieces = (rng.choice(SPELLINGS) if rng.random() < 0.7 else chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))) for _ in range(99))
-    return "".join(piece for piece, _ in zip(pieces, range(rng.randrange(1, 12)), strict=False))
+        return rng.choice(SPELLINGS) * 20
+    return "".join(rng.choice(SPELLINGS) if rng.random() < 0.7 else _character(rng) for _ in range(rng.randrange(1, 12)))
+
+
+def _character(rng: random.Random) -> str:
+    return chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000))))

@@ -18,10 +18,10 @@ from PIL import Image
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
+from bench.served import Server, served
 from tests.server.conftest import LEAK
 
 from .frame import Trials
-from .process import Process, process
 
 NAME = "C7"
 TITLE = "requests from /openapi.json"
@@ -53,7 +53,7 @@ def points(tier: str, rng: random.Random) -> list[Point]:
 class Stage:
     """The server, its description, and its memory after the first cases."""
 
-    def __init__(self, server: Process):
+    def __init__(self, server: Server):
         self.server = server
         status, text = server.ask("GET", "/openapi.json")
         assert status == 200
@@ -73,7 +73,7 @@ class Stage:
 @contextmanager
 def stage() -> Iterator[Stage]:
     schemathesis.openapi.format("picture", _pictures())
-    with process() as server:
+    with served() as server:
         yield Stage(server)
 
 
@@ -82,9 +82,7 @@ def check(stage: Stage, point: Point, rng: random.Random) -> Trials:
     count = 0
 
     @seed(number)
-    @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=False
-    )
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(case=stage.operations[operation, mode].as_strategy(generation_mode=GenerationMode(mode)))
     def each(case: Case) -> None:
         nonlocal count
@@ -113,7 +111,8 @@ def check(stage: Stage, point: Point, rng: random.Random) -> Trials:
 
 def _pictures() -> st.SearchStrategy[str]:
     """Small pictures of all kinds, as data: URLs and as bare base64."""
-    return st.builds(_picture, st.sampled_from(("PNG", "JPEG", "WEBP", "BMP", "GIF")), st.integers(1, 40), st.integers(1, 40), st.booleans())
+    side = st.integers(1, 40)
+    return st.builds(_picture, st.sampled_from(("PNG", "JPEG", "WEBP", "BMP", "GIF")), side, side, st.booleans())
 
 
 def _picture(kind: str, width: int, height: int, bare: bool) -> str:
@@ -139,32 +138,46 @@ def _told(schema: dict[str, Any], *, right: bool) -> dict[str, Any]:
     return schema
 
 
+PICTURE = {"type": "string", "format": "picture"}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    """Of just these fields, all of them there."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _list(items: Any, most: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
+
+
+MAX_TOKENS = {"type": "integer", "minimum": 1, "maximum": 24}
+TURN = (_object(type={"const": "text"}, text={"type": "string", "minLength": 1, "maxLength": 60}),)
+TURN += (_object(type={"const": "image_url"}, image_url=_object(url=PICTURE)),)
+CONTENT = {"type": "array", "prefixItems": TURN, "items": False, "minItems": 2, "maxItems": 2}
+RIGHT: dict[str, dict[str, Any]] = {
+    "model": {"enum": [None, "nano-112"]},
+    "lang": {"enum": ["en", "de", "fr", "es", "zh"]},
+    "box": {"type": "array", "items": {"enum": [0, 0.25, 1, 1.5]}, "minItems": 4, "maxItems": 4},
+    "max_tokens": MAX_TOKENS,
+    "classes": {"anyOf": [{"enum": ["cat", "cat ; dog"]}, _list({"enum": ["owl", "猫", "a cup"]}, 4)]},
+    "messages": _list(_object(role={"const": "user"}, content=CONTENT), 1),
+    "requests": _list(_object(task={"enum": ["ocr", "caption"]}, image=PICTURE, max_tokens=MAX_TOKENS), 3),
+}
+"""What this server can do, and soon."""
+
+
 def _tell(part: dict[str, Any], properties: dict[str, Any], right: bool) -> None:
-    picture = {"type": "string", "format": "picture"}
     if set(properties) == {"url", "detail"}:
-        properties["url"] = picture
-    if "image" not in properties and "messages" not in properties and "requests" not in properties:
+        properties["url"] = PICTURE
+    if not {"image", "messages", "requests"} & set(properties):
         return
+    needed = set(part.get("required", ()))
     if "image" in properties:
-        properties["image"] = picture
+        properties["image"] = PICTURE
         properties.pop("images", None)
-        part["required"] = sorted({*part.get("required", ()), "image"})
-    if not right:
-        return
-    part["additionalProperties"] = False
-    narrow: dict[str, Any] = {"model": {"enum": [None, "nano-112"]}, "lang": {"enum": ["en", "de", "fr", "es", "zh"]}}
-    narrow["box"] = {"type": "array", "items": {"enum": [0, 0.25, 1, 1.5]}, "minItems": 4, "maxItems": 4}
-    narrow["max_tokens"] = {"type": "integer", "minimum": 1, "maximum": 24}
-    narrow["classes"] = {"anyOf": [{"enum": ["cat", "cat ; dog"]}, {"type": "array", "items": {"enum": ["owl", "猫", "a cup"]}, "minItems": 1}]}
-    turn = [{"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string", "minLength": 1, "maxLength": 60}}}]
-    turn.append({"type": "object", "properties": {"type": {"const": "image_url"}, "image_url": {"type": "object", "properties": {"url": picture}}}})
-    for one in (*turn, turn[1]["properties"]["image_url"]):
-        one |= {"required": list(one["properties"]), "additionalProperties": False}
-    content = {"type": "array", "prefixItems": turn, "items": False, "minItems": 2, "maxItems": 2}
-    message = {"type": "object", "properties": {"role": {"const": "user"}, "content": content}, "required": ["role", "content"]}
-    narrow["messages"] = {"type": "array", "items": message | {"additionalProperties": False}, "minItems": 1, "maxItems": 1}
-    task = {"type": "object", "properties": {"task": {"enum": ["ocr", "caption"]}, "image": picture, "max_tokens": narrow["max_tokens"]}}
-    task |= {"required": ["task", "image"], "additionalProperties": False}
-    narrow["requests"] = {"type": "array", "items": task, "minItems": 1, "maxItems": 3}
-    properties |= {name: value for name, value in narrow.items() if name in properties}
-    part["required"] = sorted({*part["required"], *({"max_tokens"} & set(properties))})
+        needed.add("image")
+    if right:
+        properties |= {name: value for name, value in RIGHT.items() if name in properties}
+        needed |= {"max_tokens"} & set(properties)
+        part["additionalProperties"] = False
+    part["required"] = sorted(needed)

@@ -1,7 +1,11 @@
-"""`paligemma serve` with the bundled model in a process of its own, and what that process takes from the machine."""
+"""A server in a process of its own, and what that process takes from the machine.
+
+with served("--rows", "1") as server: server.ask("GET", "/healthz")
+"""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,16 +14,20 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
+OURS = (sys.executable, "-m", "paligemma", "serve", "--port", "0")
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_SAYS = "listening on http://127.0.0.1:"
+
 
 @dataclass(frozen=True)
-class Process:
+class Server:
     port: int
     pid: int
     log: deque[str]
@@ -30,6 +38,7 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, bytes]:
+        """Status and body. What is sent is JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         try:
@@ -39,8 +48,11 @@ class Process:
         finally:
             connection.close()
 
+    def alive(self) -> bool:
+        return self.ask("GET", "/healthz")[0] == 200
+
     def memory(self) -> int:
-        """Bytes of the server without its decoders, which are replaced now and then."""
+        """Bytes of the server itself; the processes that decode pictures come and go."""
         return psutil.Process(self.pid).memory_info().rss
 
     def handles(self) -> tuple[int, int]:
@@ -48,15 +60,16 @@ class Process:
         process = psutil.Process(self.pid)
         return process.num_fds(), process.num_threads()
 
-    def alive(self) -> bool:
-        return self.ask("GET", "/healthz")[0] == 200
-
 
 @contextmanager
-def process(*options: str) -> Iterator[Process]:
-    command = [sys.executable, "-m", "paligemma", "serve", "--port", "0", *options]
+def served(*options: str, command: Sequence[str] = OURS, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """`paligemma serve` with the bundled model, or another command that says where it listens. Ends it as an operator would."""
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ENVIRONMENT, **(environment or {})},
     )
     log: deque[str] = deque(maxlen=200)
     assert running.stdout is not None
@@ -64,12 +77,15 @@ def process(*options: str) -> Iterator[Process]:
     threading.Thread(target=log.extend, args=(running.stderr,), daemon=True).start()
     try:
         first = running.stdout.readline()
-        assert first.startswith("listening on http://127.0.0.1:"), "\n".join([first, *log])
-        yield Process(int(first.split("/")[2].split(":")[1]), running.pid, log)
+        if not first.startswith(_SAYS):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(5)
+            raise RuntimeError(f"the server did not start: {first}{''.join(log)}")
+        yield Server(int(first.removeprefix(_SAYS).partition("/")[0]), running.pid, log)
     finally:
         running.send_signal(signal.SIGTERM)
         try:
-            running.wait(40)
+            running.wait(45)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()

@@ -1,0 +1,220 @@
+"""`python -m bench.serving`: the server under load, with the bundled model, over HTTP, the load from a process of its own.
+
+    many at a time      16 clients, answers written side by side (--rows 16) against one after the other (--rows 1)
+    how long            at half of what it can, at all of it, at twice, and at ten times for a minute
+    a peer              transformers' `generate` behind FastAPI, the same weights, 16 clients, and one for the first token
+
+Questions are short ones about six pictures; whoever asks is one of many clients, so that the share of one is not what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import platform
+import secrets
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paligemma.checkpoint.finding import BUNDLED
+
+from .served import Server, served
+from .traffic import Outcome, Plan, answered, drive, percentile, rate
+
+MODEL = BUNDLED / "nano-112"
+CLIENTS = 16
+TARGETS = {"batching": 3.0, "peer": 1.5}
+ALLOWED = {200, 429, 503}
+"""What a server may answer that has more to do than it can."""
+REFUSAL_SECONDS = 0.1
+RECOVERY_SECONDS = 2.0
+
+
+NAMES = ("objects1", "objects2", "objects3", "colours1", "twins1", "twins2")
+TEXTS = ("what is in the picture?", "what color is it?", "how many objects are there?", "where is it?")
+MAX_TOKENS = 32
+Questions = list[tuple[str, dict[str, Any]]]
+
+
+def chats(*, stream: bool = False) -> Questions:
+    """Chat completions, which the peer knows too."""
+    found: Questions = []
+    for text in TEXTS:
+        for name in NAMES:
+            content = [{"type": "image_url", "image_url": {"url": picture(name)}}, {"type": "text", "text": text}]
+            body = {"messages": [{"role": "user", "content": content}], "max_tokens": MAX_TOKENS, "stream": stream}
+            found.append(("/v1/chat/completions", body))
+    return found
+
+
+def streams() -> Questions:
+    """The same, where nothing is sent before the first token: OpenAI's streams begin with a role."""
+    asked = [{"image": picture(name), "question": text, "max_tokens": MAX_TOKENS, "stream": True} for text in TEXTS for name in NAMES]
+    return [("/v1/ask", body) for body in asked]
+
+
+def picture(name: str) -> str:
+    return "data:image/png;base64," + base64.b64encode((BUNDLED / "demo" / f"{name}.png").read_bytes()).decode()
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A running server of ours, and keys of many clients."""
+
+    server: Server
+    keys: Sequence[str]
+
+    def load(self, seconds: float, **how: Any) -> list[Outcome]:
+        return drive(Plan(self.server.url, chats(), seconds, keys=self.keys, **how))
+
+    def warm(self) -> None:
+        self.load(3, clients=4)
+
+
+def keys(count: int = 64) -> list[str]:
+    return [secrets.token_hex(16) for _ in range(count)]
+
+
+def options(keys: Sequence[str]) -> list[str]:
+    """Of the command, on which every key is one client."""
+    return [word for key in keys for word in ("--api-key", key)]
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    value: str
+    target: str = ""
+
+
+def measure_batching(seconds: float) -> tuple[float, float]:
+    """Answers a second at 16 clients: 16 rows, one row."""
+    rates = []
+    for rows in (16, 1):
+        own = keys()
+        with served("--rows", str(rows), *options(own)) as server:
+            ours = Ours(server, own)
+            ours.warm()
+            rates.append(rate(ours.load(seconds, clients=CLIENTS), seconds))
+    return rates[0], rates[1]
+
+
+def measure_load(ours: Ours, seconds: float, overload: float) -> list[Row]:
+    """Latency at shares of capacity, then ten times of it."""
+    capacity = rate(ours.load(seconds, clients=CLIENTS), seconds)
+    rows = [Row("capacity, 16 clients", f"{capacity:.1f} answers/s")]
+    for factor in (0.5, 1.0, 2.0):
+        outcomes = ours.load(seconds, rate=factor * capacity)
+        rows.append(Row(f"{factor:g} times capacity: p50, p99 of answers", _latency(outcomes)))
+        rows.append(Row(f"{factor:g} times capacity: statuses", _statuses(outcomes)))
+    outcomes = ours.load(overload, rate=10 * capacity)
+    recovery = recovered(ours.server, ours.keys[0])
+    refused = [one.seconds for one in outcomes if one.status in (429, 503)]
+    strange = {one.status for one in outcomes} - ALLOWED
+    rows += [
+        Row(f"10 times capacity for {overload:g} s: statuses", _statuses(outcomes), "only 200, 429, 503" + _verdict(not strange)),
+        Row("10 times capacity: answers/s, share of capacity", f"{rate(outcomes, overload) / max(capacity, 1e-9):.0%}"),
+    ]
+    if refused:
+        late = percentile(refused, 0.99)
+        rows.append(
+            Row(
+                "10 times capacity: p99 of refusals",
+                f"{late * 1000:.0f} ms",
+                f"{REFUSAL_SECONDS * 1000:.0f} ms" + _verdict(late < REFUSAL_SECONDS),
+            )
+        )
+    rows.append(Row("first answer after it", f"{recovery:.2f} s", f"{RECOVERY_SECONDS:g} s" + _verdict(recovery < RECOVERY_SECONDS)))
+    return rows
+
+
+def recovered(server: Server, key: str) -> float:
+    """Seconds until a question is answered with 200."""
+    began = time.monotonic()
+    path, body = chats()[0]
+    while server.ask("POST", path, body, key)[0] != 200:
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def measure_peer(seconds: float) -> list[Row]:
+    own = keys()
+    with served(*options(own)) as server:
+        Ours(server, own).warm()
+        ours = _both(server.url, own, streams(), seconds)
+    with served(str(MODEL), command=(sys.executable, "-m", "bench.serving_peer")) as server:
+        drive(Plan(server.url, chats(), 3, clients=2))
+        theirs = _both(server.url, (), chats(stream=True), seconds)
+    throughput, first = ours[0] / theirs[0], theirs[1] / ours[1]
+    return [
+        Row("16 clients, answers/s: ours, transformers' server", f"{ours[0]:.1f}, {theirs[0]:.1f}"),
+        Row("ratio", f"{throughput:.2f}", f"{TARGETS['peer']}" + _verdict(throughput >= TARGETS["peer"])),
+        Row("first token, one client: ours, transformers' server", f"{ours[1] * 1000:.0f} ms, {theirs[1] * 1000:.0f} ms"),
+        Row("ratio", f"{first:.2f}", f"{TARGETS['peer']}" + _verdict(first >= TARGETS["peer"])),
+    ]
+
+
+def _both(url: str, keys: Sequence[str], streamed: Questions, seconds: float) -> tuple[float, float]:
+    """Answers a second at 16 clients, and the median seconds to the first token with one client."""
+    outcomes = drive(Plan(url, chats(), seconds, clients=CLIENTS, keys=keys))
+    alone = drive(Plan(url, streamed, min(seconds, 10), clients=1, keys=keys[:1]))
+    return rate(outcomes, seconds), statistics.median(one.first for one in answered(alone))
+
+
+def _latency(outcomes: Sequence[Outcome]) -> str:
+    times = [one.seconds for one in answered(outcomes)]
+    return f"{percentile(times, 0.5) * 1000:.0f} ms, {percentile(times, 0.99) * 1000:.0f} ms" if times else "-"
+
+
+def _statuses(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(f"{status or 'broken'}: {count:,}" for status, count in sorted(Counter(one.status for one in outcomes).items()))
+
+
+def _verdict(reached: bool) -> str:
+    return " (reached)" if reached else " (missed)"
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = ["| | measured | target |", "|---|---|---|", *(f"| {row.what} | {row.value} | {row.target} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("python -m bench.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=30, help="of each load")
+    parser.add_argument("--overload", type=float, default=60, help="seconds of ten times the capacity")
+    parser.add_argument("--only", choices=("batching", "load", "peer"), action="append")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    given = parser.parse_args(arguments)
+    parts, rows = given.only or ("batching", "load", "peer"), list[Row]()
+    if "batching" in parts:
+        many, one = measure_batching(given.seconds)
+        reached = _verdict(many >= TARGETS["batching"] * one)
+        rows += [
+            Row("16 clients, answers/s: 16 rows, 1 row", f"{many:.1f}, {one:.1f}"),
+            Row("ratio", f"{many / max(one, 1e-9):.2f}", f"{TARGETS['batching']}{reached}"),
+        ]
+    if "load" in parts:
+        own = keys()
+        with served(*options(own)) as server:
+            ours = Ours(server, own)
+            ours.warm()
+            rows += measure_load(ours, given.seconds, given.overload)
+    if "peer" in parts:
+        rows += measure_peer(given.seconds)
+    print(f"{platform.machine()}, Python {platform.python_version()}, {given.seconds:g} s each\n")
+    print(table(rows))
+    if given.json:
+        given.json.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""The door in front of replicas: asks another one where the first died, and never twice once an answer has begun. Ray is not needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from paligemma.server import replicas
+from paligemma.server.gate import Gate
+from paligemma.server.replicas import TRIES, Door
+from paligemma.server.settings import Limits, Settings
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+STREAM = {**START, "headers": [(b"content-type", b"text/event-stream")]}
+BODY = {"type": "http.response.body", "body": b"{}", "more_body": False}
+PIECE = {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True}
+
+
+class Died(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def deaths(monkeypatch):
+    monkeypatch.setattr(replicas, "_died", lambda error: isinstance(error, Died))
+
+
+class Handle:
+    """Gives one script of messages after the other; what is no message is raised."""
+
+    def __init__(self, *scripts: Sequence[Any]):
+        self.scripts, self.asked, self.cancelled = list(scripts), [], 0
+
+    def remote(self, scope: dict[str, Any], body: bytes) -> Answer:
+        self.asked.append((scope, body))
+        return Answer(self, self.scripts.pop(0))
+
+
+class Answer:
+    def __init__(self, handle: Handle, script: Sequence[Any]):
+        self.handle, self.script = handle, script
+
+    def cancel(self) -> None:
+        self.handle.cancelled += 1
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for message in self.script:
+            if message == "wait":
+                await asyncio.Future()
+            if not isinstance(message, dict):
+                raise message
+            yield message
+
+
+def ask(handle: Handle, body: bytes = b"{}", *, leaves: bool = False, limits: Limits | None = None) -> list[dict[str, Any]]:
+    """The messages that come out of the gate and the door."""
+
+    async def run() -> list[dict[str, Any]]:
+        out: list[dict[str, Any]] = []
+        incoming = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if incoming:
+                return incoming.pop()
+            if not leaves:
+                await asyncio.Future()
+            await asyncio.sleep(0.05)
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            out.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/ocr",
+            "headers": headers,
+            "query_string": b"",
+            "extensions": {"x": object()},
+        }
+        await Gate(Door(handle), Settings(limits=limits or Limits()))(scope, receive, send)
+        return out
+
+    return asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def status(out: list[dict[str, Any]]) -> int:
+    return out[0]["status"]
+
+
+def test_a_request_goes_whole_and_plain():
+    handle = Handle([START, BODY])
+    out = ask(handle, b'{"image": 1}')
+    assert (status(out), out[-1]["body"]) == (200, b"{}")
+    scope, body = handle.asked[0]
+    assert body == b'{"image": 1}'
+    assert set(scope["state"]) == {"request_id", "client"}
+    assert "extensions" not in scope
+
+
+@pytest.mark.parametrize("script", [[Died()], [START, Died()], [STREAM, Died()]])
+def test_another_replica_is_asked_where_one_died_before_it_answered(script):
+    handle = Handle(script, [START, BODY])
+    assert status(ask(handle)) == 200
+    assert len(handle.asked) == 2
+
+
+def test_what_is_shown_cannot_be_taken_back():
+    handle = Handle([STREAM, PIECE, Died()])
+    out = ask(handle)
+    assert len(handle.asked) == 1
+    assert out[-1]["more_body"] is False
+    event, data = out[-1]["body"].decode().strip().split("\n")
+    assert event == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["code"] == "engine_dead"
+
+
+def test_it_is_not_tried_for_ever():
+    handle = Handle(*[[Died()]] * TRIES)
+    assert status(ask(handle)) == 503
+    assert len(handle.asked) == TRIES
+
+
+def test_other_failures_are_not_tried_again():
+    handle = Handle([RuntimeError("secret")])
+    out = ask(handle)
+    assert status(out) == 500
+    assert b"secret" not in b"".join(message.get("body", b"") for message in out)
+    assert len(handle.asked) == 1
+
+
+def test_who_leaves_ends_the_work():
+    handle = Handle(["wait"])
+    assert ask(handle, leaves=True) == []
+    assert handle.cancelled == 1
+
+
+def test_the_gate_stands_before_the_door():
+    handle = Handle()
+    assert status(ask(handle, bytes(200), limits=Limits(body_bytes=100))) == 413
+    assert not handle.asked

@@ -21,6 +21,7 @@ import numpy as np
 from ..engine.batcher import Batcher
 from ..engine.generate import check_stream
 from ..engine.options import Generation, Token
+from ..image import as_floats
 from ..predictor import Predictor
 from ..predictor.asking import Pieces
 from ..predictor.pictures import Prepared
@@ -195,7 +196,7 @@ class Service:
             for place, data in enumerate(question.pictures)
         ]
         frames: list[Decoded] = await asyncio.gather(*jobs)
-        pixels = np.stack([np.moveaxis(frame.pixels, 2, 0) for frame in frames]).astype(np.float32) / np.float32(255) * 2 - 1
+        pixels = np.stack([as_floats(frame.pixels) for frame in frames])
         return Prepared(pixels, frames[0].width, frames[0].height)
 
     def _ids(self, planned: Planned[Any], question: Question, seen: Prepared) -> list[int]:

@@ -1,0 +1,74 @@
+// Where pictures come from: a file, a drop, the clipboard, the camera. Each ends in one call with a Blob.
+
+import { element } from "./elements.js";
+
+export function listen(onPicture, onError) {
+  for (const input of document.querySelectorAll('input[type="file"]')) {
+    input.addEventListener("change", () => {
+      if (input.files[0]) onPicture(input.files[0]);
+      input.value = "";
+    });
+  }
+  const drop = element("drop");
+  for (const kind of ["dragover", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault(); // else the browser would leave the page for the picture
+      drop.classList.toggle("over", kind === "dragover");
+      const file = kind === "drop" && [...event.dataTransfer.files].find(usable);
+      if (file) onPicture(file);
+      else if (kind === "drop") onError(new Error("What was dropped is no picture. Drop a picture's file, or choose one."));
+    });
+  }
+  document.addEventListener("dragleave", () => drop.classList.remove("over"));
+  document.addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files].find(usable);
+    if (!file) return; // text for a field
+    event.preventDefault();
+    onPicture(file);
+  });
+  if (navigator.mediaDevices?.getUserMedia) listenToCamera(onPicture, onError);
+  else element("photo").hidden = !matchMedia("(pointer: coarse)").matches; // an address that is not secure: a phone still has its own way
+}
+
+const usable = ({ type }) => type.startsWith("image/") || type.startsWith("video/");
+
+function listenToCamera(onPicture, onError) {
+  const [camera, shoot, live, stage, hint] = ["camera", "shoot", "live", "stage", "hint"].map(element);
+  camera.hidden = false;
+  const show = (on) => {
+    live.hidden = !on;
+    shoot.hidden = true; // until there is something to take
+    camera.textContent = on ? "Close the camera" : "Camera";
+    const full = element("drop").classList.contains("full"); // there is a picture
+    stage.hidden = on || !full;
+    hint.hidden = on || full;
+  };
+  const close = () => {
+    for (const track of live.srcObject?.getTracks() ?? []) track.stop();
+    live.srcObject = null;
+    show(false);
+  };
+  camera.addEventListener("click", async () => {
+    if (live.srcObject) return close();
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      live.srcObject = stream;
+      show(true);
+      await live.play();
+      if (live.srcObject === stream) shoot.hidden = false;
+    } catch {
+      if (stream && live.srcObject !== stream) return; // closed before its first picture came
+      close();
+      onError(new Error("The camera cannot be used: there is none, or the browser was told to refuse. Choose a picture instead."));
+    }
+  });
+  shoot.addEventListener("click", () => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [live.videoWidth, live.videoHeight];
+    canvas.getContext("2d").drawImage(live, 0, 0);
+    close();
+    camera.focus();
+    canvas.toBlob((blob) => onPicture(new File([blob], "photo.png", { type: "image/png" })), "image/png");
+  });
+}

@@ -1,0 +1,61 @@
+// A short video -> a few of its pictures, evenly spread. The browser decodes it; the server is only sent these.
+
+import { encode, openFrames } from "./picture.js";
+
+const FRAMES = 8;
+const SIDE = 1280; // pixels of the longer side at most
+const PATIENCE = 20_000; // ms for each picture
+
+export async function openVideo(file) {
+  const video = document.createElement("video");
+  video.muted = true;
+  video.playsInline = true;
+  video.preload = "auto";
+  const source = URL.createObjectURL(file);
+  try {
+    video.src = source;
+    await reached(video, "loadeddata");
+    const seconds = await duration(video);
+    const blobs = [];
+    for (let i = 0; i < FRAMES; i++) {
+      await seek(video, ((i + 0.5) / FRAMES) * seconds); // the middles of equal parts
+      blobs.push(await frame(video));
+    }
+    const name = file.name ?? "video.mp4";
+    return await openFrames(name, blobs, `${FRAMES} pictures of the video are sent, evenly spread over its ${seconds.toFixed(1)} s.`);
+  } catch {
+    throw new Error("This is no video that the browser can play. MP4 (H.264) and WebM work in most.");
+  } finally {
+    URL.revokeObjectURL(source);
+  }
+}
+
+// What was just recorded does not say how long it is before its end was seen.
+async function duration(video) {
+  if (Number.isFinite(video.duration)) return video.duration;
+  await seek(video, Number.MAX_SAFE_INTEGER);
+  return Number.isFinite(video.duration) ? video.duration : video.currentTime;
+}
+
+async function seek(video, seconds) {
+  const there = reached(video, "seeked");
+  video.currentTime = seconds;
+  await there;
+}
+
+function reached(video, event) {
+  return new Promise((resolve, reject) => {
+    video.addEventListener(event, resolve, { once: true });
+    video.addEventListener("error", () => reject(video.error), { once: true });
+    setTimeout(reject, PATIENCE);
+  });
+}
+
+async function frame(video) {
+  const scale = Math.min(1, SIDE / Math.max(video.videoWidth, video.videoHeight));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.round(video.videoWidth * scale);
+  canvas.height = Math.round(video.videoHeight * scale);
+  canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
+  return encode(canvas, "image/jpeg");
+}

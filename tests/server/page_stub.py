@@ -31,10 +31,20 @@ from paligemma.results import Answer, Box, Caption, Detections, Mask, Masks, Que
 PACKAGE = Path(paligemma.__file__).parent
 PAGE = PACKAGE / "server" / "page"
 DEMO = BUNDLED / "demo"
-POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
 TASKS = ["caption", "ask", "ocr", "detect", "segment", "refer", "describe_box", "question", "run"]
+NOTE = "The bundled model knows only its small drawn world."
 EXAMPLES = [
-    {"image": "/page/examples/objects1.png", "ask": "what color is the heart?", "detect": ["owl", "green heart", "fish"], "segment": ["owl"]},
+    {
+        "image": "/page/examples/objects1.png",
+        "ask": "what color is the heart?",
+        "detect": ["owl", "green heart", "fish"],
+        "segment": ["owl"],
+    },
     {"image": "/page/examples/objects3.png", "ask": "is there a turtle?", "detect": ["horse", "elephant"], "segment": ["elephant"]},
     {"image": "/page/examples/words1.png", "ask": "how many words are there?"},
 ]
@@ -68,9 +78,15 @@ class Stub:
     cancelled: int = 0
 
 
+def body_of(fault: Fault) -> dict[str, Any]:
+    return {"error": {"message": fault.message, "type": KINDS[fault.status], "param": None, "code": fault.code}}
+
+
 def refused(fault: Fault) -> Response:
-    body = {"error": {"message": fault.message, "type": KINDS[fault.status], "param": None, "code": fault.code}}
-    return JSONResponse(body, fault.status, {"X-Request-ID": "stub", **fault.headers})
+    return JSONResponse(body_of(fault), fault.status, {"X-Request-ID": "stub", **fault.headers})
+
+
+LOCKED = Fault(401, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 def size(body: dict[str, Any]) -> tuple[int, int]:
@@ -134,7 +150,7 @@ def make_app(stub: Stub) -> FastAPI:
     def served(path: Path) -> Response:
         if not path.is_file():
             return refused(Fault(404, "not_found"))
-        return FileResponse(path, headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"})
+        return FileResponse(path, headers=HEADERS)
 
     @app.get("/")
     def index() -> Response:
@@ -159,14 +175,15 @@ def make_app(stub: Stub) -> FastAPI:
     @app.get("/v1/models")
     def models(request: Request) -> Response:
         if locked(request):
-            return refused(Fault(401, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))
-        about = {"tasks": TASKS, "languages": [*CAPTIONS], "image_size": 112, "limits": {}, "notes": ["The bundled model knows only its drawn world."]}
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model", "created": 0, "paligemma": about} for name in stub.models]})
+            return refused(LOCKED)
+        about = {"tasks": TASKS, "languages": [*CAPTIONS], "image_size": 112, "limits": {}, "notes": [NOTE]}
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about} for name in stub.models]
+        return JSONResponse({"object": "list", "data": listed})
 
     @app.post("/v1/{task}")
     async def ask(task: str, request: Request) -> Response:
         if locked(request):
-            return refused(Fault(401, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))
+            return refused(LOCKED)
         body = json.loads(await request.body())
         stub.asked.append((task, body))
         fault = stub.faults.pop(0) if stub.faults else None
@@ -186,7 +203,7 @@ def make_app(stub: Stub) -> FastAPI:
             for i, piece in enumerate(pieces):
                 if fault and i == fault.after:
                     if fault.code != "cut":  # else the connection just ends
-                        yield event({"error": {"message": fault.message, "type": KINDS[fault.status], "param": None, "code": fault.code}}, "error")
+                        yield event(body_of(fault), "error")
                     return
                 await asyncio.sleep(stub.pace)
                 yield event({"text": piece}, "token")

@@ -2,12 +2,13 @@
 
 import { events } from "./events.js";
 import { broken, Failure, refusal, unreachable } from "./failures.js";
+import { remember, remembered } from "./settings.js";
 
 const KEY = "paligemma-key"; // in this tab only
 
 export const address = (path) => new URL(path, document.baseURI).href;
-export const key = () => sessionStorage.getItem(KEY) ?? "";
-export const useKey = (text) => sessionStorage.setItem(KEY, text);
+export const key = () => remembered(KEY, "sessionStorage") ?? "";
+export const useKey = (text) => remember(KEY, text, "sessionStorage");
 
 // Of each model: {id, tasks, languages, notes, ...}.
 export async function models() {

@@ -14,10 +14,10 @@ const PLACE = /(?:<loc\d{4}>){4}/g;
 
 export class Card {
   // `kept`: what the history keeps: {task, fields, body, response, least}. `picture`: what it is about.
-  // `page`: {show(card), point(card, object), choose(card, object), remove(card), changed(), done(text)}.
-  constructor(kept, picture, page) {
-    Object.assign(this, { kept, picture, page, text: "", all: null });
-    this.title = h("h3", { dir: "auto" }, TASKS[kept.task].title(kept.fields));
+  // `cards`: all of them, which know the picture's objects.
+  constructor(kept, picture, cards) {
+    Object.assign(this, { kept, picture, cards, text: "", all: null });
+    this.title = h("h2", { dir: "auto" }, TASKS[kept.task].title(kept.fields));
     this.body = h("div", { class: "answer" });
     this.root = h("article", { class: "card" }, this.title, this.body);
     if (kept.response) this.finish();
@@ -42,6 +42,7 @@ export class Card {
   // While the answer comes
 
   wait() {
+    this.text = "";
     this.writing = h("p", { class: "text", dir: "auto" }, "…");
     this.root.setAttribute("aria-busy", "true");
     this.body.replaceChildren(this.writing);
@@ -51,11 +52,6 @@ export class Card {
     this.text += piece;
     const places = this.text.match(PLACE)?.length ?? 0;
     this.writing.textContent = places ? `${places} so far …` : this.text.replaceAll(/<(?:loc|seg)?\d*>?$/g, "");
-  }
-
-  again() {
-    this.text = "";
-    this.writing.textContent = "…";
   }
 
   // Once it is there
@@ -81,8 +77,8 @@ export class Card {
   }
 
   threshold() {
-    const shown = h("output");
-    const slider = h("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": "Leave out what is less sure than" });
+    const shown = h("span", { class: "number" });
+    const slider = h("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": "At least this sure" });
     slider.value = 100 * this.kept.least;
     const tell = () => {
       shown.textContent = `${slider.value} %: ${this.objects.length} of ${this.all.length}`;
@@ -92,9 +88,9 @@ export class Card {
       this.kept.least = slider.value / 100;
       tell();
       this.fillList();
-      this.page.show(this);
+      this.cards.show(this);
     });
-    slider.addEventListener("change", () => this.page.changed());
+    slider.addEventListener("change", () => this.cards.onChange());
     tell();
     return h("label", { class: "threshold" }, "At least", slider, shown);
   }
@@ -112,11 +108,11 @@ export class Card {
           type: "button",
           "data-at": this.all.indexOf(one),
           "aria-pressed": "false",
-          onpointerenter: () => this.page.point(this, one),
-          onpointerleave: () => this.page.point(this, null),
-          onfocus: () => this.page.point(this, one),
-          onblur: () => this.page.point(this, null),
-          onclick: () => this.page.choose(this, one),
+          onpointerenter: () => this.cards.point(this, one),
+          onpointerleave: () => this.cards.point(this, null),
+          onfocus: () => this.cards.point(this, one),
+          onblur: () => this.cards.point(this, null),
+          onclick: () => this.cards.choose(this, one),
         },
         swatch,
         h("b", { dir: "auto" }, labelOf(one)),
@@ -169,10 +165,10 @@ export class Card {
     return h(
       "div",
       { class: "row actions" },
-      all?.length ? button("Show on the picture", () => this.page.show(this), { class: "show" }) : null,
+      all?.length ? button("Show on the picture", () => this.cards.show(this), { class: "show" }) : null,
       canSpeak && button("Read aloud", () => speak(this.inWords(), this.lang), { class: "aloud" }),
       ...copies,
-      button("Remove", () => this.page.remove(this), { "aria-label": `Remove: ${this.title.textContent}` }),
+      button("Remove", () => this.cards.remove(this), { "aria-label": `Remove: ${this.title.textContent}` }),
     );
   }
 
@@ -192,7 +188,7 @@ export class Card {
       for (const [name, text] of Object.entries(programs)) {
         const copy = button("Copy", async () => (copy.textContent = await copyText(text)), { "aria-label": `Copy: ${name}` });
         const code = h("pre", { tabindex: 0, role: "region", "aria-label": name }, h("code", {}, text));
-        made.append(h("div", { class: "program" }, h("h4", {}, name), copy), code);
+        made.append(h("div", { class: "program" }, h("h3", {}, name), copy), code);
       }
     });
     return made;

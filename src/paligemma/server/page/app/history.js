@@ -1,14 +1,17 @@
 // Earlier pictures and what was asked about them, in this browser only. A browser that refuses to keep anything keeps nothing.
 
+import { remember, remembered } from "./settings.js";
+
 const OFF = "paligemma-history";
 const MOST = 40; // pictures
 
-export const keeping = () => localStorage.getItem(OFF) !== "off";
-export const setKeeping = (on) => localStorage.setItem(OFF, on ? "on" : "off");
+export const keeping = () => remembered(OFF) !== "off";
+export const setKeeping = (on) => remember(OFF, on ? "on" : "off");
 
-// {id, name, blobs, thumbnail, note, cards}; the same id again takes the place of the older one.
+// {id, name, blobs, thumbnail, note, cards}; the same id again takes the place of the older one. A picture without cards is not kept.
 export async function keep(entry) {
   if (!keeping()) return;
+  if (!entry.cards.length) return remove(entry.id);
   await inStore("readwrite", (store) => store.put(entry));
   const ids = await inStore("readonly", (store) => store.getAllKeys());
   for (const id of ids.slice(0, -MOST)) await remove(id);

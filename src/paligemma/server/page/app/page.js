@@ -2,54 +2,38 @@
 
 import { examples, fetchBlob, key, models, useKey } from "./api.js";
 import { answerTo } from "./asking.js";
-import { Card } from "./card.js";
+import { Cards } from "./cards.js";
 import { offerEarlier } from "./earlier.js";
 import { element, h } from "./elements.js";
+import { blame, blameNone, field, makeTasks, offer, suggest, task, typed } from "./form.js";
 import { Frame } from "./frame.js";
 import { keep } from "./history.js";
 import { dataUrl, openFrames, openPicture, thumbnail } from "./picture.js";
 import { listen } from "./source.js";
 import { automatic, canSpeak, hush, setAutomatic, speak } from "./speech.js";
-import { Stage } from "./stage.js";
-import { languageName, Missing, TASKS } from "./tasks.js";
+import { Missing, TASKS } from "./tasks.js";
 import { openVideo } from "./video.js";
 
-const form = element("form");
-const field = (name) => form.elements.namedItem(name);
-const task = () => form.querySelector('[name="task"]:checked').value;
-
-const stage = new Stage({ onPoint: (object) => point(current, object), onChoose: (object) => choose(current, object) });
+const cards = new Cards(changed);
 const frame = new Frame();
-const page = { show, point, choose, remove, changed };
 
 let known = []; // models
-let offered = []; // examples
 let example = null; // the one that is shown
 let picture = null;
-let opening = null; // a promise: what was chosen last is shown
+let opening = null; // a promise: what was chosen last
 let id = 0; // of the picture in the history
-let cards = []; // the latest first
-let current = null; // the card whose objects are on the picture
-let pressed = null; // the object that was chosen there
 let running = null; // an AbortController, while a question is being answered
 let locked = null; // what to do again once there is a key
 
 start();
 
 function start() {
-  makeTasks();
-  showTask(false);
+  makeTasks(showTask);
   listen((blob) => take(() => openFile(blob)), fail);
-  offerEarlier(reopen, fail);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    answer();
-  });
+  offerEarlier((entry) => take(() => openFrames(entry.name, entry.blobs, entry.note), null, entry), fail);
+  listenTo("form", "submit", answer);
+  listenTo("key-form", "submit", unlock);
   element("stop").addEventListener("click", () => running?.abort());
-  element("key-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    unlock();
-  });
   element("aloud-field").hidden = !canSpeak;
   element("aloud").checked = automatic();
   element("aloud").addEventListener("change", () => {
@@ -57,9 +41,18 @@ function start() {
     if (!automatic()) hush();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && current) choose(current, null);
+    if (event.key !== "Escape") return;
+    hush();
+    if (cards.current) cards.choose(cards.current, null);
   });
   connect();
+}
+
+function listenTo(name, kind, act) {
+  element(name).addEventListener(kind, (event) => {
+    event.preventDefault();
+    act();
+  });
 }
 
 // The server
@@ -67,39 +60,18 @@ function start() {
 async function connect() {
   try {
     known = await models();
-    showModels();
-    offered = await examples().catch(() => []); // they are a courtesy
-    showExamples();
-    if (offered.length && !opening) takeExample(0);
+    clearError();
+    const names = known.map((model) => model.id).join(", ");
+    const notes = known[0]?.notes ?? [];
+    element("about").textContent = `${names || "PaliGemma"}, on this server. Pictures are sent to it and to nobody else.`;
+    element("notes").textContent = notes.join(" ");
+    element("notes").hidden = !notes.length;
+    offer(known);
+    showExamples(await examples().catch(() => [])); // they are a courtesy
   } catch (error) {
     fail(error, connect);
+    if (error.wait != null) setTimeout(connect, 1000 * error.wait);
   }
-}
-
-function showModels() {
-  const [first] = known;
-  const names = known.map((model) => model.id).join(", ");
-  element("about").textContent = `${names || "PaliGemma"}, on this server. Pictures are sent to it and to nobody else.`;
-  element("notes").textContent = first?.notes?.join(" ") ?? "";
-  element("notes").hidden = !first?.notes?.length;
-  field("model").replaceChildren(...known.map((model) => new Option(model.id)));
-  element("model-field").hidden = known.length < 2;
-  field("model").onchange = showAbilities;
-  showAbilities();
-}
-
-// Only what the model was trained on is offered, where the server says what that is.
-function showAbilities() {
-  const model = known.find((one) => one.id === field("model").value);
-  const able = (name) => !model?.tasks?.length || model.tasks.includes(name);
-  for (const radio of form.querySelectorAll('[name="task"]')) radio.parentElement.hidden = !able(radio.value);
-  element("more").hidden = !element("more-tasks").querySelector("label:not([hidden])");
-  if (!able(task())) form.querySelector('label:not([hidden]) [name="task"]').checked = true;
-  const was = field("lang").value || "en";
-  const codes = model?.languages?.length ? model.languages : ["en"];
-  const options = codes.map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
-  field("lang").replaceChildren(...options.map(([name, code]) => new Option(name, code, code === "en", code === was)));
-  showTask(false);
 }
 
 function unlock() {
@@ -137,16 +109,12 @@ function showPicture(opened, from, entry) {
   id = entry?.id ?? Date.now();
   clearError();
   hush();
-  stage.show(picture);
+  cards.begin(picture, entry?.cards ?? []);
   frame.fit(picture.width, picture.height);
   element("picture-note").textContent = picture.note;
   showClip();
   for (const one of element("examples").children) one.setAttribute("aria-pressed", one.dataset.image === example?.image);
-  cards = (entry?.cards ?? []).map((kept) => new Card(kept, picture, page));
-  showCards();
-  current = pressed = null;
-  if (cards.length) show(cards[0]);
-  suggest();
+  if (example) suggest(example);
 }
 
 function showClip() {
@@ -157,69 +125,46 @@ function showClip() {
   strip.replaceChildren(...images);
 }
 
-function takeExample(i) {
-  const { image } = offered[i];
-  const name = image.split("/").at(-1);
-  return take(async () => openPicture(new File([await fetchBlob(image)], name, { type: `image/${name.split(".").at(-1)}` })), offered[i]);
-}
-
-function showExamples() {
-  const buttons = offered.map(({ image }, i) =>
-    h(
-      "button",
-      { type: "button", "data-image": image, "aria-pressed": "false", onclick: () => takeExample(i) },
-      h("img", { src: image, alt: `Example ${i + 1}` }),
-    ),
-  );
+function showExamples(offered) {
+  const buttons = offered.map((one, i) => {
+    const image = h("img", { src: one.image, alt: `Example ${i + 1}` });
+    return h("button", { type: "button", "data-image": one.image, "aria-pressed": "false", onclick: () => takeExample(one) }, image);
+  });
   element("examples").replaceChildren(...buttons);
+  if (offered.length && !opening) takeExample(offered[0]);
 }
 
-// What is asked first of an example.
-function suggest() {
-  if (!example) return;
-  const texts = { question: example.ask, names: example[task()]?.join?.(" ; ") };
-  for (const [name, text] of Object.entries(texts)) if (text) field(name).value = text;
+function takeExample(one) {
+  const open = async () => {
+    const blob = await fetchBlob(one.image);
+    return openPicture(new File([blob], one.image.split("/").at(-1), { type: blob.type }));
+  };
+  return take(open, one);
 }
-
-const reopen = (entry) => take(() => openFrames(entry.name, entry.blobs, entry.note), null, entry);
 
 // The question
 
-function makeTasks() {
-  for (const [name, { words, more }] of Object.entries(TASKS)) {
-    const radio = h("input", { type: "radio", name: "task", value: name, onchange: () => showTask(true) });
-    element(more ? "more-tasks" : "tasks").append(h("label", {}, radio, h("span", {}, words)));
-  }
-  form.querySelector('[name="task"]').checked = true;
-}
-
-function showTask(changed) {
-  const { hint, fields } = TASKS[task()];
-  element("task-hint").textContent = hint;
-  for (const label of form.querySelectorAll("[data-field]")) label.hidden = !fields.includes(label.dataset.field);
+function showTask() {
   frame.show(task() === "describe-box");
-  if (changed) suggest();
+  if (example) suggest(example);
 }
-
-const typed = () => Object.fromEntries(TASKS[task()].fields.map((name) => [name, field(name).value]));
 
 async function answer() {
   if (running) return;
   clearError();
+  announce("");
   running = new AbortController();
   busy(true);
   let card = null;
   try {
     await opening?.catch(() => {}); // whoever chose it tells of it
-    if (!picture) throw new Error("Choose a picture first: drop one on the page, paste one, or take one of the buttons.");
+    if (!picture) throw new Error("Choose a picture first: drop one on the page, paste one, or press “Choose a picture”.");
     const body = TASKS[task()].body(typed());
     if (known.length > 1) body.model = field("model").value;
-    card = new Card({ task: task(), fields: typed(), body, response: null, least: 0 }, picture, page);
-    cards.unshift(card);
-    showCards();
+    card = cards.add({ task: task(), fields: typed(), body, response: null, least: 0 });
     await ask(card, running.signal);
   } catch (error) {
-    if (card) drop(card);
+    if (card) cards.drop(card);
     if (error.name !== "AbortError") fail(error, answer);
   } finally {
     running = null;
@@ -231,18 +176,15 @@ async function ask(card, signal) {
   const { task: name, body } = card.kept;
   const asked = card.picture;
   const images = await Promise.all(asked.blobs.map(dataUrl));
-  const sent = { ...(images.length === 1 ? { image: images[0] } : { images }), ...body };
   tell("Looking at the picture …");
-  card.kept.response = await answerTo(name, sent, signal, {
+  card.kept.response = await answerTo(name, { ...(images.length === 1 ? { image: images[0] } : { images }), ...body }, signal, {
     text: (piece) => {
       card.write(piece);
       tell("Writing …");
     },
     again: (failure) => {
-      card.again();
+      card.wait();
       announce(`${failure.message} The question is asked again in ${failure.wait} seconds.`);
-      element("busy").hidden = true;
-      element("error").textContent = "";
     },
     wait: (left) => {
       element("busy").hidden = left > 0;
@@ -251,69 +193,19 @@ async function ask(card, signal) {
   });
   if (asked !== picture) return;
   card.finish();
-  show(card);
+  cards.show(card);
   announce(card.inWords());
   if (automatic()) speak(card.inWords(), card.lang);
   changed();
 }
 
-// Answers
-
-function showCards() {
-  element("asked").replaceChildren(...cards.map((card) => card.root));
-}
-
-// This card's objects on the picture, and no other's.
-function show(card) {
-  current = card;
-  pressed = null;
-  for (const one of cards) {
-    one.root.classList.toggle("current", one === card && cards.length > 1);
-    one.mark(null, null);
-    const again = one.root.querySelector(".show");
-    if (again) again.hidden = one === card && document.activeElement !== again;
-  }
-  stage.showObjects(card.objects, card.all ?? []);
-}
-
-// The mouse or the keyboard is on an object, in the list or on the picture: it stands out in both.
-function point(card, object) {
-  if (!card || (card !== current && !object)) return;
-  if (card !== current) show(card);
-  const chosen = object ?? pressed;
-  card.mark(chosen, pressed);
-  stage.choose(chosen, pressed);
-}
-
-// An object that was clicked stands out until another is, or it is clicked again.
-function choose(card, object) {
-  if (card !== current) show(card);
-  pressed = pressed === object ? null : object;
-  card.mark(pressed, pressed);
-  stage.choose(pressed, pressed);
-}
-
-function remove(card) {
-  drop(card);
-  changed();
-  (cards[0]?.root.querySelector("button") ?? element("ask")).focus();
-}
-
-function drop(card) {
-  cards = cards.filter((one) => one !== card);
-  card.root.remove();
-  if (card !== current) return;
-  current = null;
-  if (cards.length) show(cards[0]);
-  else stage.showObjects([], []);
-}
-
-// Into the history.
+// Into the history. A browser may refuse to keep anything.
 async function changed() {
-  const answered = cards.map(({ kept }) => kept).filter(({ response }) => response);
   const { name, blobs, note } = picture;
-  const entry = { id, name, blobs, note, cards: answered };
-  await keep({ ...entry, thumbnail: await thumbnail(picture) }).catch(() => {}); // a browser may refuse to keep anything
+  const entry = { id, name, blobs, note, cards: cards.answered };
+  try {
+    await keep({ ...entry, thumbnail: await thumbnail(picture) });
+  } catch {}
 }
 
 // What is going on
@@ -336,10 +228,7 @@ function announce(text) {
 function clearError() {
   element("error").hidden = true;
   element("error").textContent = "";
-  for (const one of form.querySelectorAll("[aria-invalid]")) {
-    one.removeAttribute("aria-invalid");
-    one.removeAttribute("aria-describedby");
-  }
+  blameNone();
 }
 
 // `again`: what failed, to be done again once there is a key.
@@ -347,10 +236,7 @@ function fail(error, again = null) {
   if (error.status === 401) return lock(again, error);
   element("error").textContent = error.message;
   element("error").hidden = false;
-  if (!(error instanceof Missing)) return;
-  field(error.field).setAttribute("aria-invalid", "true");
-  field(error.field).setAttribute("aria-describedby", "error");
-  field(error.field).focus();
+  if (error instanceof Missing) blame(error.field);
 }
 
 function lock(again, error) {

@@ -1,11 +1,13 @@
 // Reading aloud, by the browser's own voices.
 
+import { remember, remembered } from "./settings.js";
+
 const AUTOMATIC = "paligemma-aloud";
 const speech = globalThis.speechSynthesis;
 
 export const canSpeak = Boolean(speech);
-export const automatic = () => localStorage.getItem(AUTOMATIC) === "on";
-export const setAutomatic = (on) => localStorage.setItem(AUTOMATIC, on ? "on" : "off");
+export const automatic = () => remembered(AUTOMATIC) === "on";
+export const setAutomatic = (on) => remember(AUTOMATIC, on ? "on" : "off");
 
 // What is being read is broken off. `lang`: a code such as "de", or "" where nobody knows.
 export function speak(text, lang) {

@@ -1,0 +1,70 @@
+// The form: which task was chosen, and what was typed.
+
+import { element, h } from "./elements.js";
+import { languageName, TASKS } from "./tasks.js";
+
+const form = element("form");
+
+export const field = (name) => form.elements.namedItem(name);
+export const task = () => form.querySelector('[name="task"]:checked').value;
+export const typed = () => Object.fromEntries(TASKS[task()].fields.map((name) => [name, field(name).value]));
+
+// `onTask`: another one was chosen.
+export function makeTasks(onTask) {
+  for (const [name, { words, more }] of Object.entries(TASKS)) {
+    const onchange = () => {
+      showTask();
+      onTask();
+    };
+    const radio = h("input", { type: "radio", name: "task", value: name, onchange });
+    element(more ? "more-tasks" : "tasks").append(h("label", {}, radio, h("span", {}, words)));
+  }
+  form.querySelector('[name="task"]').checked = true;
+  showTask();
+}
+
+function showTask() {
+  const { hint, fields } = TASKS[task()];
+  element("task-hint").textContent = hint;
+  for (const label of form.querySelectorAll("[data-field]")) label.hidden = !fields.includes(label.dataset.field);
+}
+
+// Only what the chosen model was trained on is offered, where the server says what that is.
+export function offer(models) {
+  field("model").replaceChildren(...models.map((model) => new Option(model.id)));
+  element("model-field").hidden = models.length < 2;
+  const adapt = () => showAbilities(models.find((one) => one.id === field("model").value));
+  field("model").onchange = adapt;
+  adapt();
+}
+
+function showAbilities(model) {
+  const able = (name) => !model?.tasks?.length || model.tasks.includes(name);
+  for (const radio of form.querySelectorAll('[name="task"]')) radio.parentElement.hidden = !able(radio.value);
+  element("more").hidden = !element("more-tasks").querySelector("label:not([hidden])");
+  if (!able(task())) form.querySelector('label:not([hidden]) > [name="task"]').click();
+  const was = field("lang").value || "en";
+  const codes = model?.languages?.length ? model.languages : ["en"];
+  const options = codes.map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
+  field("lang").replaceChildren(...options.map(([name, code]) => new Option(name, code, code === "en", code === was)));
+}
+
+// What is asked first of an example.
+export function suggest(example) {
+  const texts = { question: example.ask, names: example[task()]?.join?.(" ; ") };
+  for (const [name, text] of Object.entries(texts)) if (text) field(name).value = text;
+}
+
+// The field that an error is about.
+export function blame(name) {
+  field(name).setAttribute("aria-invalid", "true");
+  field(name).setAttribute("aria-describedby", "error");
+  field(name).focus();
+}
+
+export function blameNone() {
+  for (const one of form.querySelectorAll("[aria-invalid]")) {
+    one.removeAttribute("aria-invalid");
+    one.removeAttribute("aria-describedby");
+  }
+}

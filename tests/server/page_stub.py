@@ -73,6 +73,7 @@ class Stub:
     key: str | None = None
     pace: float = 0.0
     models: tuple[str, ...] = ("nano-112",)
+    loading: int = 0  # so often it says that it is not ready
     faults: list[Fault] = field(default_factory=list)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     cancelled: int = 0
@@ -176,6 +177,9 @@ def make_app(stub: Stub) -> FastAPI:
     def models(request: Request) -> Response:
         if locked(request):
             return refused(LOCKED)
+        if stub.loading:
+            stub.loading -= 1
+            return refused(Fault(503, "loading", headers={"Retry-After": "1"}))
         about = {"tasks": TASKS, "languages": [*CAPTIONS], "image_size": 112, "limits": {}, "notes": [NOTE]}
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about} for name in stub.models]
         return JSONResponse({"object": "list", "data": listed})

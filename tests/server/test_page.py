@@ -287,8 +287,9 @@ def test_a_large_picture_is_sent_smaller(page, stub):
 
 
 def test_a_kind_that_the_server_does_not_open_is_sent_as_png(page, stub):
-    drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20" fill="red"/></svg>'
-    page.locator("#file").set_input_files({"name": "drawing.svg", "mimeType": "image/svg+xml", "buffer": drawing})
+    out = io.BytesIO()
+    Image.new("RGB", (40, 20), (200, 0, 0)).save(out, "AVIF")
+    page.locator("#file").set_input_files({"name": "picture.avif", "mimeType": "image/avif", "buffer": out.getvalue()})
     page.wait_for_function("document.getElementById('view').width === 2 * document.getElementById('view').height")
     ask(page, "caption")
     assert picture_of(sent(stub)["image"]).format == "PNG"
@@ -352,6 +353,17 @@ def test_an_object_is_pointed_at_in_list_and_picture(page):
     assert page.locator('#marks [aria-label^="owl"]').get_attribute("aria-pressed") == "true"
     page.keyboard.press("Escape")
     assert rows.nth(0).get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300)])
+def test_marks_lie_where_the_objects_are(page, size):
+    throw(page, "drop", png(*size))
+    ask(page, "detect", names="green heart")
+    stage, mark = page.locator("#view").bounding_box(), page.locator("#marks button").bounding_box()
+    assert stage["width"] / stage["height"] == pytest.approx(size[0] / size[1], rel=0.02)
+    assert (mark["x"] - stage["x"]) / stage["width"] == pytest.approx(0.37, abs=0.01)
+    assert (mark["y"] - stage["y"]) / stage["height"] == pytest.approx(0.5, abs=0.01)
+    assert mark["height"] / stage["height"] == pytest.approx(0.24, abs=0.01)
 
 
 def test_the_threshold_asks_nobody(page, stub):
@@ -565,6 +577,15 @@ def test_a_busy_server_is_asked_again(page, stub, status, code):
     assert len(stub.asked) == 2
 
 
+def test_a_server_that_loads_its_model_is_waited_for(browser, stub):
+    stub.loading = 1
+    page = visit(browser, stub.address)
+    assert "still be loading" in failing(page)
+    page.locator('#examples [aria-pressed="true"]').wait_for()
+    assert page.locator("#error").is_hidden()
+    page.context.close()
+
+
 def test_waiting_for_a_busy_server_is_stopped(page, stub):
     stub.faults.append(Fault(429, "rate_limited", headers={"Retry-After": "60"}))
     start(page, "caption")
@@ -619,6 +640,11 @@ def test_keys_are_enough(page):
     page.keyboard.press("Enter")
     assert page.locator('#marks [aria-label^="elephant"]').get_attribute("aria-pressed") == "true"
     page.keyboard.press("Escape")
+    page.locator("#file").focus()  # back to the picture
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "horse 90 %"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#asked li button.on b").inner_text() == "elephant"
     tab_to(page, "#asked .actions .aloud")
     page.keyboard.press("Enter")
     assert page.evaluate("heard.at(-1)[0]").startswith("2 found: horse")

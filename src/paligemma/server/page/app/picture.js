@@ -12,11 +12,10 @@ export async function openPicture(blob) {
   const name = blob.name ?? "picture.png";
   if (blob.size <= MOST_BYTES && pixels <= MOST_PIXELS) {
     if (SENT_AS_IS.includes(blob.type)) return shown(name, [blob], bitmap, "");
-    return drawn(name, bitmap, 1, "image/png", "");
+    return drawn(name, bitmap, Infinity, "image/png", "");
   }
-  const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
   const was = `${bitmap.width} × ${bitmap.height} pixels, ${inBytes(blob.size)}`;
-  return drawn(name, bitmap, scale, "image/jpeg", (now) => `The picture is large (${was}). It is sent smaller: ${now.width} × ${now.height} pixels.`);
+  return drawn(name, bitmap, SIDE, "image/jpeg", (now) => `The picture is large (${was}). It is sent smaller: ${now.width} × ${now.height} pixels.`);
 }
 
 // Frames, as JPEG or PNG, of a video called `name`.
@@ -24,9 +23,24 @@ export const openFrames = async (name, blobs, note) => shown(name, blobs, await 
 
 // A small copy for a list of pictures.
 export async function thumbnail({ bitmap }, side = 160) {
-  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
-  return encode(draw(bitmap, scale), "image/jpeg");
+  return encode(canvasOf(bitmap, bitmap, side), "image/jpeg");
 }
+
+// Anything that can be drawn, of the size {width, height}, on a canvas of its own, the longer side `side` at most.
+function canvasOf(source, { width, height }, side = Infinity) {
+  const scale = Math.min(1, side / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white"; // below what is transparent, as the server has it
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+export const filmed = (video, side) => canvasOf(video, { width: video.videoWidth, height: video.videoHeight }, side);
 
 // As the server is sent it.
 export function dataUrl(blob) {
@@ -50,23 +64,11 @@ async function open(blob) {
 
 const shown = (name, blobs, bitmap, note) => ({ name, blobs, bitmap, width: bitmap.width, height: bitmap.height, note });
 
-async function drawn(name, bitmap, scale, type, note) {
-  const canvas = draw(bitmap, scale);
+async function drawn(name, bitmap, side, type, note) {
+  const canvas = canvasOf(bitmap, bitmap, side);
   bitmap.close();
   const blob = await encode(canvas, type);
   return shown(name, [blob], await open(blob), note && note(canvas));
-}
-
-function draw(bitmap, scale) {
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white"; // below what is transparent, as the server has it
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return canvas;
 }
 
 const inBytes = (count) => `${(count / 2 ** 20).toFixed(1)} MB`;

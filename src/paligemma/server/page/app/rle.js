@@ -1,7 +1,7 @@
 // COCO's compressed run lengths -> a mask, as `mask_formats.py` reads them.
 
 // Lengths of the runs of background, object, background, ... down the columns.
-export function runLengths(text) {
+function runLengths(text) {
   const counts = [];
   let value = 0;
   let shift = 0;

@@ -1,6 +1,7 @@
 // Where pictures come from: a file, a drop, the clipboard, the camera. Each ends in one call with a Blob.
 
 import { element } from "./elements.js";
+import { filmed } from "./picture.js";
 
 export function listen(onPicture, onError) {
   for (const input of document.querySelectorAll('input[type="file"]')) {
@@ -64,9 +65,7 @@ function listenToCamera(onPicture, onError) {
     }
   });
   shoot.addEventListener("click", () => {
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [live.videoWidth, live.videoHeight];
-    canvas.getContext("2d").drawImage(live, 0, 0);
+    const canvas = filmed(live);
     close();
     camera.focus();
     canvas.toBlob((blob) => onPicture(new File([blob], "photo.png", { type: "image/png" })), "image/png");

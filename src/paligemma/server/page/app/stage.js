@@ -15,6 +15,7 @@ export class Stage {
 
   show(picture) {
     this.picture = picture;
+    element("stage").style.setProperty("--ratio", picture.width / picture.height);
     element("stage").hidden = false;
     element("hint").hidden = true;
     element("drop").classList.add("full");
@@ -63,7 +64,8 @@ export class Stage {
   paint() {
     const view = element("view");
     const { bitmap, width, height } = this.picture;
-    const shown = element("drop").clientWidth * devicePixelRatio;
+    const { clientWidth, clientHeight } = element("stage");
+    const shown = Math.max(clientWidth, clientHeight) * devicePixelRatio;
     this.scale = Math.min(Math.max(LEAST, shown), MOST) / Math.max(width, height);
     for (const canvas of [view, element("drawn")]) {
       canvas.width = Math.max(1, Math.round(width * this.scale));

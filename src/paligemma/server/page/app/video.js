@@ -1,6 +1,6 @@
 // A short video -> a few of its pictures, evenly spread. The browser decodes it; the server is only sent these.
 
-import { encode, openFrames } from "./picture.js";
+import { encode, filmed, openFrames } from "./picture.js";
 
 const FRAMES = 8;
 const SIDE = 1280; // pixels of the longer side at most
@@ -19,7 +19,7 @@ export async function openVideo(file) {
     const blobs = [];
     for (let i = 0; i < FRAMES; i++) {
       await seek(video, ((i + 0.5) / FRAMES) * seconds); // the middles of equal parts
-      blobs.push(await frame(video));
+      blobs.push(await encode(filmed(video, SIDE), "image/jpeg"));
     }
     const name = file.name ?? "video.mp4";
     return await openFrames(name, blobs, `${FRAMES} pictures of the video are sent, evenly spread over its ${seconds.toFixed(1)} s.`);
@@ -49,13 +49,4 @@ function reached(video, event) {
     video.addEventListener("error", () => reject(video.error), { once: true });
     setTimeout(reject, PATIENCE);
   });
-}
-
-async function frame(video) {
-  const scale = Math.min(1, SIDE / Math.max(video.videoWidth, video.videoHeight));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.round(video.videoWidth * scale);
-  canvas.height = Math.round(video.videoHeight * scale);
-  canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
-  return encode(canvas, "image/jpeg");
 }

@@ -324,6 +324,14 @@ def test_an_answer_is_shown_while_it_is_written(page, stub):
     assert page.locator("#said").text_content() == "an owl, a green heart and a fish"
 
 
+def test_what_is_found_is_counted_meanwhile(page, stub):
+    stub.pace = 0.5
+    start(page, "detect", names="owl ; fish")
+    page.wait_for_function("document.querySelector('#asked .text')?.textContent === '1 so far …'")
+    page.locator("#stop").wait_for(state="hidden", timeout=10_000)
+    assert latest(page).locator("li").count() == 2
+
+
 def test_a_question_is_stopped(page, stub):
     stub.pace = 0.5
     start(page, "caption")

@@ -50,8 +50,9 @@ export class Card {
 
   write(piece) {
     this.text += piece;
-    const places = this.text.match(PLACE)?.length ?? 0;
-    this.writing.textContent = places ? `${places} so far …` : this.text.replaceAll(/<(?:loc|seg)?\d*>?$/g, "");
+    const places = this.text.match(PLACE)?.length;
+    const found = places ? `${places} so far …` : "…"; // places are numbers, which say nothing to anybody
+    this.writing.textContent = this.text.startsWith("<loc") ? found : this.text;
   }
 
   // Once it is there

@@ -323,6 +323,33 @@ def test_a_video_is_eight_pictures(page, stub, tmp_path):
     assert "Clip(" in requests(page)
 
 
+def test_the_last_choice_counts(page, stub):
+    """An example that arrives late does not take the place of a later one, and a question about a picture that is gone is not answered."""
+    page.evaluate("""() => {
+      const fetch = window.fetch;
+      window.fetch = async (...asked) => {
+        window.fetch = fetch;
+        await new Promise((resolve) => (window.arrive = resolve));
+        return fetch(...asked);
+      };
+    }""")
+    page.locator('[data-image$="objects3.png"]').click()
+    page.locator('[data-image$="words1.png"]').click()
+    page.locator('[data-image$="words1.png"][aria-pressed="true"]').wait_for()
+    page.evaluate("arrive()")
+    page.wait_for_timeout(300)
+    assert page.locator('#examples [aria-pressed="true"]').get_attribute("data-image").endswith("words1.png")
+    stub.pace = 0.5
+    start(page, "caption")
+    until(page, "document.querySelector('#asked .text')?.textContent.startsWith('an')")
+    page.locator('[data-image$="objects1.png"]').click()
+    page.locator("#stop").wait_for(state="hidden")
+    page.wait_for_timeout(700)
+    assert page.locator("#asked article").count() == 0
+    assert stub.cancelled == 1
+    assert page.complaints == []
+
+
 # Answers
 
 
@@ -679,6 +706,9 @@ def test_nobody_is_kept_out(browser, address, scheme, tmp_path):
     page = visit(browser, address, color_scheme=scheme, viewport={"width": 1440, "height": 900})
     page.locator('#examples [aria-pressed="true"]').wait_for()
     assert axe.violations(page) == []
+    page.evaluate("document.querySelector('main').append(new Image())")
+    assert any("alt" in one for one in axe.violations(page))  # it does look
+    page.evaluate("document.querySelector('main > img').remove()")
     ask(page, "caption", lang="ar")
     ask(page, "segment", "objects3.png", names="horse ; elephant")
     keep(page, f"wide-{scheme}", tmp_path)

@@ -181,6 +181,13 @@ def test_redirects_are_checked_each(dialled: list[tuple[str, int]]):
         fetch(chain)
 
 
+def test_no_redirect_where_none_is_allowed(dialled: list[tuple[str, int]]):
+    with pytest.raises(InputError, match="leads elsewhere"):
+        fetch("https://pictures.example/to/https://pictures.example/b", redirects=0)
+    assert len(dialled) == 1
+    assert fetch("https://pictures.example/to/https://pictures.example/b", redirects=1).startswith(b"/b ")
+
+
 def test_too_much_too_slow_too_little(dialled: list[tuple[str, int]]):
     with pytest.raises(InputError, match="more than the allowed 100,000 bytes"):
         fetch("https://pictures.example/endless", max_bytes=100_000)

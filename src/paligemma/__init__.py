@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .client import Client, ServerError, connect
     from .config import PRESETS, PaliGemmaConfig, preset
     from .errors import CheckpointError, InputError, PaliGemmaError, ResourceError, UsageError
     from .image import Clip
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .video import sample_frames
 
 _HOMES = {
+    "client": ("Client", "ServerError", "connect"),
     "config": ("PRESETS", "PaliGemmaConfig", "preset"),
     "errors": ("CheckpointError", "InputError", "PaliGemmaError", "ResourceError", "UsageError"),
     "image": ("Clip",),
@@ -31,9 +33,9 @@ _HOMES = {
 """Module -> the public names that live there."""
 
 __all__ = [
-    "PRESETS", "Answer", "Box", "Caption", "CheckpointError", "Clip", "CutShort", "Detections", "EncodedImage", "InputError", "Mask",
-    "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "Stream", "Text",
-    "UsageError", "load", "preset", "sample_frames",
+    "PRESETS", "Answer", "Box", "Caption", "CheckpointError", "Client", "Clip", "CutShort", "Detections", "EncodedImage", "InputError",
+    "Mask", "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "ServerError",
+    "Stream", "Text", "UsageError", "connect", "load", "preset", "sample_frames",
 ]  # fmt: skip
 
 

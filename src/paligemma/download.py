@@ -24,13 +24,14 @@ from .printable import printable
 
 MAX_BYTES = 20 << 20
 SECONDS = 30.0
+REDIRECTS = 3
 PORT = 443
 MAX_URL = 8192
 """Longest address: a request fits into one encrypted record, so that sending it is one wait."""
 
 
-def fetch(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> bytes:
-    """What lies at an https address.
+def fetch(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS, redirects: int = REDIRECTS) -> bytes:
+    """What lies at an https address, or where it leads by at most so many redirects.
 
     Raises `InputError` for another scheme or port, an address inside a private network, an answer that is not 200, and too many bytes or
     seconds.
@@ -39,7 +40,7 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS) -> 
     try:
         _check(url)
         request = urllib.request.Request(url, headers={"User-Agent": "paligemma", "Accept-Encoding": "identity"})
-        with _opener(time.monotonic() + seconds).open(request) as response:
+        with _opener(time.monotonic() + seconds, redirects).open(request) as response:
             return _body(response, max_bytes)
     except InputError as error:
         raise InputError(f"{name}: {error.message}", code="download_failed") from error
@@ -72,20 +73,24 @@ def _check(text: str) -> None:
         raise InputError("expected an address with a host and without a user name")
 
 
-def _opener(deadline: float) -> urllib.request.OpenerDirector:
+def _opener(deadline: float, redirects: int) -> urllib.request.OpenerDirector:
     """Only what is added here is followed: no http, ftp, file or data addresses, no proxies from the environment."""
     opener = urllib.request.OpenerDirector()
-    handlers = (_Https(deadline), _Redirects(), urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
+    handlers = (_Https(deadline), _Redirects(redirects), urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
     for handler in (*handlers, urllib.request.UnknownHandler()):
         opener.add_handler(handler)
     return opener
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = 3
+    def __init__(self, most: int):
+        self._most, self._followed = most, 0
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> urllib.request.Request | None:
         _check(newurl)
+        self._followed += 1
+        if self._followed > self._most:
+            raise InputError(f"the server leads elsewhere, more often than the allowed {self._most} times")
         fp.close()  # the base class would read what comes with a redirect to its end, which it may not have
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

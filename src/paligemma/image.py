@@ -54,18 +54,23 @@ class Clip:
 
 
 def open_image(
-    source: str | Path | bytes | IO[bytes] | Image.Image | np.ndarray, limits: Limits | None = None, *, name: str | None = None
+    source: str | Path | bytes | IO[bytes] | Image.Image | np.ndarray,
+    limits: Limits | None = None,
+    *,
+    name: str | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> Image.Image:
     """An upright RGB image from a path, the bytes of a file, an open binary file, a Pillow image or an array.
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or floats in [0, 1]. `name` is what errors call the picture.
+    `formats`: what a file may be, in Pillow's names; `FORMATS` and HEIC unless told otherwise.
     Raises `InputError` for what is missing, too large, of another format, damaged or cut short. An RGB Pillow image may be returned as is.
     """
     limits = limits or Limits()
     if isinstance(source, str | Path):
         name = name or printable(str(source))
         with opened(Path(source), limits, name) as file:
-            return _read(file, limits, name)
+            return _read(file, limits, name, formats)
     name = name or "the image"
     if isinstance(source, Image.Image):
         check_size(source.size, limits, name)
@@ -75,11 +80,16 @@ def open_image(
     data = source if isinstance(source, bytes) else _all_bytes(source, limits, name)
     if len(data) > limits.max_bytes:
         raise InputError(f"{name}: more than the allowed {limits.max_bytes:,} bytes", hint=_LARGE_HINT, code="image_too_large")
-    return _read(io.BytesIO(data), limits, name)
+    return _read(io.BytesIO(data), limits, name, formats)
 
 
 def to_pixels(image: Image.Image, size: int, resize: Resize = "bicubic") -> np.ndarray:
-    """The whole picture squeezed into a square, as the model sees it: float32 (3, size, size), RGB, in [-1, 1].
+    """The whole picture squeezed into a square, as the model sees it: float32 (3, size, size), RGB, in [-1, 1]. See `squeeze`."""
+    return as_floats(squeeze(image, size, resize))
+
+
+def squeeze(image: Image.Image, size: int, resize: Resize = "bicubic") -> np.ndarray:
+    """The whole picture squeezed into a square: uint8 (size, size, 3), RGB.
 
     `bicubic`              Pillow's, on bytes. Equal to transformers' SiglipImageProcessor without torchvision, bit for bit.
     `bilinear`             big_vision's default, `tf.image.resize(antialias=False)`: four neighbours, half-pixel centres, cut to bytes.
@@ -88,7 +98,11 @@ def to_pixels(image: Image.Image, size: int, resize: Resize = "bicubic") -> np.n
     The last two equal the reference's formula in exact arithmetic; where a value falls on a whole number, rounding may make it differ
     by one of 255 levels. A picture that has the size already is not changed by any of them.
     """
-    squeezed = _RESIZE[resize](_flatten(image), size)
+    return _RESIZE[resize](_flatten(image), size)
+
+
+def as_floats(squeezed: np.ndarray) -> np.ndarray:
+    """What `squeeze` made, as the model sees it: float32 (3, size, size) in [-1, 1]."""
     return np.ascontiguousarray(np.moveaxis(squeezed, 2, 0), dtype=np.float32) / np.float32(255) * 2 - 1
 
 
@@ -129,8 +143,8 @@ def _all_bytes(source: object, limits: Limits, name: str) -> bytes:
     return data
 
 
-def _read(file: IO[bytes], limits: Limits, name: str) -> Image.Image:
-    image = read_header(file, name)
+def _read(file: IO[bytes], limits: Limits, name: str, formats: tuple[str, ...] | None) -> Image.Image:
+    image = read_header(file, name, formats)
     check_size(image.size, limits, name)
     result = _upright(image, name)
     if image.format == "PNG" and _may_lack_rows(image) and _png_is_short(file):
@@ -149,11 +163,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def read_header(file: IO[bytes], name: str) -> Image.Image:
+def read_header(file: IO[bytes], name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
     """The picture's header; nothing is decoded yet."""
     start = file.read(32)
     file.seek(0)
-    formats = _formats(start, name)
+    formats = formats or _formats(start, name)
     try:
         with _quiet():
             return Image.open(file, formats=formats)

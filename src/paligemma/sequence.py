@@ -23,12 +23,15 @@ class _Tokenizer(Protocol):
     eos_id: int
     newline_id: int
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str, *, locations: bool = True) -> list[int]: ...
 
 
-def prompt_ids(tokenizer: _Tokenizer, prefix: str, *, max_len: int | None = None) -> list[int]:
-    """What the model reads before it answers. Raises `InputError` when that is more than `max_len` tokens."""
-    ids = [tokenizer.bos_id, *tokenizer.encode(prefix), tokenizer.newline_id]
+def prompt_ids(tokenizer: _Tokenizer, prefix: str, *, max_len: int | None = None, locations: bool = True) -> list[int]:
+    """What the model reads before it answers. `locations`: whether `<loc0000>` in the text is a location.
+
+    Raises `InputError` when that is more than `max_len` tokens.
+    """
+    ids = [tokenizer.bos_id, *tokenizer.encode(prefix, locations=locations), tokenizer.newline_id]
     if max_len is not None and len(ids) > max_len:
         raise InputError(
             f"the prompt has {len(ids)} tokens, at most {max_len} are allowed",

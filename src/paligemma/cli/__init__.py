@@ -71,6 +71,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
             "--model my-model",
         ),
     },
+    "Serve": {
+        "serve": (
+            "serving:serve",
+            "A service with a web page: tasks over HTTP, and what OpenAI's clients speak.\n\nSIGTERM ends it once answers are written.",
+            "--model packed --port 8000",
+        ),
+    },
     "Look around": {
         "demo": ("demo:demo", "Every task on bundled pictures: answers, drawings and one page to look at.", ""),
         "nano": ("paligemma.nano.cli:app", "The small bundled model: draw its world, train it, measure it.", ""),

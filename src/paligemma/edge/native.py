@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -323,14 +323,12 @@ class Stack:
         c = self.config
         wide, narrow = c.heads * c.head_dim, c.kv_heads * c.head_dim
         shapes = {"q": (wide, c.width), "kv": (2 * narrow, c.width), "o": (c.width, wide), "down": (c.width, c.mlp_dim)}
-        found = {}
-        for name, called in MATRICES.items():
-            packed = block[called]
-            assert isinstance(packed, Packed)
+        matrices = {name: cast(Packed, block[called]) for name, called in MATRICES.items()}
+        for name, packed in matrices.items():
             if (packed.outputs, packed.inputs) != (shape := shapes.get(name, (c.mlp_dim, c.width))):
-                raise UsageError(f"{called} must be {shape}, got {(packed.outputs, packed.inputs)}")
-            found[name] = _matrix(packed)
-        _alike(block["mlp.gate"], block["mlp.up"])
+                raise UsageError(f"{MATRICES[name]} must be {shape}, got {(packed.outputs, packed.inputs)}")
+        _alike(matrices["gate"], matrices["up"])
+        found = {name: _matrix(packed) for name, packed in matrices.items()}
         for name, called in NORMS.items():
             if (weight := block.get(called)) is not None:
                 assert not isinstance(weight, Packed)

@@ -7,7 +7,9 @@ with Batcher(network, eos_id=..., loc=..., rows=32) as batcher:
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -39,6 +41,7 @@ class Batcher:
         self._inbox: list[tuple[Job, Future[Generation]]] = []
         self._open: dict[Job, Future[Generation]] = {}
         self._closing = False
+        self._began: float | None = None
         self._thread = threading.Thread(target=self._run, name="paligemma-batcher", daemon=True)
         self._thread.start()
 
@@ -76,6 +79,14 @@ class Batcher:
             waiting = len(self._inbox) + len(self._batch.waiting)
             return {"waiting": waiting, "writing": len(self._inbox) + len(self._open) - waiting}
 
+    @property
+    def stalled(self) -> float:
+        """Seconds that the step which is being taken has taken so far; 0 between questions, infinity where no more will be taken."""
+        began = self._began
+        if not self._thread.is_alive():
+            return math.inf
+        return 0.0 if began is None else time.monotonic() - began
+
     def close(self, *, wait: bool = True) -> None:
         """Take no more questions. `wait`: until all are answered; else those that are not are cancelled."""
         with self._wake:
@@ -94,13 +105,30 @@ class Batcher:
         self.close(wait=kind is None)
 
     def _run(self) -> None:
-        while self._take_in():
-            for job, future in list(self._open.items()):
-                if future.cancelled():
-                    self._batch.cancel(job)
+        try:
+            while self._take_in():
+                self._began = time.monotonic()
+                for job, future in list(self._open.items()):
+                    if future.cancelled():
+                        self._batch.cancel(job)
+                        self._hand_over(job)
+                for job in self._batch.step():
                     self._hand_over(job)
-            for job in self._batch.step():
-                self._hand_over(job)
+                self._began = None
+        except BaseException as error:
+            self._break_off(error)
+            raise
+
+    def _break_off(self, error: BaseException) -> None:
+        """Nobody waits for answers that nobody writes."""
+        with self._wake:
+            self._closing = True
+            left = [*self._open.values(), *(future for _, future in self._inbox)]
+            self._open.clear()
+            self._inbox.clear()
+        for future in left:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
 
     def _take_in(self) -> bool:
         """Wait for something to do. False: there is nothing more."""

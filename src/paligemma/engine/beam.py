@@ -24,15 +24,15 @@ class _Beam:
     ids: tuple[int, ...] = ()
     probs: tuple[float, ...] = ()
     kind_probs: tuple[float, ...] = ()
+    logprobs: tuple[float, ...] = ()
     score: float = 0.0
 
     def grow(self, row: int, choice: Choice) -> _Beam:
-        return _Beam(
-            row, (*self.ids, choice.id), (*self.probs, choice.prob), (*self.kind_probs, choice.kind_prob), self.score + choice.logprob
-        )
+        each = ((*self.ids, choice.id), (*self.probs, choice.prob), (*self.kind_probs, choice.kind_prob), (*self.logprobs, choice.logprob))
+        return _Beam(row, *each, self.score + choice.logprob)
 
     def ended(self, stop: Stop, logprob: float = 0.0) -> Generation:
-        return Generation(self.ids, self.probs, self.kind_probs, self.score + logprob, stop)
+        return Generation(self.ids, self.probs, self.kind_probs, self.score + logprob, stop, self.logprobs)
 
 
 def search(rows: Rows, options: Options, *, eos_id: int, loc: range, constraints: Sequence[Constraint | None]) -> list[Generation]:

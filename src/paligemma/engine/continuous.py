@@ -22,8 +22,8 @@ from ..errors import UsageError
 from . import beam
 from .features import Features
 from .generate import KEEP, check_stream
-from .network import Network, Rows
-from .options import Constraint, Generation, Options, Token, refuse_nan
+from .network import Choice, Network, Rows
+from .options import Alternatives, Constraint, Generation, Options, Token, refuse_nan
 from .streams import streams
 from .writing import ENDED, Answer, best, choose
 
@@ -186,9 +186,9 @@ class ContinuousBatch:
                 chosen = choose(self._rows, [place for place, _ in live], [row.answer for _, row in live], self.loc)
             except Exception as error:
                 return self._give_up(error)
-            for (_, row), one in zip(live, chosen, strict=True):
+            for (_, row), (one, beside) in zip(live, chosen, strict=True):
                 if row.job.outcome is None:  # another of its copies may have failed just now
-                    self._take(row, one)
+                    self._take(row, one, beside)
         try:
             going_on = bool(self._live())
             self._leave(share=KEEP if going_on else 1.0)
@@ -197,12 +197,13 @@ class ContinuousBatch:
         except Exception as error:
             self._give_up(error)
 
-    def _take(self, row: _Row, one: Any) -> None:
+    def _take(self, row: _Row, one: Choice, beside: Alternatives) -> None:
         assert self._rows is not None
         try:
             refuse_nan([one.logprob], self._rows.numbers)
-            if row.answer.take(one) and row.job.on_token is not None:
-                row.job.on_token(Token(row.answer.prompt, one.id, one.prob, one.kind_prob))
+            token = row.answer.take(one, beside)
+            if token is not None and row.job.on_token is not None:
+                row.job.on_token(token)
         except Exception as error:
             self._end(row.job, error)
 

@@ -24,7 +24,7 @@ class Features:
 
         What is new goes through the image tower together, each picture once.
         """
-        keys = [(self.network.sight, blake2b(pixels.tobytes(), digest_size=16).digest()) for pixels in pictures]
+        keys = [(self.network.sight, blake2b(pixels.tobytes(), digest_size=32).digest()) for pixels in pictures]
         found = {key: self._kept[key] for key in keys if key in self._kept}
         new = {key: pixels for key, pixels in zip(keys, pictures, strict=True) if key not in found}
         if new:

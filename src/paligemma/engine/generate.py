@@ -106,10 +106,10 @@ def _tokens(
     while live:
         writing = [written[row] for row in live]
         chosen = choose(rows, live, writing, loc)
-        refuse_nan((one.logprob for one in chosen), rows.numbers)
-        for answer, one in zip(writing, chosen, strict=True):
-            if answer.take(one):
-                yield Token(answer.prompt, one.id, one.prob, one.kind_prob)
+        refuse_nan((one.logprob for one, _ in chosen), rows.numbers)
+        for answer, (one, beside) in zip(writing, chosen, strict=True):
+            if (token := answer.take(one, beside)) is not None:
+                yield token
 
         live = _live(written)
         if not live:

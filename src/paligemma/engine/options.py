@@ -18,6 +18,7 @@ LOC_WINDOW = 16
 
 MOST = {"max_tokens": 8192, "beams": 64, "best_of": 64}
 """Upper bounds; 8192 tokens is what Gemma was trained to hold."""
+MOST_ALTERNATIVES = 20
 COLDEST = 1e-3
 """Least temperature above 0: a smaller one is greedy in all but name, and far smaller ones overflow."""
 
@@ -30,8 +31,9 @@ class Options:
     including the one that crosses `top_p`. `beams` searches for the most probable whole answer, which among boxes and masks is often the
     empty one: their many tokens multiply, and the reference's score has no length penalty. `best_of` samples that many answers and
     keeps the most probable one. With a `seed` an answer depends on the prompt alone, not on its neighbours in a batch; without one it
-    follows the global random state of what computes: torch's, or of a pack numpy's. A value out of range, or two that contradict each
-    other, raise `UsageError`.
+    follows the global random state of what computes: torch's, or of a pack numpy's. `alternatives`: so many of the likeliest tokens are
+    kept of every step, with what was chosen among them or not. A value out of range, or two that contradict each other, raise
+    `UsageError`.
     """
 
     max_tokens: int = 256
@@ -40,6 +42,7 @@ class Options:
     beams: int = 1
     best_of: int = 1
     seed: int | None = None
+    alternatives: int = 0
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -55,18 +58,28 @@ class Options:
                     raise UsageError(
                         f"{name} chooses among random answers, but temperature is 0 (greedy)", hint="set a temperature, for example 1.0"
                     )
+        if not 0 <= self.alternatives <= MOST_ALTERNATIVES:
+            raise UsageError(f"alternatives must be from 0 to {MOST_ALTERNATIVES}, got {self.alternatives}")
+        if self.alternatives and self.beams > 1:
+            raise UsageError("beam search keeps no alternatives: it compares whole answers", hint="drop beams or alternatives")
         if self.beams > 1 and (self.temperature > 0 or self.best_of > 1):
             raise UsageError("beam search draws no random numbers: it cannot be combined with temperature or best_of")
 
 
+Alternatives = tuple[tuple[int, float], ...]
+"""(id, log-probability) of what might have come, the likeliest first."""
+
+
 @dataclass(frozen=True)
 class Token:
-    """One chosen token of one prompt, as it is chosen. `prob`, `kind_prob`: see `Generation`."""
+    """One chosen token of one prompt, as it is chosen. All but its prompt's number: see `Generation`."""
 
     prompt: int
     id: int
     prob: float
     kind_prob: float
+    logprob: float = 0.0
+    alternatives: Alternatives = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class Generation:
     location of a box this is the model's belief that there is a box to report, rather than the end.
     `logprob`: sum of the tokens' log-probabilities, the end token's included where the model chose it. Each is taken over the whole
     vocabulary, or over the allowed tokens at steps where the constraint allowed only some.
+    `logprobs[i]`: that of token i. `alternatives[i]`: (id, log-probability) of the likeliest at its step, where they were asked for.
     """
 
     ids: tuple[int, ...]
@@ -87,6 +101,8 @@ class Generation:
     kind_probs: tuple[float, ...]
     logprob: float
     stop: Stop
+    logprobs: tuple[float, ...] = ()
+    alternatives: tuple[Alternatives, ...] = ()
 
 
 class Allowed(Protocol):

@@ -38,6 +38,7 @@ class How(TypedDict, total=False):
     beams: int
     best_of: int
     seed: int | None
+    alternatives: int
     batch_size: int | None
 
 
@@ -124,6 +125,29 @@ def _generate(
     )
 
 
+class Pieces:
+    """Tokens -> pieces of text, as they come: joined they are the text of all, and none ends inside a character."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._pending: list[int] = []
+
+    def add(self, id: int) -> str:
+        """ "" until a character of several byte tokens is whole."""
+        self._pending.append(id)
+        text = self._tokenizer.decode(self._pending)
+        return "" if text.endswith("\ufffd") else self._taken(text)
+
+    def rest(self) -> str:
+        """What is left where no more tokens come."""
+        return self._taken(self._tokenizer.decode(self._pending))
+
+    def _taken(self, text: str) -> str:
+        if text:
+            self._pending = []
+        return text
+
+
 class Stream(Generic[R]):
     """The pieces of an answer as it is written: an iterator of text. Joined they are the raw answer; no piece ends inside a character.
 
@@ -154,15 +178,11 @@ class Stream(Generic[R]):
         return self._result[0]
 
     def _run(self) -> Iterator[str]:
-        pending: list[int] = []
+        pieces = Pieces(self._tokenizer)
         for token in self._chosen():
-            pending.append(token.id)
-            text = self._tokenizer.decode(pending)
-            # A character of several byte tokens is not whole until its last one.
-            if text and not text.endswith("\ufffd"):
+            if text := pieces.add(token.id):
                 yield text
-                pending = []
-        if text := self._tokenizer.decode(pending):
+        if text := pieces.rest():
             yield text
         self._result = [self._read(self._answers[0])]
 

@@ -19,7 +19,7 @@ from ..tasks.detect import MAX_OBJECTS, SEMICOLON, Found, Parsed
 from ..tasks.grammar import DEFAULT_OBJECTS, ObjectGrammar
 from ..tokenizer import Tokenizer
 from .asking import How, check_names
-from .pictures import EncodedImage
+from .pictures import Seen
 
 MASK_CODEC_HINT = (
     "put the published vae-oid.npz (gs://big_vision/paligemma/vae-oid.npz) into the checkpoint's folder, "
@@ -97,19 +97,19 @@ class Reader:
     codec: MaskDecoder | None
     calibration: Calibration
 
-    def text(self, task: Task, generation: Generation, prompt: str, seen: EncodedImage) -> Text:
+    def text(self, task: Task, generation: Generation, prompt: str, seen: Seen) -> Text:
         """`task`: one that answers in words."""
         score = self.calibration("text", text_score(generation))
         kind = cast(type[Text], task.result)
         return kind(task.parse(self.tokenizer.decode(generation.ids)), score, prompt, generation.stop, picture=seen.picture)
 
-    def boxes(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: EncodedImage) -> Detections:
+    def boxes(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: Seen) -> Detections:
         boxes = tuple(self._box(found, generation, seen) for found in parsed.objects[: search.max_objects])
         raw = (self.tokenizer.decode(generation.ids), prompt, generation.stop, parsed.leftover, parsed.invalid)
         result = Detections(boxes, seen.width, seen.height, *raw, picture=seen.picture)
         return result.above(search.min_score) if search.min_score > 0 else result
 
-    def masks(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: EncodedImage) -> Masks:
+    def masks(self, parsed: Parsed, generation: Generation, search: Search, prompt: str, seen: Seen) -> Masks:
         objects = parsed.objects[: search.max_objects]
         shapes = self._shapes(objects)
         masks = tuple(self._mask(found, shape, generation, seen) for found, shape in zip(objects, shapes, strict=True))
@@ -117,10 +117,10 @@ class Reader:
         result = Masks(masks, seen.width, seen.height, *raw, picture=seen.picture)
         return result.above(search.min_score) if search.min_score > 0 else result
 
-    def _box(self, found: Found, generation: Generation, seen: EncodedImage) -> Box:
+    def _box(self, found: Found, generation: Generation, seen: Seen) -> Box:
         return found.box(seen.width, seen.height, self.calibration("box", box_score(generation, found, self._separates)))
 
-    def _mask(self, found: Found, shape: np.ndarray, generation: Generation, seen: EncodedImage) -> Mask:
+    def _mask(self, found: Found, shape: np.ndarray, generation: Generation, seen: Seen) -> Mask:
         covered = segment.paste(shape, found.bins, seen.width, seen.height)
         score = self.calibration("mask", mask_score(generation, found, self._separates))
         return Mask(found.label, self._box(found, generation, seen), covered, score, found.codes)
@@ -134,7 +134,7 @@ class Reader:
         return SEMICOLON in self.tokenizer.piece(id)
 
 
-def shares(edges: Sequence[float], seen: EncodedImage) -> tuple[float, float, float, float]:
+def shares(edges: Sequence[float], seen: Seen) -> tuple[float, float, float, float]:
     """Left, top, right, bottom in pixels -> y0, x0, y1, x1 as shares of height and width, cut at the picture's edges.
 
     Raises `InputError` for what is no box, or holds nothing of the picture.

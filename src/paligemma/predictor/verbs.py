@@ -28,7 +28,7 @@ from ..tasks.detect import Parsed
 from ..tokenizer import Tokenizer
 from . import asking
 from .asking import CutShort, How, Query, Stream, read_how
-from .pictures import EncodedImage, Picture, encode
+from .pictures import EncodedImage, Picture, Seen, encode
 from .reading import MASK_CODEC_HINT, Finding, MaskDecoder, Reader, Search, shares
 from .several import Classes, Pictures, Questions, at, check_pairs, each, each_list, is_many
 
@@ -216,7 +216,7 @@ class Predictor:
     def describe_box(self, image: Any, box: Box | Edges, *, stream: bool = False, **how: Unpack[How]) -> Any:
         """What a box holds. A part of it may lie outside of the picture, but not all: `InputError`."""
 
-        def prompt(seen: EncodedImage) -> str:
+        def prompt(seen: Seen) -> str:
             return describe_box.prompt(shares(box.xyxy if isinstance(box, Box) else box, seen))
 
         return self._words(describe_box, prompt, image, stream, how)
@@ -311,13 +311,13 @@ class Predictor:
 
     # How they do it
 
-    def _words(self, task: Task, prompt: str | list[str] | Callable[[EncodedImage], str], image: Any, stream: bool, how: How) -> Any:
+    def _words(self, task: Task, prompt: str | list[str] | Callable[[Seen], str], image: Any, stream: bool, how: How) -> Any:
         """Ask one prompt about all pictures, or one each."""
         if isinstance(prompt, list) and not is_many(image):
             image = [self.encode(image)] * len(prompt)
         check_pairs(prompt, image, "prompts")
 
-        def query(place: int, seen: EncodedImage) -> Query[Text]:
+        def query(place: int, seen: Seen) -> Query[Text]:
             words = prompt(seen) if callable(prompt) else at(prompt, place)
             return Query(words, lambda generation: self._reader.text(task, generation, words, seen))
 
@@ -333,7 +333,7 @@ class Predictor:
         search, rest = Search.split(how)
         check_pairs(wanted, image, "sentences" if task is refer else "lists of names")
 
-        def query(place: int, seen: EncodedImage) -> Query[Detections | Masks]:
+        def query(place: int, seen: Seen) -> Query[Detections | Masks]:
             this = at(wanted, place)
 
             def read(generation: Generation) -> Detections | Masks:
@@ -344,7 +344,7 @@ class Predictor:
 
         return self._ask(query, image, stream, rest, task.max_tokens)
 
-    def _ask(self, query: Callable[[int, EncodedImage], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
+    def _ask(self, query: Callable[[int, Seen], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
         """-> a result, a list of results, or a stream, depending on `image` and `stream`."""
         options, batch_size = read_how(how, max_tokens)
         many = is_many(image)

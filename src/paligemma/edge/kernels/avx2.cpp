@@ -21,7 +21,7 @@
 
 namespace {
 
-constexpr int ROWS = 4, PANELS = 1, OFFSET = 0, AHEAD = 2048;
+constexpr int ROWS = 4, PANELS = 1, LONE = 2, OFFSET = 0, AHEAD = 2048;
 constexpr int TILE_ROWS = 6, TILE_COLUMNS = 2;
 
 template <int BITS>

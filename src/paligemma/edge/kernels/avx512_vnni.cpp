@@ -17,7 +17,7 @@
 
 namespace {
 
-constexpr int ROWS = 12, PANELS = 2, OFFSET = 128, AHEAD = 1024;
+constexpr int ROWS = 12, PANELS = 2, LONE = 2, OFFSET = 128, AHEAD = 1024;
 constexpr int TILE_ROWS = 12, TILE_COLUMNS = 2;
 
 template <int BITS>

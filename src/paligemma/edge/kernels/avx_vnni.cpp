@@ -17,7 +17,7 @@
 
 namespace {
 
-constexpr int ROWS = 5, PANELS = 1, OFFSET = 128, AHEAD = 1024;
+constexpr int ROWS = 5, PANELS = 1, LONE = 1, OFFSET = 128, AHEAD = 1024;
 constexpr int TILE_ROWS = 6, TILE_COLUMNS = 2;
 
 template <int BITS>

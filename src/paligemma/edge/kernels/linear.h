@@ -6,8 +6,8 @@
 // PANELS panels of 16 outputs stays in registers for a group, then is scaled and added to float32 sums. Weights with 4 bits are unpacked in
 // registers, behind the products' shadow. Weights are stored with an offset that makes them unsigned, as the instructions want one factor.
 //
-// An instruction set brings: LANES, ROWS, PANELS, OFFSET (of 8-bit weights as `dot` sees them) and dot<BITS>(sums, weights, activations);
-// one whose product of bytes ends in 16 bits also SHORT_UNITS, of 4-bit weights, that fit there, dot_in_shorts and widened.
+// An instruction set brings: LANES, ROWS, PANELS, LONE (panels of 8-bit weights at a time where there is but one row), OFFSET (of 8-bit
+// weights as `dot` sees them) and dot<BITS>(sums, weights, activations); one whose product of bytes ends in 16 bits also SHORT_UNITS, of 4-bit weights, that fit there, dot_in_shorts and widened.
 
 #pragma once
 
@@ -20,6 +20,8 @@ constexpr int PARTS = PANEL / LANES;  // vectors of a panel
 constexpr int64_t UNIT = 8;           // inputs that are stored together: one or (8 bits) two lines of a panel
 constexpr int64_t DEPTH = 2048;       // inputs worked on at a time, so that a tile's activations stay in the first cache
 constexpr int64_t TALL = 288, WIDE = 4;  // rows and panels of a task at most, so that its sums stay in the second
+constexpr int64_t LONG = 32;             // panels of a task for few rows: reading begins anew with each task, unforeseen
+constexpr int MOST_PANELS = LONE > PANELS ? LONE : PANELS;
 
 INLINE int64_t padded(int64_t inputs) { return round_up(inputs, UNIT); }
 
@@ -67,10 +69,10 @@ void quantize(const Activations& to, const float* x, int64_t tile) {
     }
 }
 
-// Groups [from, to) of one tile's rows times `PANELS` or one panel, added to sums [row][stride].
+// Groups [from, to) of one tile's rows times `PANELS` (of one row `LONE`) or one panel, added to sums [row][stride].
 struct Strip {
-    const uint8_t* weights[PANELS];
-    const void* scales[PANELS];
+    const uint8_t* weights[MOST_PANELS];
+    const void* scales[MOST_PANELS];
     const int8_t* numbers;
     const float* row_scales;
     const int32_t* row_sums;
@@ -172,6 +174,9 @@ INLINE StripOf strip_of(int64_t rows, std::integer_sequence<int, LESS_ONE...>) {
 template <int BITS>
 INLINE StripOf strip_of(int64_t rows, int64_t panels) {
     const auto heights = std::make_integer_sequence<int, ROWS>();
+    if constexpr (BITS == 8) {
+        if (rows == 1 && panels == LONE) return strip<8, 1, LONE * PARTS>;
+    }
     return panels == 1 ? strip_of<BITS, PARTS>(rows, heights) : strip_of<BITS, PANELS * PARTS>(rows, heights);
 }
 
@@ -191,8 +196,9 @@ void block(const Matrix& m, const int32_t* panels, int64_t left, int64_t right, 
             s.numbers = x.numbers + row * padded(m.inputs);
             s.row_scales = x.scales + row * x.groups;
             s.row_sums = x.sums + row * x.groups;
-            for (int64_t p = left; p < right; p += PANELS) {
-                const int64_t count = least<int64_t>(PANELS, right - p);
+            const int64_t together = m.bits == 8 && height == 1 ? LONE : PANELS;
+            for (int64_t p = left, count; p < right; p += count) {
+                count = right - p >= together ? together : least<int64_t>(PANELS, right - p);
                 for (int64_t i = 0; i < count; i++) {
                     const int64_t panel = panels ? panels[p + i] : p + i;
                     s.weights[i] = m.weights + panel * panel_bytes;
@@ -214,7 +220,7 @@ int linear(const Matrix* matrix, const Matrix* up, const int32_t* panels, int64_
     Activations a{rows, m.inputs, m.group, ceil_div(m.inputs, m.group), ceil_div(rows, ROWS), nullptr, nullptr, nullptr};
     const int64_t width = panels ? panel_count * PANEL : m.outputs, all = ceil_div(width, PANEL);
 
-    int64_t tall = least<int64_t>(a.tiles, TALL / ROWS), wide = WIDE;
+    int64_t tall = least<int64_t>(a.tiles, TALL / ROWS), wide = a.tiles == 1 ? LONG : WIDE;
     while (ceil_div(a.tiles, tall) * ceil_div(all, wide) < 16 * threads) {  // enough tasks for all threads to end together
         if (tall * ROWS > 48) tall = ceil_div(tall, 2);
         else if (wide > PANELS) wide /= 2;

@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr int ROWS = 4, PANELS = 1, AHEAD = 1024;
+constexpr int ROWS = 4, PANELS = 1, LONE = 1, AHEAD = 1024;
 constexpr int TILE_ROWS = 4, TILE_COLUMNS = 2;
 
 #if defined(__ARM_FEATURE_DOTPROD)

@@ -1,0 +1,50 @@
+"""What a verb would ask, in place of asking it: for those who bring pictures, prompts and answers together in their own time.
+
+planner = Planner(predictor)
+planned = planner.plan("detect", seen, ["cat", "dog"], min_score=0.5)      seen: a picture's size is enough
+ids = prompt_ids(predictor.tokenizer, planned.query.prompt)                -> an engine, which writes ids
+result = planned.query.read(generation)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ..engine.options import Options
+from ..errors import UsageError, did_you_mean
+from .asking import How, Query, read_how
+from .pictures import Seen
+from .verbs import Predictor
+
+R = TypeVar("R")
+
+VERBS = ("caption", "ask", "question", "ocr", "describe_box", "run", "detect", "segment", "refer")
+
+
+@dataclass(frozen=True)
+class Planned(Generic[R]):
+    """A prompt, what its answer may be made of, how to read it; and how its tokens are to be chosen."""
+
+    query: Query[R]
+    options: Options
+
+
+class Planner(Predictor):
+    """The verbs of a predictor, each of which returns what it would have asked. It shares the model, and switches adapters with it."""
+
+    def __init__(self, predictor: Predictor):
+        own, others = predictor._own, predictor._calibrations
+        super().__init__(predictor.network, predictor.tokenizer, predictor.codec, calibration=own, path=predictor.path, calibrations=others)
+        self.use_adapter(predictor.adapter)
+
+    def plan(self, verb: str, seen: Seen, *asked: Any, **how: Any) -> Planned[Any]:
+        """`verb`: one of `VERBS`; `asked`, `how`: as the verb takes them. Raises what the verb raises before it looks at a picture."""
+        if verb not in VERBS:
+            raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, VERBS, "verbs: " + ", ".join(VERBS)))
+        return getattr(self, verb)(seen, *asked, **how)
+
+    def _ask(self, query: Callable[[int, Seen], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Planned[R]:
+        options, _ = read_how(how, max_tokens)
+        return Planned(query(0, image), options)

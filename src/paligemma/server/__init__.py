@@ -1,0 +1,1 @@
+"""A loaded model as a service: HTTP for programs, a page for people. Needs the extra `paligemma[serve]`."""

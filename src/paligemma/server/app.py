@@ -1,0 +1,41 @@
+"""All routes of the service as one ASGI app. It stands behind a `Gate`, wherever it is served."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from .health import health_routes
+from .native import task_routes
+from .openai import chat_routes
+from .page_files import page_routes
+from .refusals import answer
+from .service import Service
+
+DESCRIPTION = (
+    "PaliGemma on pictures: captions, answers, boxes, masks and text. Boxes and masks are in pixels of the picture that was sent, "
+    "upright, x to the right and y down."
+)
+
+
+def build_app(service: Service, *, notes: Sequence[str] = ()) -> FastAPI:
+    """`notes`: what users of this model should know, shown with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service:
+            yield
+
+    app = FastAPI(
+        title="paligemma", version=version("paligemma"), description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    for router in (health_routes(service), task_routes(service), chat_routes(service, notes), page_routes(service)):
+        app.include_router(router)
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer)
+    return app

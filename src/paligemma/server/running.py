@@ -1,0 +1,72 @@
+"""The app behind uvicorn: on an address, until it is told to stop, and then as long as answers are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from .app import build_app
+from .gate import Gate
+from .protocol import guarded
+from .service import Service
+
+
+class Server(uvicorn.Server):
+    """`ready`: called with the address once it is taken.
+
+    SIGTERM and SIGINT: no new questions, those that are in are answered; the second time: at once.
+    """
+
+    def __init__(self, service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None):
+        settings = service.settings
+        self.service, self._ready = service, ready
+        self._draining: asyncio.Task[None] | None = None
+        super().__init__(
+            uvicorn.Config(
+                Gate(build_app(service, notes=notes), settings, observe=service.metrics.seen),
+                host=settings.host,
+                port=settings.port,
+                http=guarded(settings.limits),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                proxy_headers=False,
+                timeout_keep_alive=int(settings.limits.keep_alive),
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            host = self.config.host
+            self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal's handler: what it does must wake the loop. The process ends with 0, for it was asked to end."""
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def _drain(self) -> None:
+        await self.service.drain()
+        self.should_exit = True
+
+
+def serve(service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None) -> None:
+    """Until a signal ends it. Raises `OSError` where the address cannot be taken."""
+    server = Server(service, notes=notes, ready=ready)
+    asyncio.run(server.serve())

@@ -1,0 +1,250 @@
+"""Questions about pictures -> typed answers, through one engine for all: opened, put in line, asked, read. No HTTP.
+
+    service = Service(predictor, settings)
+    async with service:
+        answered = await service.answer(question, client)
+
+The predictor belongs to the service: nobody else may use it meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..engine.batcher import Batcher
+from ..engine.generate import check_stream
+from ..engine.options import Generation, Token
+from ..predictor import Predictor
+from ..predictor.asking import Pieces
+from ..predictor.pictures import Prepared
+from ..predictor.planning import Planned, Planner
+from ..results import Result
+from ..sequence import prompt_ids
+from .decoding import Decoded, Decoders
+from .media import Budget
+from .metrics import Metrics
+from .refusals import Refused, refusal_of
+from .room import tokens_that_fit
+from .scheduler import Place, Scheduler
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Question:
+    """`verb`: one of `planning.VERBS`, with what it is `asked` and `how`. `pictures`: the bytes of files, several for one prompt.
+
+    `adapter`: None for the model alone. `locations`: whether `<loc0000>` in the words is a location.
+    """
+
+    verb: str
+    pictures: Sequence[bytes]
+    asked: tuple[Any, ...] = ()
+    how: dict[str, Any] = field(default_factory=dict)
+    adapter: str | None = None
+    locations: bool = True
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """`queued`, `first_token`, `total`: seconds since the question came; `first_token` is None where there was none."""
+
+    result: Result
+    generation: Generation
+    image_tokens: int
+    prompt_tokens: int
+    queued: float
+    first_token: float | None
+    total: float
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.generation.ids) + (self.generation.stop == "eos")
+
+    @property
+    def usage(self) -> dict[str, int]:
+        prompt = self.image_tokens + self.prompt_tokens
+        return {
+            "image_tokens": self.image_tokens,
+            "prompt_tokens": prompt,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": prompt + self.completion_tokens,
+        }
+
+
+class Watcher:
+    """What a question's asker may want to know before the answer is there. Called on the event loop."""
+
+    def accepted(self) -> None:
+        """Its turn has come; nothing of the request is wrong."""
+
+    def piece(self, text: str, tokens: Sequence[Token]) -> None:
+        """A piece of the answer's text, and the tokens it is made of."""
+
+
+class Service:
+    """`name`: what clients call the model. Adapters are called `name:adapter`."""
+
+    def __init__(self, predictor: Predictor, settings: Settings, *, name: str, metrics: Metrics | None = None):
+        self.settings, self.name, self.metrics = settings, name, metrics or Metrics()
+        self.planner = Planner(predictor)
+        self.config = predictor.config
+        limits, tokenizer = settings.limits, predictor.tokenizer
+        self.batcher = Batcher(
+            predictor.network, eos_id=tokenizer.eos_id, loc=tokenizer.loc, rows=settings.rows, keep=settings.pictures_kept
+        )
+        self.scheduler = Scheduler(
+            rows=settings.rows,
+            tokens=tokens_that_fit(self.config, settings.memory),
+            waiting=limits.waiting,
+            waiting_each=limits.waiting_each,
+            patience=limits.queue_seconds,
+            adapter=predictor.adapter,
+            switch=self.planner.use_adapter,
+        )
+        self.decoders = Decoders(self.config.vision.image_size, self.config.resize, limits)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Service:
+        await self._stack.enter_async_context(self.decoders)
+        return self
+
+    async def __aexit__(self, *what: object) -> None:
+        await self._stack.aclose()
+        await asyncio.to_thread(self.batcher.close, wait=False)
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """What clients may call the model -> its adapter."""
+        return {self.name: None} | {f"{self.name}:{adapter}": adapter for adapter in self.planner.adapters}
+
+    def adapter_of(self, name: str | None) -> str | None:
+        """Raises `Refused` (404) for a name that no model here has."""
+        names = self.names
+        if name is None:
+            return None
+        if name not in names:
+            raise Refused(404, f"there is no such model here; there are: {', '.join(names)}", "model_not_found", param="model")
+        return names[name]
+
+    @property
+    def healthy(self) -> bool:
+        return self.batcher.stalled < self.settings.limits.stall_seconds
+
+    async def drain(self) -> None:
+        """Take no more questions, and wait until those that are in have been answered, for as long as that is allowed to take."""
+        self.scheduler.open = False
+        end = time.monotonic() + self.settings.limits.drain_seconds
+        while (self.scheduler.depth or self.scheduler.busy) and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+
+    async def answer(self, question: Question, client: str, watcher: Watcher | None = None) -> Answered:
+        """`watcher`: where the answer is wanted while it is written. Raises `Refused`.
+
+        Cancelled, it gives up its place and its rows within a step of the engine.
+        """
+        start, limits = time.monotonic(), self.settings.limits
+        try:
+            async with asyncio.timeout(limits.request_seconds), self.scheduler.enter(client) as place:
+                return await self._answer(question, place, watcher, start)
+        except TimeoutError:
+            raise Refused(504, f"the answer took longer than {limits.request_seconds:g} seconds", "deadline_exceeded") from None
+        except Refused as refused:
+            self.metrics.refused(refused.code)
+            raise
+        except Exception as error:
+            raise refusal_of(error) from error
+
+    async def _answer(self, question: Question, place: Place, watcher: Watcher | None, start: float) -> Answered:
+        seen = await self._open(question)
+        planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
+        if watcher is not None:
+            check_stream(planned.options)
+        watcher = watcher or Watcher()
+        ids = self._ids(planned, question, seen)
+        image_tokens = self.config.vision.num_tokens * len(seen.pixels)
+        rows = max(planned.options.beams, planned.options.best_of)
+        await place.turn(rows=rows, tokens=rows * (image_tokens + len(ids) + planned.options.max_tokens), adapter=question.adapter)
+        watcher.accepted()
+        if self.planner.adapters:  # scores are calibrated by the adapter at work
+            planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
+        queued = time.monotonic() - start
+        feed = Feed(self.planner, watcher)
+        streamed = rows == 1
+        generation = await self._generate(planned, ids, seen.pixels, feed if streamed else None)
+        if streamed:
+            feed.end()
+        self.metrics.answered(question.verb, generation, queued, feed.first, start)
+        result = await asyncio.to_thread(planned.query.read, generation)
+        total = time.monotonic() - start
+        first = None if feed.first is None else feed.first - start
+        return Answered(result, generation, image_tokens, len(ids), queued, first, total)
+
+    async def _open(self, question: Question) -> Prepared:
+        several = len(question.pictures) > 1
+        budget = question.budget or Budget(self.settings.limits)
+        jobs = [
+            self.decoders.decode(data, f"image {place + 1}" if several else "the image", budget)
+            for place, data in enumerate(question.pictures)
+        ]
+        frames: list[Decoded] = await asyncio.gather(*jobs)
+        pixels = np.stack([np.moveaxis(frame.pixels, 2, 0) for frame in frames]).astype(np.float32) / np.float32(255) * 2 - 1
+        return Prepared(pixels, frames[0].width, frames[0].height)
+
+    def _ids(self, planned: Planned[Any], question: Question, seen: Prepared) -> list[int]:
+        limits = self.settings.limits
+        ids = prompt_ids(self.planner.tokenizer, planned.query.prompt, locations=question.locations)
+        if len(ids) > limits.prompt_tokens:
+            what = f"the prompt has {len(ids):,} tokens, at most {limits.prompt_tokens:,} are allowed"
+            raise Refused(400, what, "context_length_exceeded")
+        whole = self.config.vision.num_tokens * len(seen.pixels) + len(ids) + planned.options.max_tokens
+        if whole > limits.context:
+            what = f"pictures, prompt and answer may come to {whole:,} tokens, the model holds {limits.context:,}"
+            raise Refused(400, what, "context_length_exceeded")
+        if planned.options.max_tokens > limits.most_tokens:
+            raise Refused(400, f"max_tokens is at most {limits.most_tokens:,}", "invalid_value", param="max_tokens")
+        return ids
+
+    async def _generate(self, planned: Planned[Any], ids: list[int], pixels: np.ndarray, feed: Feed | None) -> Generation:
+        loop = asyncio.get_running_loop()
+
+        def pass_on(token: Token) -> None:  # called on the engine's thread
+            assert feed is not None
+            loop.call_soon_threadsafe(feed.take, token)
+
+        on_token = None if feed is None else pass_on
+        picture = pixels[0] if len(pixels) == 1 else pixels
+        try:
+            future = self.batcher.submit(ids, planned.options, pixels=picture, constraint=planned.query.constraint, on_token=on_token)
+        except RuntimeError as error:  # the engine's thread has ended
+            raise Refused(503, "the engine does not answer", "engine_dead", retry_after=30) from error
+        return await asyncio.wrap_future(future)
+
+
+class Feed:
+    """Tokens as they come, for a watcher. `first`: when the first one came."""
+
+    def __init__(self, planner: Planner, watcher: Watcher):
+        self._pieces, self._watcher = Pieces(planner.tokenizer), watcher
+        self._tokens: list[Token] = []
+        self.first: float | None = None
+
+    def take(self, token: Token) -> None:
+        self.first = self.first or time.monotonic()
+        self._tokens.append(token)
+        self._pass_on(self._pieces.add(token.id))
+
+    def end(self) -> None:
+        self._pass_on(self._pieces.rest())
+
+    def _pass_on(self, text: str) -> None:
+        if text:
+            tokens, self._tokens = self._tokens, []
+            self._watcher.piece(text, tokens)

@@ -1,0 +1,185 @@
+"""Tasks over HTTP: the answers of the predictor, whole, streamed and in batches, as JSON and as forms."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paligemma.mask_formats import decompress, from_run_lengths
+from paligemma.server.schemas import Response
+from tests.server.conftest import DEMO, Served
+
+OBJECTS = base64.b64encode((DEMO / "objects1.png").read_bytes()).decode()
+BOX = [1.0, 23.0, 18.0, 43.0]
+TASKS = {
+    "caption": ({"lang": "de"}, lambda model, image: model.caption(image, lang="de")),
+    "ask": ({"question": "what color is the heart?"}, lambda model, image: model.ask(image, "what color is the heart?")),
+    "ocr": ({}, lambda model, image: model.ocr(image)),
+    "detect": ({"classes": ["owl", "fish"]}, lambda model, image: model.detect(image, ["owl", "fish"])),
+    "segment": ({"classes": "owl ; green heart"}, lambda model, image: model.segment(image, ["owl", "green heart"])),
+    "refer": ({"sentence": "the owl"}, lambda model, image: model.refer(image, "the owl")),
+    "describe-box": ({"box": BOX}, lambda model, image: model.describe_box(image, BOX)),
+    "question": ({"answer": "green"}, lambda model, image: model.question(image, "green")),
+    "run": ({"prompt": "caption fr"}, lambda model, image: model.run(image, "caption fr")),
+}
+
+
+def ask(served: Served, task: str, **fields):
+    return served.ask("POST", f"/v1/{task}", json.dumps({"image": OBJECTS} | fields).encode())
+
+
+def events(body: bytes) -> list[tuple[str | None, str]]:
+    """(name, data) of each."""
+    found = []
+    for block in body.decode().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in lines:
+            found.append((lines.get("event"), lines["data"]))
+    return found
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_answers_are_the_predictors(nano, predictor, task):
+    fields, local = TASKS[task]
+    reply = ask(nano, task, **fields)
+    assert reply.status == 200, reply.body
+    answer = reply.json()
+    Response.model_validate(answer, strict=True)
+    expected = local(predictor, DEMO / "objects1.png").to_dict()
+    compare(answer["result"], expected)
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
+    assert 0 <= answer["timing"]["queued"] <= answer["timing"]["total"]
+
+
+def compare(found, expected) -> None:
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            compare(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            compare(one, other)
+    else:
+        assert found == (pytest.approx(expected, abs=1e-3) if isinstance(expected, float) else expected)
+
+
+@pytest.mark.parametrize("task", ["caption", "detect"])
+def test_streams_say_the_same(nano, task):
+    fields = TASKS[task][0]
+    whole = ask(nano, task, **fields).json()
+    reply = ask(nano, task, **fields, stream=True)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    found = events(reply.body)
+    assert [name for name, _ in found] == ["token"] * (len(found) - 2) + ["result", None]
+    assert found[-1][1] == "[DONE]"
+    assert "".join(json.loads(data)["text"] for name, data in found if name == "token").strip() == whole["result"]["text"].strip()
+    compare(json.loads(found[-2][1])["result"], whole["result"])
+
+
+def test_masks_come_in_three_kinds(nano):
+    answers = {kind: ask(nano, "segment", classes=["owl"], masks=kind).json()["result"] for kind in ("rle", "polygon", "png")}
+    rle = answers["rle"]["masks"][0]["rle"]
+    mask = from_run_lengths(decompress(rle["counts"]), *rle["size"])
+    head, _, data = answers["png"]["masks"][0]["png"].partition(",")
+    assert head == "data:image/png;base64"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), mask)
+    ring = answers["polygon"]["masks"][0]["polygon"][0]
+    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, [*ring[1:], ring[0]], strict=True)) / 2
+    assert abs(area) == mask.sum()
+
+
+def form(fields: dict[str, str], picture: bytes) -> tuple[bytes, str]:
+    parts = [f'--xx\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
+    head = b'--xx\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    return b"".join([*parts, head, picture, b"\r\n--xx--\r\n"]), "multipart/form-data; boundary=xx"
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "same"),
+    [
+        ("caption", {"lang": "es", "max_tokens": "20"}, {"lang": "es", "max_tokens": 20}),
+        ("detect", {"classes": "owl ; fish", "min_score": "0.1"}, {"classes": "owl ; fish", "min_score": 0.1}),
+        ("detect", {"classes": '["owl", "fish"]'}, {"classes": ["owl", "fish"]}),
+        ("describe-box", {"box": "[1, 23, 18, 43]"}, {"box": [1, 23, 18, 43]}),
+    ],
+)
+def test_forms_say_the_same_as_json(nano, task, fields, same):
+    body, kind = form(fields, (DEMO / "objects1.png").read_bytes())
+    reply = nano.ask("POST", f"/v1/{task}", body, Content_Type=kind)
+    assert reply.status == 200, reply.body
+    compare(reply.json()["result"], ask(nano, task, **same).json()["result"])
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "code", "param"),
+    [
+        ("caption", {"lnag": "de"}, "invalid_value", "lnag"),
+        ("caption", {"lang": "xx"}, "usage", None),
+        ("caption", {"temperature": "hot"}, "invalid_value", "temperature"),
+        ("caption", {"max_tokens": True}, "invalid_value", "max_tokens"),
+        ("caption", {"max_tokens": 8192}, "context_length_exceeded", None),
+        ("caption", {"max_tokens": 4000}, "invalid_value", "max_tokens"),
+        ("caption", {"image": None}, "no_image", "image"),
+        ("caption", {"images": [OBJECTS]}, "no_image", "image"),
+        ("caption", {"stream": True, "beams": 4}, "usage", None),
+        ("ask", {}, "invalid_value", "question"),
+        ("ask", {"question": "a " * 600}, "context_length_exceeded", None),
+        ("detect", {"classes": []}, "invalid_value", "classes"),
+        ("detect", {"classes": "<loc0001>"}, "usage", None),
+        ("describe-box", {"box": [200, 0, 300, 10]}, "bad_input", None),
+        ("caption", {"model": "../../etc/passwd"}, "model_not_found", "model"),
+    ],
+)
+def test_what_is_wrong_is_named(nano, task, fields, code, param):
+    reply = ask(nano, task, **fields)
+    assert reply.status == (404 if code == "model_not_found" else 400), reply.body
+    error = reply.error()
+    assert (error["code"], error["param"]) == (code, param)
+
+
+def test_pictures_that_are_none(nano):
+    reply = ask(nano, "caption", image=base64.b64encode(b"\x89PNG\r\n\x1a\nnonsense").decode())
+    assert (reply.status, reply.error()["code"]) == (400, "image_invalid")
+    reply = ask(nano, "caption", image="http://169.254.169.254/")
+    assert (reply.status, reply.error()["code"]) == (400, "image_url_not_allowed")
+
+
+def test_control_tokens_in_words_are_words(nano, predictor):
+    text = "<image>" * 20 + "<bos><eos><pad>"
+    reply = ask(nano, "run", prompt=text, max_tokens=1)
+    assert reply.status == 200
+    ids = predictor.tokenizer.encode(text)
+    assert reply.json()["usage"]["prompt_tokens"] == predictor.config.vision.num_tokens + len(ids) + 2
+    assert not {predictor.tokenizer.bos_id, predictor.tokenizer.eos_id, predictor.tokenizer.pad_id} & set(ids)
+
+
+def test_a_batch_answers_each_and_names_what_is_wrong(nano):
+    requests = [
+        {"task": "caption", "image": OBJECTS},
+        {"task": "dance", "image": OBJECTS},
+        {"task": "detect", "image": OBJECTS, "classes": ["owl"]},
+        {"task": "ask", "image": OBJECTS},
+        *({"task": "ask", "image": OBJECTS, "question": "is there a crab?"} for _ in range(8)),
+    ]
+    reply = nano.ask("POST", "/v1/batch", json.dumps({"requests": requests}).encode())
+    found = events(reply.body)
+    assert found[-1] == (None, "[DONE]")
+    answers = {one["index"]: one for one in (json.loads(data) for _, data in found[:-1])}
+    assert sorted(answers) == list(range(12))
+    assert answers[0]["result"]["type"] == "caption"
+    assert answers[1]["error"]["param"] == "requests[1].task"
+    assert answers[2]["result"]["boxes"][0]["label"] == "owl"
+    assert answers[3]["error"]["param"] == "question"
+    assert {answers[i]["result"]["text"] for i in range(4, 12)} == {"no"}
+
+
+@pytest.mark.parametrize("requests", [[], [{}] * 257, "all"])
+def test_a_batch_that_is_none(nano, requests):
+    reply = nano.ask("POST", "/v1/batch", json.dumps({"requests": requests}).encode())
+    assert (reply.status, reply.error()["code"]) == (400, "invalid_value")

@@ -1,0 +1,230 @@
+"""What is no HTTP, what is slow, and what is too many ends the connection; nothing that follows a mistake is taken for a request."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from paligemma.server.settings import Limits, Settings
+
+from .conftest import Served, eventually, heard, one, reply, serving
+from .toy import Toy
+
+LIMITS = Limits(header_seconds=0.4, connections=6, keep_alive=1, blocked_write_seconds=0.3)
+MARKER = b"GET /v1/models/marker HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/length HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def toy() -> Toy:
+    return Toy()
+
+
+@pytest.fixture(scope="module")
+def served(toy: Toy) -> Iterator[Served]:
+    with serving(toy.app, Settings(limits=LIMITS)) as served:
+        yield served
+
+
+LENGTHS = (
+    b"Content-Length: -1\r\n", b"Content-Length: 1e99\r\n", b"Content-Length: +5\r\n", b"Content-Length: 0x5\r\n", b"Content-Length: \r\n",
+    b"Content-Length: 5\r\nContent-Length: 6\r\n", b"Content-Length: 5, 6\r\n", b"Content-Length: " + b"9" * 40 + b"\r\n",
+    b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: xchunked\r\n",
+    b"Transfer-Encoding : chunked\r\n", b"Content-Length : 5\r\n", b" Content-Length: 5\r\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("body", [b"", b"0\r\n\r\n", b"12345"])
+def test_a_body_of_no_certain_length(served: Served, toy: Toy, lengths: bytes, body: bytes):
+    toy.reached.clear()
+    answer = reply(served.say(POST + lengths + b"\r\n" + body + MARKER))
+    assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (400, "bad_request", "close")
+    assert b"HTTP/1.1" not in answer.body  # one answer, no second
+    assert not toy.reached
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\0\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/3.0\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", b"GET /\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n: x\r\n\r\n",
+        b"\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /v1/length HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_no_http(served: Served, toy: Toy, data: bytes):
+    toy.reached.clear()
+    answer = reply(served.say(data + MARKER))
+    assert (answer.status, answer.error()["type"]) == (400, "invalid_request_error")
+    assert b"HTTP/1.1" not in answer.body
+    assert not toy.reached
+
+
+@pytest.mark.parametrize("chunks", [b"zz\r\n", b"-1\r\nx", b"5\r\n123456789", b"ffffffffffffffffffffffffffff\r\n", b"5;" + b"x" * 20_000])
+def test_a_body_that_breaks_off_into_nonsense(served: Served, toy: Toy, chunks: bytes, caplog):
+    toy.reached.clear()
+    heard = served.say(POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n" + chunks + MARKER)
+    assert reply(heard).status in (400, 431)
+    assert heard.count(b"HTTP/1.1") == 1
+    assert "/v1/models/marker" not in toy.reached
+    time.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_nothing_follows_a_refusal_in_mid_body(served: Served, toy: Toy):
+    toy.reached.clear()
+    heard = served.say(POST.replace(b"json", b"xml") + b"Content-Length: 100000\r\n\r\n" + MARKER)
+    assert reply(heard).status == 415
+    assert heard.count(b"HTTP/1.1") == 1
+    assert not toy.reached
+
+
+def test_requests_one_after_the_other(served: Served, toy: Toy):
+    toy.reached.clear()
+    with served.connect() as connection:
+        connection.sendall(POST + b"Content-Length: 3\r\n\r\nabc" + MARKER + MARKER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert heard(connection).count(b"HTTP/1.1 200") == 3
+    assert toy.reached == ["/v1/length", "/v1/models/marker", "/v1/models/marker"]
+
+
+def test_no_other_protocol(served: Served):
+    upgrade = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n"
+    answer = reply(served.say(upgrade + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"))
+    assert answer.status == 200
+
+
+# Time
+
+
+def drip(connection: socket.socket, data: bytes, seconds: float) -> None:
+    with contextlib.suppress(OSError):
+        for byte in data[: int(seconds / 0.05)]:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("first", [b"", MARKER])
+def test_slow_headers(served: Served, first: bytes):
+    """Also of a second request: a connection once used is no exception."""
+    with served.connect() as connection:
+        if first:
+            connection.sendall(first)
+            assert one(connection).status == 200
+        begun = time.monotonic()
+        drip(connection, MARKER, 1.2)
+        answer = reply(heard(connection))
+    assert (answer.status, answer.error()["code"]) == (408, "headers_too_slow")
+    assert 0.3 < time.monotonic() - begun < 4
+
+
+def test_silence(served: Served):
+    with served.connect() as connection:
+        begun = time.monotonic()
+        assert heard(connection) == b""
+        assert 0.3 < time.monotonic() - begun < 2
+
+
+def test_silence_after_an_answer(served: Served):
+    with served.connect() as connection:
+        connection.sendall(MARKER)
+        begun = time.monotonic()
+        assert heard(connection).count(b"HTTP/1.1") == 1
+        assert 0.9 < time.monotonic() - begun < 3
+
+
+def test_a_slow_answer_is_not_slow_headers(served: Served, toy: Toy):
+    with served.connect() as connection:
+        connection.sendall(POST + b"Content-Length: 3\r\n\r\n")
+        time.sleep(0.6)
+        connection.sendall(b"abc")
+        assert one(connection).status == 200
+
+
+# Number
+
+
+def test_connections_beyond_the_limit(served: Served, toy: Toy):
+    eventually(lambda: not served.server.server_state.connections)
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(served.connect()) for _ in range(LIMITS.connections)]
+        for connection in held:
+            connection.sendall(MARKER)
+            one(connection)
+        toy.reached.clear()
+        turned_away = stack.enter_context(served.connect())
+        turned_away.sendall(MARKER)
+        answer = reply(heard(turned_away))
+        assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (503, "busy", "close")
+        assert answer.headers["retry-after"]
+        assert not toy.reached
+        held[0].sendall(MARKER)  # those inside are served
+        assert one(held[0]).status == 200
+        held[0].close()
+        eventually(lambda: len(served.server.server_state.connections) < LIMITS.connections)
+        assert served.ask("GET", "/v1/models").status == 200
+
+
+def test_many_slow_connections_do_not_stop_the_others(served: Served):
+    eventually(lambda: not served.server.server_state.connections)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(served.connect()) for _ in range(4 * LIMITS.connections)]
+        for connection in slow:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"GET / HT")
+        eventually(lambda: not served.server.server_state.connections, 3)  # all are hung up on
+        assert served.ask("GET", "/v1/models").status == 200
+
+
+# Readers
+
+
+def test_a_client_that_does_not_read(served: Served, toy: Toy, caplog):
+    left = toy.left
+    with served.connect() as connection:
+        connection.sendall(b"GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        begun = time.monotonic()
+        eventually(lambda: toy.left > left, 4)
+        assert time.monotonic() - begun > 0.25
+        eventually(lambda: not served.server.server_state.connections)
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def test_a_client_that_reads(served: Served, toy: Toy):
+    """However much there is to read."""
+    left = toy.left
+    with served.connect() as connection:
+        connection.sendall(b"GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            assert connection.recv(1 << 16)
+            time.sleep(0.002)
+        assert toy.left == left
+    eventually(lambda: toy.left > left)
+
+
+def test_an_answer_that_is_never_fetched(served: Served, toy: Toy):
+    """It is written whole at once; the connection is not kept for it for ever."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", served.port))
+        connection.sendall(b"GET /v1/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        eventually(lambda: served.server.server_state.connections)
+        eventually(lambda: not served.server.server_state.connections, 3)
+
+
+def test_closing_with_connections_of_all_kinds(toy: Toy):
+    begun = time.monotonic()
+    with serving(toy.app, Settings(limits=Limits(connections=3))) as served, contextlib.ExitStack() as stack:
+        for data in (MARKER, b"GET", POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", MARKER):
+            stack.enter_context(served.connect()).sendall(data)
+        time.sleep(0.1)
+    assert time.monotonic() - begun < 5

@@ -197,17 +197,37 @@ def throw(page, kind: str, content: bytes, type: str = "image/png") -> None:
 # Tasks
 
 
-def test_every_task_by_hand(page, tmp_path):
+def by_hand(page, tmp_path: Path, name: str) -> None:
     assert "nano-112" in page.locator("#about").inner_text()
     assert ask(page, "caption") == "an owl, a green heart and a fish"
-    keep(page, "caption", tmp_path)
+    keep(page, f"{name}caption", tmp_path)
     assert ask(page, "ask", question="what color is the heart?") == "green"
     assert "owl" in ask(page, "detect", "objects1.png")
-    keep(page, "detect", tmp_path)
+    keep(page, f"{name}detect", tmp_path)
     assert "elephant" in ask(page, "segment", "objects3.png", names="horse ; elephant")
-    keep(page, "segment", tmp_path)
+    keep(page, f"{name}segment", tmp_path)
     assert ask(page, "ocr", "words1.png").split() == ["BABY", "09", "BIKING"]
     assert page.complaints == []
+
+
+def test_every_task_by_hand(page, tmp_path):
+    by_hand(page, tmp_path, "")
+
+
+def test_the_bundled_model_answers(browser, nano, tmp_path):
+    """The server itself, not the stub."""
+    page = visit(browser, f"http://127.0.0.1:{nano.port}/")
+    page.locator('#examples [aria-pressed="true"]').wait_for()
+    by_hand(page, tmp_path, "nano-")
+    for task, fields in {
+        "describe-box": {},
+        "refer": {"sentence": "the owl"},
+        "question": {"answer": "green"},
+        "run": {"prompt": "caption fr"},
+    }.items():
+        if page.locator(f'[name="task"][value="{task}"]').locator("xpath=..").get_attribute("hidden") is None:
+            ask(page, task, "objects1.png", **fields)
+    page.context.close()
 
 
 def test_the_tasks_below_more(page, stub):
@@ -253,6 +273,7 @@ def test_models_are_chosen_where_there_are_several(browser, stub):
     page = visit(browser, stub.address)
     ask(page, "caption", "objects1.png", model="adapter")
     assert sent(stub)["model"] == "adapter"
+    assert ', model="adapter")' in requests(page)
     page.context.close()
 
 

@@ -22,14 +22,14 @@ function curl(url, body, files, hasKey) {
 }
 
 function withClient(task, body, name, count, server, hasKey) {
-  const named = Object.entries(body).filter(([field]) => field !== "masks"); // masks come as masks
-  const values = named.map(([field, value]) => (LEADING.includes(field) ? python(value) : `${field}=${python(value)}`));
+  const { masks, model, ...asked } = body; // masks come as masks; the model is the client's
+  const values = Object.entries(asked).map(([field, value]) => (LEADING.includes(field) ? python(value) : `${field}=${python(value)}`));
   const picture = count === 1 ? python(name) : `Clip(tuple(sample_frames(${python(name)}, ${count})))`;
   return [
     "import paligemma",
     ...(count === 1 ? [] : ["from paligemma.image import Clip", "from paligemma.video import sample_frames"]),
     "",
-    `model = paligemma.connect(${python(server)}${hasKey ? ', api_key="YOUR_KEY"' : ""})`,
+    `model = paligemma.connect(${python(server)}${hasKey ? ', api_key="YOUR_KEY"' : ""}${model ? `, model=${python(model)}` : ""})`,
     `result = model.${task.replace("-", "_")}(${[picture, ...values].join(", ")})`,
     "print(result.to_json())",
   ].join("\n");

@@ -244,6 +244,7 @@ def test_languages_lengths_and_choices(page, stub):
     assert (sent(stub)["lang"], sent(stub)["length"]) == ("de", "long")
     ask(page, "ask", question="which colour?", choices="red ;  light  green; red")
     assert sent(stub)["choices"] == ["red", "light green"]
+    assert """--form-string 'choices=["red","light green"]'""" in requests(page)
 
 
 def test_a_box_is_drawn_with_the_mouse_and_with_keys(page, stub):

@@ -17,7 +17,7 @@ export function asPrograms(task, body, { name, blobs }, server, hasKey) {
 
 function curl(url, body, files, hasKey) {
   const pictures = files.map((file) => `-F ${shell(`image=@${/[;,"\\]/.test(file) ? JSON.stringify(file) : file}`)}`);
-  const fields = Object.entries(body).map(([name, value]) => `--form-string ${shell(`${name}=${plain(value)}`)}`); // -F would read @ and ;
+  const fields = Object.entries(body).map(([name, value]) => `--form-string ${shell(`${name}=${plain(name, value)}`)}`); // -F would read @ and ;
   return [`curl ${shell(url)}`, ...(hasKey ? ["-H 'Authorization: Bearer YOUR_KEY'"] : []), ...pictures, ...fields].join(" \\\n  ");
 }
 
@@ -68,8 +68,8 @@ function shortened(body, files) {
   return { ...(files.length === 1 ? { image: `${short} (${files[0]})` } : { images: files.map((file) => `${short} (${file})`) }), ...body };
 }
 
-// In a form a list of names is one text with ";" between them, a box its JSON.
-const plain = (value) => (!Array.isArray(value) ? String(value) : typeof value[0] === "string" ? value.join(" ; ") : JSON.stringify(value));
+// In a form names are one text with ";" between them, other lists their JSON.
+const plain = (name, value) => (name === "classes" ? value.join(" ; ") : Array.isArray(value) ? JSON.stringify(value) : String(value));
 const shell = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 // JSON's texts, numbers and lists are Python's as well.

@@ -29,6 +29,11 @@ def test_parts_never_merge():
     assert T.pad_id not in ids
 
 
+def test_locations_in_a_prompt_may_be_words():
+    assert T.loc[1] in prompt_ids(T, "<loc0001>")
+    assert T.loc[1] not in prompt_ids(T, "<loc0001>", locations=False)
+
+
 def test_prompt_length_limit():
     length = len(prompt_ids(T, "the cat"))
     assert len(prompt_ids(T, "the cat", max_len=length)) == length

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import numpy as np
@@ -133,3 +135,37 @@ def test_tokens_are_told_as_they_come():
     with batcher() as asking:
         answer = asking.submit([3], Options(max_tokens=6), soft=SOFT, on_token=seen.append).result(WAIT)
     assert tuple(token.id for token in seen) == answer.ids
+
+
+def test_a_step_that_takes_long_can_be_seen():
+    held = Held()
+    with batcher() as asking:
+        assert asking.stalled == 0
+        future = asking.submit(PROMPTS[0], Options(max_tokens=2), soft=SOFT, constraint=held)
+        assert held.reached.wait(WAIT)
+        first = asking.stalled
+        time.sleep(0.05)
+        assert asking.stalled - first >= 0.04
+        held.go.set()
+        future.result(WAIT)
+    assert asking.stalled == math.inf, "nobody takes steps any more"
+
+
+def test_nobody_waits_where_the_thread_has_died(monkeypatch):
+    held = Held()
+    asking = batcher()
+    broken = RuntimeError("broken")
+
+    def step():
+        assert held.go.wait(WAIT)
+        raise broken
+
+    monkeypatch.setattr(asking._batch, "step", step)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    futures = [asking.submit(prompt, Options(max_tokens=2), soft=SOFT) for prompt in PROMPTS]
+    held.go.set()
+    assert all(future.exception(WAIT) is broken for future in futures)
+    asking._thread.join(WAIT)
+    assert asking.stalled == math.inf
+    with pytest.raises(RuntimeError, match="closed"):
+        asking.submit(PROMPTS[0], Options(), soft=SOFT)

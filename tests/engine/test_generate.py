@@ -253,3 +253,39 @@ def test_shapes_that_do_not_fit_are_refused(case):
         generate(case.network, case.soft[:2], case.prompts, **case.ids)
     with pytest.raises(ValueError, match="at least one id"):
         generate(case.network, case.soft[:1], [[]], **case.ids)
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.3, "seed": 5}, {"temperature": 1.3, "seed": 5, "best_of": 3}])
+def test_alternatives_are_the_likeliest_and_change_nothing(case, how):
+    plain = generate(case.network, case.soft, case.prompts, Options(max_tokens=6, **how), **case.ids)
+    found = generate(case.network, case.soft, case.prompts, Options(max_tokens=6, alternatives=4, **how), **case.ids)
+    for one, other in zip(found, plain, strict=True):
+        assert (one.ids, one.logprobs, other.alternatives) == (other.ids, other.logprobs, ())
+        ended = one.logprob - sum(one.logprobs)
+        assert (ended < 0) if one.stop == "eos" else (ended == pytest.approx(0, abs=1e-5))
+        assert len(one.alternatives) == len(one.ids)
+        for id, logprob, beside in zip(one.ids, one.logprobs, one.alternatives, strict=True):
+            assert [value for _, value in beside] == sorted((value for _, value in beside), reverse=True)
+            assert len({other_id for other_id, _ in beside}) == 4
+            if not how:
+                assert beside[0] == (id, pytest.approx(logprob, abs=1e-5))
+            assert logprob <= beside[0][1] + 1e-5
+
+
+def test_alternatives_are_among_what_is_allowed(case):
+    few = [id for id in range(3, 30, 2) if id != case.eos_id][:3]
+
+    class Few:
+        def allowed(self, ids):
+            return Only(tuple(range(id, id + 1) for id in few))
+
+    (found,) = generate(
+        case.network, case.soft[:1], case.prompts[:1], Options(max_tokens=2, alternatives=20), constraints=[Few()], **case.ids
+    )
+    assert [sorted(id for id, _ in beside) for beside in found.alternatives] == [few] * 2
+
+
+@pytest.mark.parametrize("how", [{"alternatives": 21}, {"alternatives": -1}, {"alternatives": 2, "beams": 2}])
+def test_alternatives_that_cannot_be(how):
+    with pytest.raises(UsageError, match="alternatives"):
+        Options(**how)

@@ -116,6 +116,11 @@ def test_forms_say_the_same_as_json(nano, task, fields, same):
     compare(reply.json()["result"], ask(nano, task, **same).json()["result"])
 
 
+def test_a_form_that_nests_deeply_is_refused(nano):
+    body, kind = form({"classes": "[" * 20_000}, (DEMO / "objects1.png").read_bytes())
+    assert nano.ask("POST", "/v1/detect", body, Content_Type=kind).error()["code"].startswith("json")
+
+
 @pytest.mark.parametrize(
     ("task", "fields", "code", "param"),
     [

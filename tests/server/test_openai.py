@@ -136,3 +136,11 @@ def test_fields_that_change_nothing_are_ignored(nano):
     }
     reply = nano.ask("POST", "/v1/chat/completions", json.dumps(body).encode())
     assert reply.json()["choices"][0]["message"]["content"] == "green"
+
+
+def test_locations_may_be_words(nano):
+    def counted(**more):
+        body = {"messages": [turn("<loc0001><loc0002>")], "raw": True, "max_tokens": 1} | more
+        return nano.ask("POST", "/v1/chat/completions", json.dumps(body).encode()).json()["usage"]["prompt_tokens"]
+
+    assert counted() < counted(allow_location_tokens=False)

@@ -26,7 +26,7 @@ class OutOfMemoryError(RuntimeError):
         (InputError("no such thing"), 400, "invalid_request_error", "bad_input"),
         (UsageError("beams: expected 1 to 16"), 400, "invalid_request_error", "usage"),
         (ResourceError("full", code="busy"), 429, "rate_limit_error", "busy"),
-        (ResourceError("no memory"), 503, "overloaded_error", "out_of_memory"),
+        (ResourceError("no decoder", code="no_decoder"), 503, "overloaded_error", "no_decoder"),
         (MemoryError(), 503, "overloaded_error", "out_of_memory"),
         (OutOfMemoryError("CUDA"), 503, "overloaded_error", "out_of_memory"),
         (CheckpointError("/models/x: damaged"), 503, "overloaded_error", "model_unavailable"),

@@ -163,7 +163,7 @@ def test_one_that_fails_fails_alone(predictor):
 
 
 def test_a_full_queue_refuses_quickly_and_recovers(predictor):
-    with slowly(predictor, Settings(rows=1, limits=Limits(waiting=4, waiting_each=4))) as (served, service, slow):
+    with slowly(predictor, Settings(rows=1, limits=Limits(waiting=16, waiting_each=4))) as (served, service, slow):
         slow.hold.clear()
         with ThreadPoolExecutor(16) as pool:
             asked = [pool.submit(ask, served, "caption") for _ in range(16)]

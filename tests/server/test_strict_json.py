@@ -32,7 +32,8 @@ MIB = 1 << 20
         (rb'["\ud800", "\udc00"]', "invalid_json"),
         (b"[" * 65 + b"]" * 65, "json_too_deep"), (b"[" * 100_000, "json_too_deep"), (b'{"a":' * 100_000, "json_too_deep"),
         (b"[" + b"0," * 10_000 + b"0]", "json_too_large"), (b"[" + b"[]," * 5_000 + b"0]", "json_too_large"),
-        (b"[" + b'"" ' * 30_000 + b"]", "json_too_large"),
+        (b"[" + b'"" ' * 30_000 + b"]", "json_too_large"), (b'"' + b"\\n" * (MIB + 1) + b'"', "json_too_large"),
+        (b'"' + b'\\"' * 65_537 + b'"', "json_too_large"),
     ],
 )  # fmt: skip
 def test_what_is_refused(data: bytes, code: str):

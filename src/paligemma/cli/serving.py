@@ -71,6 +71,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     from ..demo import HONEST
     from ..predictor import load
     from ..server.logs import log_to
+    from ..server.running import bind
     from ..server.running import serve as run
     from ..server.service import Service
     from ..server.settings import Settings
@@ -88,6 +89,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
         memory=None if options.memory is None else int(options.memory * GB),
     )
     settings.check()
+    listening = bind(options.host, options.port)
     adapters = dict(map(_adapter, options.adapter))
     predictor = load(
         options.model,
@@ -106,6 +108,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
         print(line, file=sys.stderr)
     run(
         service,
+        listening,
         notes=HONEST[:2] if predictor.path and predictor.path.parent == BUNDLED else (),
         ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
     )

@@ -32,7 +32,13 @@ def build_app(service: Service, *, notes: Sequence[str] = ()) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="paligemma", version=version("paligemma"), description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="paligemma",
+        version=version("paligemma"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # their scripts come from elsewhere
+        redoc_url=None,
     )
     for router in (health_routes(service), task_routes(service), chat_routes(service, notes), page_routes(service)):
         app.include_router(router)

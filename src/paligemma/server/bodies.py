@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from .media import Budget, read_picture
 from .refusals import Refused
 from .schemas import Body
-from .settings import Settings
+from .settings import Limits, Settings
 from .strict_json import parse
 
 M = TypeVar("M", bound=BaseModel)
@@ -25,10 +24,14 @@ LARGE = 1 << 20
 PICTURES = ("image", "images")
 
 
+def _is_form(request: Request) -> bool:
+    """Of the two kinds of bodies that the gate lets in."""
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
 async def read_json(request: Request, settings: Settings) -> Any:
-    """Raises `Refused`: 415 for another kind of body, 400 for what is no strict JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    """Raises `Refused`: 415 for a form, 400 for what is no strict JSON."""
+    if _is_form(request):
         raise Refused(415, "the body must be application/json", "unsupported_media_type")
     data = await request.body()
     return await asyncio.to_thread(parse, data, settings.limits) if len(data) > LARGE else parse(data, settings.limits)
@@ -61,9 +64,9 @@ def place(path: Iterable[str | int]) -> str:
 async def read_task(request: Request, kind: type[Body], settings: Settings) -> tuple[Body, list[bytes], Budget]:
     """A task's body, its pictures and what they took of the request's budget."""
     budget = Budget(settings.limits)
-    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if _is_form(request):
         fields, files = await _form(request, settings, budget)
-        return checked(kind, _typed(kind, fields), strict=False), files or await pictures(fields, settings, budget), budget
+        return checked(kind, _typed(kind, fields, settings.limits), strict=False), files or await pictures(fields, settings, budget), budget
     value = await read_json(request, settings)
     body = checked(kind, value)
     return body, await pictures(value, settings, budget), budget
@@ -102,7 +105,7 @@ async def _form(request: Request, settings: Settings, budget: Budget) -> tuple[d
     return fields, files
 
 
-def _typed(kind: type[Body], fields: dict[str, Any]) -> dict[str, Any]:
+def _typed(kind: type[Body], fields: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """Texts of a form -> lists and null where the field is one; a form has nothing but texts."""
     typed: dict[str, Any] = {}
     for name, value in fields.items():
@@ -111,10 +114,7 @@ def _typed(kind: type[Body], fields: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and value == "null":
             typed[name] = None
         elif several and isinstance(value, str) and value.lstrip().startswith("["):
-            try:
-                typed[name] = json.loads(value)
-            except ValueError:
-                raise Refused(400, f"{name}: is no JSON list", "invalid_value", param=name) from None
+            typed[name] = parse(value.encode(), limits)
         elif several and isinstance(value, str) and "str" not in str(known and known.annotation).replace("list[str", ""):
             typed[name] = [value]
         else:

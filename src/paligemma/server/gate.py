@@ -11,11 +11,9 @@ import hashlib
 import hmac
 import ipaddress
 import json
-import logging
 import re
 import secrets
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,10 +21,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..printable import printable
-from .refusals import REQUEST_ID, Refused, of_status, refusal_of
+from . import tracing
+from .refusals import LOG, REQUEST_ID, Refused, of_status, refusal_of, told
 from .settings import Settings
-
-LOG = logging.getLogger("paligemma.server")
 
 Observe = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds of each request."""
@@ -134,6 +131,7 @@ class _Exchange:
         given = self.headers.get(b"x-request-id", b"")
         self.id = given.decode() if _ID.fullmatch(given) else secrets.token_hex(12)
         self.client = f"key-{_digest(self.key).hex()[:16]}" if self.key and gate.settings.api_keys else (scope.get("client") or ["-"])[0]
+        self.method = scope["method"] if scope["method"] in _METHODS else "other"
         self.begun = time.monotonic()
         # Of the body
         self.unread = b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0").strip(b"0") != b""
@@ -149,21 +147,27 @@ class _Exchange:
         token = REQUEST_ID.set(self.id)
         self.scope.setdefault("state", {}).update(request_id=self.id, client=self.client)
         try:
-            if not await self._preflight():
-                self._check()
-                await self.gate.app(self.scope, self.receive, self.send)
+            with tracing.request(self.headers, self.method, self.id) as span:
+                if not await self._preflight():
+                    self._check()
+                    await self.gate.app(self.scope, self.receive, self.send)
+                span.update_name(f"{self.method} {self.route}")
+                span.set_attribute("http.response.status_code", self.status)
         except ClientDisconnect:
             pass
         except Exception as error:
-            refusal = refusal_of(error)
-            if refusal.status == 500:
-                _log_failure(self.id, error)
+            refusal = told(error)
             if not self.status:
                 await self._refuse(self.refusal or refusal)
         finally:
             self.gate.held -= self.received
             REQUEST_ID.reset(token)
             self._account()
+
+    @property
+    def route(self) -> str:
+        """The pattern of the path, not the path, of which there could be any number."""
+        return getattr(self.scope.get("route"), "path", "other")
 
     async def _preflight(self) -> bool:
         """Whether it was a browser's question if a page of another site may call. It carries no key."""
@@ -281,10 +285,9 @@ class _Exchange:
 
     def _account(self) -> None:
         seconds = time.monotonic() - self.begun
-        method = self.scope["method"] if self.scope["method"] in _METHODS else "other"
-        status = self.status or _LEFT
+        method, status = self.method, self.status or _LEFT
         if self.gate.observe:
-            self.gate.observe(method, getattr(self.scope.get("route"), "path", "other"), status, seconds)
+            self.gate.observe(method, self.route, status, seconds)
         path = printable(self.scope["path"])[:200]
         facts = {"request_id": self.id, "client": self.client, "method": method, "path": path, "status": status, "seconds": seconds}
         LOG.info("%s %s %s %s %d %.3f s", self.id, self.client, method, path, status, seconds, extra=facts)
@@ -311,9 +314,3 @@ def _is_plain(path: str) -> bool:
         return True
     first, *parts = path.split("/")
     return not first and "\\" not in path and path.isprintable() and not {"", ".", ".."} & set(parts)
-
-
-def _log_failure(request_id: str, error: BaseException) -> None:
-    """With its traceback, indented, so that no text within it looks like a line of the log."""
-    lines = printable("".join(traceback.format_exception(error)), keep="\n").splitlines()
-    LOG.error("%s failed\n%s", request_id, "\n".join(f"    {line}" for line in lines))

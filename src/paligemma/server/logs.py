@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TextIO
 
-from .gate import LOG
+from .refusals import LOG
 
 _FIELDS = ("request_id", "client", "method", "path", "status", "seconds")
 

@@ -19,7 +19,7 @@ from ..results import Masks
 from . import schemas
 from .bodies import checked, pictures, read_json, read_task
 from .media import Budget
-from .refusals import REQUEST_ID, Refused, refusal_of
+from .refusals import REQUEST_ID, Refused, told
 from .schemas import TASKS, BatchBody, Body
 from .service import Answered, Question, Service
 from .streaming import DONE, WAIT, Answering, Piece, event, stream, while_there
@@ -152,7 +152,7 @@ def _batch(service: Service) -> Callable[[Request], Awaitable[Response]]:
                 answered = await service.answer(question(service, own, files, budgets[place]), client)
                 return {"index": place, **await asyncio.to_thread(response, service, own, answered)}
             except Exception as error:
-                return {"index": place, **refusal_of(error).body()}
+                return {"index": place, **told(error).body()}
 
         return stream(_results(one, len(body.requests), service.settings.limits.heartbeat))
 

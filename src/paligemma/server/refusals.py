@@ -7,7 +7,9 @@ What our own errors say about the request is passed on. What anything else says 
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
 from contextvars import ContextVar
 from http.client import responses
 from typing import Any
@@ -20,6 +22,7 @@ from starlette.responses import JSONResponse
 from ..errors import CheckpointError, InputError, ResourceError, UsageError
 from ..printable import printable
 
+LOG = logging.getLogger("paligemma.server")
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 """Of the request that is being answered."""
 MAX_MESSAGE = 500
@@ -93,6 +96,10 @@ _WORDS = {
 }
 
 
+_LOCAL_HINT = re.compile(r"--|\bload\(|pip install|paligemma ")
+"""Advice for whoever runs the program, which a client does not."""
+
+
 def refusal_of(error: BaseException) -> Refused:
     """What the client is told about any error."""
     match error:
@@ -103,16 +110,28 @@ def refusal_of(error: BaseException) -> Refused:
         case RequestValidationError():
             return _of_fields(error)
         case InputError() | UsageError():
-            return Refused(400, error.message, error.code)
+            hint = f" ({error.hint})" if error.hint and not _LOCAL_HINT.search(error.hint) else ""
+            return Refused(400, error.message + hint, error.code)
         case ResourceError(code="busy"):
             return Refused(429, "too many requests are waiting: ask again in a moment", "busy", retry_after=1)
-        case MemoryError() | ResourceError():
+        case MemoryError():
             return Refused(503, "the server has too little memory for this now", "out_of_memory", retry_after=5)
+        case ResourceError():
+            return Refused(503, "the server lacks what this takes", error.code, retry_after=5)
         case CheckpointError():
             return Refused(503, "the model cannot be used", "model_unavailable", retry_after=30)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
         return Refused(503, "the server has too little memory for this now", "out_of_memory", retry_after=5)
     return Refused(500, f"an error of the server, in its log as request {REQUEST_ID.get()}", "internal_error")
+
+
+def told(error: BaseException) -> Refused:
+    """As `refusal_of`; an error of ours is also written to the log, with its traceback, indented so that none of it looks like a line."""
+    refusal = refusal_of(error)
+    if refusal.status == 500 and not isinstance(error, Refused):
+        lines = printable("".join(traceback.format_exception(error)), keep="\n").splitlines()
+        LOG.error("%s failed\n%s", REQUEST_ID.get(), "\n".join(f"    {line}" for line in lines))
+    return refusal
 
 
 def _of_fields(error: RequestValidationError) -> Refused:

@@ -24,9 +24,9 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from .gate import LOG, Gate
+from .gate import Gate
 from .native import dump
-from .refusals import REQUEST_ID, Refused
+from .refusals import LOG, REQUEST_ID, Refused, told
 from .settings import Settings
 from .streaming import event
 
@@ -130,7 +130,7 @@ class Replica:
             while (message := await messages.get()) is not None:
                 yield message
             if error := task.exception():
-                LOG.error("%s failed", REQUEST_ID.get(), exc_info=error)
+                told(error)
         finally:
             task.cancel()
 

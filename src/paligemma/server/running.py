@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
+from ..errors import ResourceError
 from .app import build_app
 from .gate import Gate
 from .protocol import guarded
 from .service import Service
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """The address, taken before anything slow is done. Port 0: a free one. Raises `ResourceError` where that cannot be."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, kind)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        return listening
+    except OSError as error:
+        what = (error.strerror or str(error)).lower()
+        hint = (
+            "another program listens there: choose another --port, or --port 0 for a free one" if error.errno == errno.EADDRINUSE else None
+        )
+        raise ResourceError(f"cannot listen on {host} port {port}: {what}", hint=hint, code="address") from error
+
+
 class Server(uvicorn.Server):
-    """`ready`: called with the address once it is taken.
+    """`ready`: called with the address once it answers.
 
     SIGTERM and SIGINT: no new questions, those that are in are answered; the second time: at once.
     """
@@ -28,8 +46,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 Gate(build_app(service, notes=notes), settings, observe=service.metrics.seen),
-                host=settings.host,
-                port=settings.port,
                 http=guarded(settings.limits),
                 ws="none",
                 lifespan="on",
@@ -47,8 +63,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            host = self.config.host
+            host, port = self.service.settings.host, self.servers[0].sockets[0].getsockname()[1]
             self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -66,7 +81,8 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None) -> None:
-    """Until a signal ends it. Raises `OSError` where the address cannot be taken."""
-    server = Server(service, notes=notes, ready=ready)
-    asyncio.run(server.serve())
+def serve(
+    service: Service, listening: socket.socket, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None
+) -> None:
+    """On a socket of `bind`, until a signal ends it."""
+    asyncio.run(Server(service, notes=notes, ready=ready).serve([listening]))

@@ -21,16 +21,18 @@ import numpy as np
 from ..engine.batcher import Batcher
 from ..engine.generate import check_stream
 from ..engine.options import Generation, Token
+from ..image import as_floats
 from ..predictor import Predictor
 from ..predictor.asking import Pieces
 from ..predictor.pictures import Prepared
 from ..predictor.planning import Planned, Planner
 from ..results import Result
 from ..sequence import prompt_ids
+from . import tracing
 from .decoding import Decoded, Decoders
 from .media import Budget
 from .metrics import Metrics
-from .refusals import Refused, refusal_of
+from .refusals import Refused, told
 from .room import tokens_that_fit
 from .scheduler import Place, Scheduler
 from .settings import Settings
@@ -160,10 +162,11 @@ class Service:
             self.metrics.refused(refused.code)
             raise
         except Exception as error:
-            raise refusal_of(error) from error
+            raise told(error) from error
 
     async def _answer(self, question: Question, place: Place, watcher: Watcher | None, start: float) -> Answered:
-        seen = await self._open(question)
+        with tracing.part("open pictures", count=len(question.pictures)):
+            seen = await self._open(question)
         planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
         if watcher is not None:
             check_stream(planned.options)
@@ -171,14 +174,17 @@ class Service:
         ids = self._ids(planned, question, seen)
         image_tokens = self.config.vision.num_tokens * len(seen.pixels)
         rows = max(planned.options.beams, planned.options.best_of)
-        await place.turn(rows=rows, tokens=rows * (image_tokens + len(ids) + planned.options.max_tokens), adapter=question.adapter)
+        with tracing.part("wait for a turn"):
+            await place.turn(rows=rows, tokens=rows * (image_tokens + len(ids) + planned.options.max_tokens), adapter=question.adapter)
         watcher.accepted()
         if self.planner.adapters:  # scores are calibrated by the adapter at work
             planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
         queued = time.monotonic() - start
         feed = Feed(self.planner, watcher)
         streamed = rows == 1
-        generation = await self._generate(planned, ids, seen.pixels, feed if streamed else None)
+        with tracing.part(question.verb, image_tokens=image_tokens, prompt_tokens=len(ids)) as span:
+            generation = await self._generate(planned, ids, seen.pixels, feed if streamed else None)
+            span.set_attribute("tokens", len(generation.ids))
         if streamed:
             feed.end()
         self.metrics.answered(question.verb, generation, queued, feed.first, start)
@@ -195,7 +201,7 @@ class Service:
             for place, data in enumerate(question.pictures)
         ]
         frames: list[Decoded] = await asyncio.gather(*jobs)
-        pixels = np.stack([np.moveaxis(frame.pixels, 2, 0) for frame in frames]).astype(np.float32) / np.float32(255) * 2 - 1
+        pixels = np.stack([as_floats(frame.pixels) for frame in frames])
         return Prepared(pixels, frames[0].width, frames[0].height)
 
     def _ids(self, planned: Planned[Any], question: Question, seen: Prepared) -> list[int]:

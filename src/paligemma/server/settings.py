@@ -127,6 +127,10 @@ class Settings:
 
     def check(self) -> None:
         """Raises `UsageError` for what cannot be meant, and for a server that strangers could use."""
+        if self.rows < 1 or not (self.memory is None or self.memory > 0):
+            raise UsageError(f"--rows must be at least 1 and --memory above 0, got {self.rows} and {self.memory}")
+        if not 0 <= self.port < 65536:
+            raise UsageError(f"--port must be from 0 to 65535, got {self.port}")
         if any(not key.strip() or key != key.strip() or not key.isprintable() for key in self.api_keys):
             raise UsageError("an API key is empty, or has spaces around it or control characters in it")
         if not is_loopback(self.host) and not self.api_keys and not self.no_auth:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from ..engine.options import Token
-from .refusals import Refused, refusal_of
+from .refusals import Refused, told
 from .service import Answered, Watcher
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Answering(Watcher):
         except Refused as refused:
             self._queue.put_nowait(refused)
         except Exception as error:
-            self._queue.put_nowait(refusal_of(error))
+            self._queue.put_nowait(told(error))
         finally:
             self._accepted.set()
 

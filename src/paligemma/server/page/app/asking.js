@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 
 const TRIES = 6;
 
-// `on`: {text(piece), again(failure), wait(seconds left)}. Resolves with the server's response.
+// `on`: {text(piece), again(failure), wait(failure, seconds left)}. Resolves with the server's response.
 export async function answerTo(task, body, signal, on) {
   for (let tried = 1; ; tried++) {
     try {
@@ -13,10 +13,10 @@ export async function answerTo(task, body, signal, on) {
       if (failure.wait == null || tried === TRIES) throw failure;
       on.again(failure);
       for (let left = Math.max(1, failure.wait); left > 0; left--) {
-        on.wait(left);
+        on.wait(failure, left);
         await second(signal);
       }
-      on.wait(0);
+      on.wait(failure, 0);
     }
   }
 }

@@ -117,7 +117,7 @@ export class Card {
         },
         swatch,
         h("b", { dir: "auto" }, labelOf(one)),
-        h("span", { class: "number" }, size),
+        h("span", { class: "number size" }, size),
         h("span", { class: "hidden" }, where(one.box, this.result.width, this.result.height)),
         h("span", { class: "number score" }, percent(one.score)),
       );

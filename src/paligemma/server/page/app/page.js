@@ -29,6 +29,7 @@ start();
 
 function start() {
   makeTasks(showTask);
+  offer(known);
   listen((blob) => take(() => openFile(blob)), fail);
   offerEarlier((entry) => take(() => openFrames(entry.name, entry.blobs, entry.note), null, entry), fail);
   listenTo("form", "submit", answer);
@@ -186,9 +187,9 @@ async function ask(card, signal) {
       card.wait();
       announce(`${failure.message} The question is asked again in ${failure.wait} seconds.`);
     },
-    wait: (left) => {
+    wait: ({ message }, left) => {
       element("busy").hidden = left > 0;
-      tell(left ? `The server has no time yet. Asking again in ${left} s.` : "Asking again …");
+      tell(left ? `${message} Asking again in ${left} s.` : "Asking again …");
     },
   });
   if (asked !== picture) return;

@@ -17,19 +17,19 @@ export function asPrograms(task, body, { name, blobs }, server, hasKey) {
 
 function curl(url, body, files, hasKey) {
   const pictures = files.map((file) => `-F ${shell(`image=@${/[;,"\\]/.test(file) ? JSON.stringify(file) : file}`)}`);
-  const fields = Object.entries(body).map(([name, value]) => `--form-string ${shell(`${name}=${plain(value)}`)}`); // -F would read @ and ;
+  const fields = Object.entries(body).map(([name, value]) => `--form-string ${shell(`${name}=${plain(name, value)}`)}`); // -F would read @ and ;
   return [`curl ${shell(url)}`, ...(hasKey ? ["-H 'Authorization: Bearer YOUR_KEY'"] : []), ...pictures, ...fields].join(" \\\n  ");
 }
 
 function withClient(task, body, name, count, server, hasKey) {
-  const named = Object.entries(body).filter(([field]) => field !== "masks"); // masks come as masks
-  const values = named.map(([field, value]) => (LEADING.includes(field) ? python(value) : `${field}=${python(value)}`));
+  const { masks, model, ...asked } = body; // masks come as masks; the model is the client's
+  const values = Object.entries(asked).map(([field, value]) => (LEADING.includes(field) ? python(value) : `${field}=${python(value)}`));
   const picture = count === 1 ? python(name) : `Clip(tuple(sample_frames(${python(name)}, ${count})))`;
   return [
     "import paligemma",
     ...(count === 1 ? [] : ["from paligemma.image import Clip", "from paligemma.video import sample_frames"]),
     "",
-    `model = paligemma.connect(${python(server)}${hasKey ? ', api_key="YOUR_KEY"' : ""})`,
+    `model = paligemma.connect(${python(server)}${hasKey ? ', api_key="YOUR_KEY"' : ""}${model ? `, model=${python(model)}` : ""})`,
     `result = model.${task.replace("-", "_")}(${[picture, ...values].join(", ")})`,
     "print(result.to_json())",
   ].join("\n");
@@ -53,7 +53,9 @@ function withRequests(url, body, files, hasKey) {
     "response = requests.post(",
     `    ${python(url)},`,
     ...(hasKey ? ['    headers={"Authorization": "Bearer YOUR_KEY"},'] : []),
-    `    json={${fields.join(", ")}},`,
+    "    json={",
+    ...fields.map((one) => `        ${one},`),
+    "    },",
     "    timeout=300,",
     ")",
     "response.raise_for_status()",
@@ -66,8 +68,8 @@ function shortened(body, files) {
   return { ...(files.length === 1 ? { image: `${short} (${files[0]})` } : { images: files.map((file) => `${short} (${file})`) }), ...body };
 }
 
-// In a form a list of names is one text with ";" between them, a box its JSON.
-const plain = (value) => (!Array.isArray(value) ? String(value) : typeof value[0] === "string" ? value.join(" ; ") : JSON.stringify(value));
+// In a form names are one text with ";" between them, other lists their JSON.
+const plain = (name, value) => (name === "classes" ? value.join(" ; ") : Array.isArray(value) ? JSON.stringify(value) : String(value));
 const shell = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 // JSON's texts, numbers and lists are Python's as well.

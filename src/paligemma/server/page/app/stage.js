@@ -26,18 +26,18 @@ export class Stage {
   showObjects(objects, all) {
     Object.assign(this, { objects, all, chosen: null });
     const { width, height } = this.picture;
-    const placed = [...objects].sort((a, b) => size(b.box) - size(a.box)); // a small one lies over a large one
-    const marks = placed.map((one) => this.mark(one, width, height));
+    const bySize = [...objects].sort((a, b) => size(b.box) - size(a.box)); // a small one lies over a large one
+    const marks = objects.map((one, i) => this.mark(one, i, bySize.indexOf(one), width, height));
     element("marks").replaceChildren(...marks);
     rove(element("marks"));
     element("view").setAttribute("aria-label", objects.length ? `The picture, with ${objects.length} marked` : "The picture");
     this.paint();
   }
 
-  mark(one, width, height) {
+  mark(one, at, over, width, height) {
     const made = h("button", {
       type: "button",
-      "data-at": this.objects.indexOf(one),
+      "data-at": at,
       "aria-pressed": "false",
       "aria-label": `${labelOf(one)} ${percent(one.score)}`.trim(),
       onpointerenter: () => this.onPoint(one),
@@ -49,7 +49,7 @@ export class Stage {
     const [x0, y0, x1, y1] = one.box;
     const share = (value, whole) => `${(100 * value) / whole}%`;
     Object.assign(made.style, {
-      left: share(x0, width), top: share(y0, height), width: share(x1 - x0, width), height: share(y1 - y0, height),
+      left: share(x0, width), top: share(y0, height), width: share(x1 - x0, width), height: share(y1 - y0, height), zIndex: over,
     }); // prettier-ignore
     return made;
   }

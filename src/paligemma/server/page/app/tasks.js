@@ -2,7 +2,10 @@
 
 const choices = (text) => [...new Set(text.split(";").map(tidy).filter(Boolean))];
 const tidy = (text) => text.split(/\s+/).filter(Boolean).join(" ");
-const inLanguage = ({ lang }) => (lang === "en" ? "" : `, in ${languageName(lang)}`);
+const remarks = ({ length = "normal", lang = "en" }) => {
+  const unusual = [length === "normal" ? "" : length, lang === "en" ? "" : languageName(lang)].filter(Boolean);
+  return unusual.length ? ` (${unusual.join(", ")})` : "";
+};
 
 // Name -> {words, hint, fields, body(fields) -> the request's fields, title(fields) -> what was asked}. `more`: not offered at first.
 export const TASKS = {
@@ -11,7 +14,7 @@ export const TASKS = {
     hint: "The picture in a sentence.",
     fields: ["lang", "length"],
     body: ({ lang, length }) => ({ lang, length }),
-    title: (fields) => `What is in this picture?${fields.length === "normal" ? "" : ` (${fields.length})`}${inLanguage(fields)}`,
+    title: (fields) => `What is in this picture?${remarks(fields)}`,
   },
   detect: {
     words: "Find …",
@@ -43,7 +46,7 @@ export const TASKS = {
       lang,
       ...(choices(text).length ? { choices: choices(text) } : {}),
     }),
-    title: (fields) => `${tidy(fields.question)}${inLanguage(fields)}`,
+    title: (fields) => `${tidy(fields.question)}${remarks(fields)}`,
   },
   "describe-box": {
     more: true,
@@ -67,7 +70,7 @@ export const TASKS = {
     hint: "A question about the picture that is answered so.",
     fields: ["answer", "lang"],
     body: ({ answer, lang }) => ({ answer: needed(tidy(answer), "answer", "Type an answer: for example two"), lang }),
-    title: (fields) => `Which question has the answer “${tidy(fields.answer)}”?${inLanguage(fields)}`,
+    title: (fields) => `Which question has the answer “${tidy(fields.answer)}”?${remarks(fields)}`,
   },
   run: {
     more: true,

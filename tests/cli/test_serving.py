@@ -1,0 +1,93 @@
+"""`paligemma serve` as a process: it says where it listens, answers, and ends in order; what is wrong is said before a model is loaded."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from paligemma.checkpoint.finding import BUNDLED
+
+PICTURE = base64.b64encode((BUNDLED / "demo" / "objects1.png").read_bytes()).decode()
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`paligemma serve`, and its port."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PALIGEMMA_")} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "paligemma", "serve", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            assert running.stdout is not None
+            line = running.stdout.readline()
+            found = re.search(r":(\d+)/", line)
+            assert found, line + (running.stderr.read() if running.stderr else "")
+            yield running, int(found[1])
+        finally:
+            running.kill()
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-m", "paligemma", "serve", *arguments], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_it_answers_and_ends_when_told_once_answers_are_written():
+    with process("--log-json", "--name", "mine") as (running, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/v1/models")
+        (model,) = json.loads(connection.getresponse().read())["data"]
+        assert model["id"] == "mine"
+        assert any("drawn world" in note for note in model["paligemma"]["notes"])
+        connection.request("GET", "/")
+        page = connection.getresponse()
+        assert (page.status, page.getheader("content-type")) == (200, "text/html; charset=utf-8")
+        assert "Ask a picture" in page.read().decode()
+        body = {"image": PICTURE, "classes": ["owl", "green heart", "fish"], "stream": True}
+        connection.request("POST", "/v1/detect", json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        first = answer.readline()
+        running.send_signal(signal.SIGTERM)
+        rest = answer.read().decode()
+        assert first == b"event: token\n"
+        assert rest.endswith("data: [DONE]\n\n")
+        _, log = running.communicate(timeout=30)
+        assert running.returncode == 0
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        assert [line["path"] for line in lines if "path" in line][-1] == "/v1/detect"
+        assert all(len(line["request_id"]) >= 8 for line in lines if "path" in line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--host", "0.0.0.0"), 2, "error[key_needed]"),
+        (("--rows", "0"), 2, "--rows must be at least 1"),
+        (("--port", "70000"), 2, "--port must be"),
+        (("--adapter", "birds"), 2, "expected NAME=FOLDER"),
+        (("--allowed-origin", "app.example.com"), 2, "--allowed-origin"),
+        (("--media-root", "nowhere"), 2, "--media-root"),
+        (("--model", "nowhere"), 4, "error["),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(arguments, code, words):
+    found, said = refused(*arguments, *(() if "--port" in arguments else ("--port", "0")))
+    assert (found, words in said, "Traceback" in said) == (code, True, False), said
+
+
+def test_an_address_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, said = refused("--port", str(taken.getsockname()[1]))
+    assert code == 5
+    assert "cannot listen on 127.0.0.1" in said
+    assert "hint: another program" in said

@@ -8,8 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from bench.served import served
 from bench.serving import ALLOWED, CLIENTS, RECOVERY_SECONDS, REFUSAL_SECONDS, Ours, keys, options, recovered
@@ -42,7 +41,6 @@ class Stage:
     ours: Ours
     capacity: float
     """Answers a second at 16 clients."""
-    measured: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager

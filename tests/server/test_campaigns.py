@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from contextlib import contextmanager
@@ -88,12 +89,14 @@ def test_an_opened_socket_is_found_out(monkeypatch):
 
 
 def test_work_that_goes_on_without_its_client_is_found_out(monkeypatch):
-    async def patient(request: Any, work: Any) -> Any:
-        return await work
+    async def deaf(request: Any, work: Any) -> Any:
+        answered = await work
+        await asyncio.sleep(1)
+        return answered
 
     leaving = command.find("C10")
-    monkeypatch.setattr("paligemma.server.native.while_there", patient)
-    monkeypatch.setattr(leaving, "WITHIN", 0.2)
+    monkeypatch.setattr("paligemma.server.native.while_there", deaf)
+    monkeypatch.setattr(leaving, "WITHIN", 0.5)
     with leaving.stage() as stage, pytest.raises(AssertionError, match="left over"):
         leaving.check(stage, ("steps", False), random.Random(0))
 

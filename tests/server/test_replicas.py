@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paligemma.errors import UsageError
 from paligemma.server import replicas
 from paligemma.server.gate import Gate
 from paligemma.server.replicas import TRIES, Door
@@ -144,3 +145,9 @@ def test_the_gate_stands_before_the_door():
     handle = Handle()
     assert status(ask(handle, bytes(200), limits=Limits(body_bytes=100))) == 413
     assert not handle.asked
+
+
+def test_replicas_ask_for_a_key(monkeypatch):
+    monkeypatch.delenv("PALIGEMMA_API_KEY", raising=False)
+    with pytest.raises(UsageError, match="no key"):
+        replicas.build({"model": "nano-112"})

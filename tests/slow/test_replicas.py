@@ -33,7 +33,7 @@ def replicas():
 
     ray.init(num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 << 20, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
-    settings = Settings(limits=Limits(waiting_each=64, waiting=64))
+    settings = Settings(no_auth=True, limits=Limits(waiting_each=64, waiting=64))
     serve.run(application(settings=settings, least=2, most=2, cpus=0.5))
     yield
     serve.shutdown()

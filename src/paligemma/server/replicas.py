@@ -1,7 +1,7 @@
 """The same app on Ray Serve: as many copies of the model as load asks for, on one machine or many, and a door in front of them.
 
     pip install 'paligemma[serve,scale]'
-    serve run paligemma.server.replicas:build model=packed most=8        see `application` for the words
+    PALIGEMMA_API_KEY=... serve run paligemma.server.replicas:build model=packed most=8        see `application` for the words
 
     client -> Serve's proxy -> Door (the gate; no model) -> Replica (the app and its model), chosen by Serve
                                                          -> another one, where the first died
@@ -19,11 +19,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from ..errors import UsageError
 from .gate import Gate
 from .native import dump
 from .refusals import LOG, REQUEST_ID, Refused, told
@@ -50,10 +50,14 @@ _CARRIED = (
 
 
 def build(words: dict[str, str]) -> Any:
-    """For `serve run` and Serve's configuration files: texts instead of numbers; keys come from PALIGEMMA_API_KEY."""
+    """For `serve run` and Serve's configuration files: texts instead of numbers; the key comes from PALIGEMMA_API_KEY.
+
+    model, name, least, most, cpus, gpus, rows, allowed_hosts (with commas between), insecure_no_auth=true
+    """
     keys = tuple(filter(None, [os.environ.get("PALIGEMMA_API_KEY")]))
     hosts = tuple(filter(None, words.get("allowed_hosts", "").split(",")))
-    settings = replace(Settings(api_keys=keys, allowed_hosts=hosts), rows=int(words.get("rows", Settings.rows)))
+    open_to_all = words.get("insecure_no_auth", "") == "true"
+    settings = Settings(api_keys=keys, no_auth=open_to_all, allowed_hosts=hosts, rows=int(words.get("rows", Settings.rows)))
     counts = {name: int(words[name]) for name in ("least", "most", "cpus", "gpus") if name in words}
     return application(words.get("model"), settings, name=words.get("name"), **counts)
 
@@ -69,11 +73,17 @@ def application(
     gpus: float = 0,
 ) -> Any:
     """For `ray.serve.run`. `model`: what `paligemma.load` takes, found on every machine. `least`, `most`: copies, of which each has `cpus`
-    and `gpus`."""
+    and `gpus`. Raises `UsageError` where there is neither a key nor a word that none is needed."""
+    settings = settings or Settings()
+    if not settings.api_keys and not settings.no_auth:
+        raise UsageError(
+            "Serve decides who can reach the replicas, and there is no key",
+            hint="set PALIGEMMA_API_KEY, or insecure_no_auth=true where everyone who can reach them may use them",
+            code="key_needed",
+        )
     from ray import serve
     from ray.serve.config import AutoscalingConfig
 
-    settings = settings or Settings()
     replicas = serve.deployment(
         name="Replica",
         # Those that wait are the scheduler's business: it refuses with a status when there are too many.

@@ -34,7 +34,7 @@ def test_nothing_is_found_by_requests_from_the_description():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["C7", "C9", "C11"])
+@pytest.mark.parametrize("name", ["C7", "C9", "C11", "C22"])
 def test_nothing_is_found_in_minutes(name: str):
     result = run_campaign(command.find(name), "push", 0)
     assert not result.failures, "\n".join(result.failures.values())

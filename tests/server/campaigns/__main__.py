@@ -10,9 +10,10 @@ from pathlib import Path
 
 from .frame import HEAD, TIERS, Campaign, line, run_campaign
 
-CAMPAIGNS = {"C5": "prompts", "C7": "requests", "C8": "wire", "C9": "load", "C10": "leaving", "C11": "soak"}
-"""Name -> module. Those of "push" are C5, C7, C8 and C10; C9 and C11 take minutes and are run alone, by name."""
-TIMED = ("C9", "C11")
+CAMPAIGNS = {"C5": "prompts", "C7": "requests", "C8": "wire", "C9": "load", "C10": "leaving", "C11": "soak", "C22": "guards"}
+"""Name -> module."""
+BY_NAME = ("C9", "C11", "C22")
+"""Those that run only when they are asked for: two take minutes and a quiet machine, one is about the tests."""
 SHOWN = 10
 """Failures that are printed for each campaign."""
 
@@ -23,14 +24,14 @@ def find(name: str) -> Campaign:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m tests.server.campaigns", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CAMPAIGNS)}; by default all but {', '.join(TIMED)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CAMPAIGNS)}; by default all but {', '.join(BY_NAME)}")
     parser.add_argument("--tier", choices=TIERS, default="push")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="only this case, of one campaign")
     parser.add_argument("--cases", type=int, default=0, help="at most so many of each campaign, spread over all")
     parser.add_argument("--json", type=Path, help="write the results there too")
     options = parser.parse_args(arguments)
-    names = options.names or [name for name in CAMPAIGNS if name not in TIMED]
+    names = options.names or [name for name in CAMPAIGNS if name not in BY_NAME]
     if unknown := set(names) - set(CAMPAIGNS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     if options.case is not None and len(names) != 1:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from paligemma.server.streaming import while_there
+from paligemma.server.refusals import Refused
+from paligemma.server.service import Watcher
+from paligemma.server.streaming import Answering, Piece, while_there
 from tests.server.conftest import eventually
 from tests.server.test_native import OBJECTS
 from tests.server.test_service import idle, slowly
@@ -64,6 +66,25 @@ def test_work_ends_with_whoever_waits_for_it():
         return ended
 
     assert asyncio.run(run()) == ["work"]
+
+
+def test_what_is_refused_before_the_first_piece_is_raised_and_after_it_is_the_last_event():
+    async def run(*pieces: str) -> list[Any]:
+        async def ask(watcher: Watcher) -> Any:
+            watcher.accepted()
+            for piece in pieces:
+                watcher.piece(piece, [])
+            raise Refused(504, "too late", "deadline_exceeded")
+
+        answering = Answering(ask, 1.0)
+        await answering.begin(Request())
+        return [found async for found in answering.events()]
+
+    with pytest.raises(Refused, match="too late"):
+        asyncio.run(run())
+    first, second, last = asyncio.run(run("a", "b"))
+    assert (first, second) == (Piece("a", []), Piece("b", []))
+    assert isinstance(last, Refused)
 
 
 @pytest.mark.parametrize("stream", [False, True])

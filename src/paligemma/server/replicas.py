@@ -81,8 +81,8 @@ def application(
             hint="set PALIGEMMA_API_KEY, or insecure_no_auth=true where everyone who can reach them may use them",
             code="key_needed",
         )
-    from ray import serve
-    from ray.serve.config import AutoscalingConfig
+    from ray import serve  # pyright: ignore[reportMissingImports]
+    from ray.serve.config import AutoscalingConfig  # pyright: ignore[reportMissingImports]
 
     replicas = serve.deployment(
         name="Replica",
@@ -210,8 +210,8 @@ class Door:
 
 def _died(error: BaseException | None) -> bool:
     """Whether a replica is gone, not whether it said no."""
-    from ray.exceptions import RayActorError
-    from ray.serve.exceptions import ReplicaUnavailableError
+    from ray.exceptions import RayActorError  # pyright: ignore[reportMissingImports]
+    from ray.serve.exceptions import ReplicaUnavailableError  # pyright: ignore[reportMissingImports]
 
     return any(isinstance(one, RayActorError | ReplicaUnavailableError) for one in _causes(error))
 

@@ -83,10 +83,11 @@ class Answering(Watcher):
         except BaseException:
             self._task.cancel()
             raise
-        if self._task.done() and not self._queue.empty() and isinstance(first := self._queue.get_nowait(), Refused | Answered):
-            if isinstance(first, Refused):
-                raise first
-            self._queue.put_nowait(first)
+        if self._task.done() and self._queue.qsize() == 1:  # its outcome; where there are pieces before that, they are shown
+            outcome = self._queue.get_nowait()
+            if isinstance(outcome, Refused):
+                raise outcome
+            self._queue.put_nowait(outcome)
 
     async def events(self) -> AsyncIterator[Piece | Answered | Refused | None]:
         try:

@@ -49,7 +49,7 @@ def test_work_ends_with_its_client():
         request.leaves.set()
         with pytest.raises(ClientDisconnect):
             await while_there(request, endless(ended))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         return ended
 
     assert asyncio.run(run()) == ["work"]
@@ -62,7 +62,7 @@ def test_work_ends_with_whoever_waits_for_it():
         await asyncio.sleep(0.01)
         waiting.cancel()
         await asyncio.wait((waiting,))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         return ended
 
     assert asyncio.run(run()) == ["work"]

@@ -11,8 +11,9 @@ from paligemma.checkpoint import save_huggingface
 from paligemma.edge import native, plain
 from paligemma.edge.decoder import Cache
 from paligemma.edge.network import EdgeNetwork
+from paligemma.edge.pack_file import WEIGHTS, read_in, read_index
 from paligemma.edge.packer import pack_model
-from paligemma.errors import UsageError
+from paligemma.errors import CheckpointError, UsageError
 from tests import tiny
 
 PROMPTS = [[2, 31, 7], [2, 40, 41, 42, 43, 7], [2, 7], [2, 90, 12, 5, 7]]
@@ -104,3 +105,16 @@ def test_a_step_in_one_call_is_that_of_many(tmp_path, name, quantize):
         for row, length in enumerate(rows[0].cache.lengths):
             for one, other in zip(*((each.cache.keys, each.cache.values) for each in rows), strict=True):
                 np.testing.assert_array_equal(one[:, row, :length], other[:, row, :length])
+
+
+def test_a_pack_in_memory_outlives_its_file(tmp_path):
+    model = tiny.random_model(tiny.TINY_1)
+    folder = pack_model(save_huggingface(model, tmp_path / "model"), tmp_path / "pack", "int8")
+    pixels = tiny.random_pixels(model.config, 1).numpy()
+    mapped, held = EdgeNetwork(folder), EdgeNetwork(read_in(folder, read_index(folder)))
+    expected = mapped.begin(mapped.encode(pixels), PROMPTS[:1], 2).hidden
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.truncate(100)
+    np.testing.assert_array_equal(held.begin(held.encode(pixels), PROMPTS[:1], 2).hidden, expected)
+    with pytest.raises(CheckpointError, match="has 100 bytes"):
+        read_index(folder)

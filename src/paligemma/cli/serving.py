@@ -56,6 +56,8 @@ class ServeOptions(ModelOptions):
     """Answers that are written side by side."""
     memory: Annotated[float | None, Parameter(group=ENGINE)] = None
     """Gigabytes that they may take together. By default half of what is free once the model is loaded."""
+    mmap: Annotated[bool, Parameter(group=ENGINE, negative="", show_default=False)] = False
+    """Use a pack's weights where they lie in their file, instead of reading them first. Whoever cuts that file ends the server."""
     log_json: Annotated[bool, Parameter(group=ENGINE, negative="", show_default=False)] = False
     """Logs as JSON, a line for each request."""
 
@@ -100,6 +102,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
         adapters=adapters or None,
         engine=options.engine,
         quantize=options.quantize,
+        mapped=options.mmap,
     )
     log_to(sys.stderr, json_lines=options.log_json)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")

@@ -24,7 +24,7 @@ from ..checkpoint.hf_config import parse_config
 from ..checkpoint.locate import PACK_INDEX
 from ..config import PaliGemmaConfig
 from ..errors import CheckpointError
-from .packing import ALIGN
+from .packing import ALIGN, aligned
 
 INDEX, WEIGHTS = PACK_INDEX, "weights.packed"
 VERSION = 1
@@ -136,6 +136,15 @@ def _bad(path: Path, what: str, *, hint: str | None = None) -> CheckpointError:
 
 def digest(data: NDArray[np.uint8]) -> str:
     return hashlib.sha256(data.data).hexdigest()
+
+
+def read_in(folder: Path, index: Index) -> Arrays:
+    """A pack's arrays in memory: nothing that becomes of its file matters any more. Raises `CheckpointError` for a file that is cut."""
+    memory = aligned(total(index.entries))
+    with (folder / WEIGHTS).open("rb") as file:
+        if (found := file.readinto(memory.data)) != memory.size:
+            raise _bad(folder / WEIGHTS, f"it has {found:,} bytes, expected {memory.size:,}")
+    return Arrays(memory, index)
 
 
 class Arrays:

@@ -37,6 +37,7 @@ def load(
     adapters: Mapping[str, str | Path] | None = None,
     engine: Literal["static"] | None = None,
     quantize: Literal["int8", "int4"] | None = None,
+    mapped: bool = True,
 ) -> Predictor:
     """A model that is ready to be asked.
 
@@ -53,6 +54,8 @@ def load(
         faster. By default the plain engine, on all devices.
     quantize: "int8" or "int4": the decoder's weights, rounded. Less to read a token on a GPU, with engine="static"; without it slower than
         not rounded. For a CPU there are packs.
+    mapped: of a pack: its weights are used where they lie in their file, so that it is ready at once and memory is lent, not taken; a file
+        that is cut while a model answers from it ends the process. False reads them into memory first. Checkpoints are always read.
 
     Without PyTorch, packs and checkpoints of fewer than 67 million parameters answer, on the CPU; the latter in float32.
 
@@ -66,7 +69,7 @@ def load(
     if is_pack(path):
         given = {"codec": codec, "adapters": adapters, "engine": engine, "quantize": quantize}
         others = [name for name, other in given.items() if other]
-        return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=others)
+        return open_pack(path, tokenizer=tokenizer, device=device, dtype=dtype, others=others, mapped=mapped)
     if find_spec("torch") is None:
         if engine or quantize:
             raise no_torch("engine and quantize")

@@ -12,6 +12,7 @@ from ..checkpoint.source import dtype_name
 from ..config import PaliGemmaConfig
 from ..edge.mask_decoder import CODEBOOK, MaskDecoder
 from ..edge.network import EdgeNetwork
+from ..edge.pack_file import read_in, read_index
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, no_torch
 from ..tokenizer import FILE_NAMES, Tokenizer
@@ -28,8 +29,9 @@ def open_pack(
     device: object = None,
     dtype: object = None,
     others: Sequence[str] = (),
+    mapped: bool = True,
 ) -> Predictor:
-    """The model in a pack's folder. `others`: names of what else was asked for, which a pack cannot take.
+    """The model in a pack's folder. `others`: names of what else was asked for, which a pack cannot take. `mapped`: see `load`.
 
     Raises `CheckpointError` for a broken pack, `UsageError` for a device, a number type or anything else that is not the pack's own.
     """
@@ -39,7 +41,7 @@ def open_pack(
         raise UsageError(f"{path} is a pack, whose numbers were settled when it was made", hint="leave out dtype (--dtype), or pack anew")
     if others:
         raise UsageError(f"{path} is a pack, and takes no {others[0]}", hint="what it holds was settled when it was made (paligemma pack)")
-    network = EdgeNetwork(path)
+    network = EdgeNetwork(path if mapped else read_in(path, read_index(path)))
     words = words_of(path, path, tokenizer, network.config)
     return _predictor(path, path, network, words)
 

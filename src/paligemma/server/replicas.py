@@ -109,7 +109,7 @@ class Replica:
         from .app import build_app
         from .service import Service
 
-        predictor = load(model)
+        predictor = load(model, mapped=False)  # files may change while it runs
         self._service = Service(predictor, settings, name=name or (predictor.path.name if predictor.path else "paligemma"))
         self._app = build_app(self._service)
         self._entered: asyncio.Task[Any] | None = None

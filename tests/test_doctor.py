@@ -91,7 +91,7 @@ def test_forgotten_padding_is_found(predictor, monkeypatch):
 )
 def test_a_tokenizer_that_damages_text_is_found(predictor, monkeypatch, encode, found):
     right = Tokenizer.encode
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: encode(right(self, text), self))
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, **how: encode(right(self, text, **how), self))
     assert found in failed(predictor)["tokenizer"].detail
 
 

@@ -140,7 +140,7 @@ BROKEN = {
     "shape": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[31]), "claims"),
     "kind": (lambda t: t["arrays"]["text.norm.weight"].update(kind="pickle"), "pickle"),
     "words": (lambda t: t["arrays"]["text.norm.weight"].update(shape="32"), "text.norm.weight"),
-    "matrix": (lambda t: t["arrays"]["text.embed.weight"].update(shape=[9, 32]), "expected"),
+    "matrix": (lambda t: t["arrays"]["text.blocks.0.attn.q.weight"].update(shape=[9, 32]), "expected"),
     "long": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[1] * 99), "text.norm.weight"),
     "huge": (lambda t: t["arrays"]["text.norm.weight"].update(shape=[10**400]), "text.norm.weight"),
     "numbers": (lambda t: t.update(quantize="int5"), "int5"),
@@ -164,7 +164,7 @@ def test_broken_files_are_refused(source, tmp_path):
     (pack / WEIGHTS).write_bytes(data[:1000])
     with pytest.raises(CheckpointError, match="1,000 bytes"):
         EdgeNetwork(pack)
-    at = read_index(pack_model(source, tmp_path / "pack", overwrite=True)).entries["text.embed.weight"].at
+    at = read_index(pack_model(source, tmp_path / "pack", overwrite=True)).entries["text.blocks.0.attn.q.weight"].at
     (pack / WEIGHTS).write_bytes(data[:at] + b"x" * 8 + data[at + 8 :])
     with pytest.raises(CheckpointError, match="no packed matrix"):
         EdgeNetwork(pack)

@@ -43,7 +43,8 @@ RECOVERY_SECONDS = 2.0
 
 
 NAMES = ("objects1", "objects2", "objects3", "colours1", "twins1", "twins2")
-TEXTS = ("what is in the picture?", "what color is it?", "how many objects are there?", "where is it?")
+PROMPTS = ("caption en", "answer en how many objects are there?", "caption de", "answer en what color is the heart?")
+"""As the model reads them: both servers are asked for exactly these words."""
 MAX_TOKENS = 32
 Questions = list[tuple[str, dict[str, Any]]]
 
@@ -66,7 +67,7 @@ def _written(picture: Image.Image) -> str:
 
 def asked() -> list[tuple[str, str]]:
     """(picture, words)"""
-    return [(picture, TEXTS[number % len(TEXTS)]) for number, picture in enumerate(pictures())]
+    return [(picture, PROMPTS[number % len(PROMPTS)]) for number, picture in enumerate(pictures())]
 
 
 def chats(*, stream: bool = False) -> Questions:
@@ -74,14 +75,14 @@ def chats(*, stream: bool = False) -> Questions:
     found: Questions = []
     for picture, text in asked():
         content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": text}]
-        body = {"messages": [{"role": "user", "content": content}], "max_tokens": MAX_TOKENS, "stream": stream}
+        body = {"messages": [{"role": "user", "content": content}], "max_tokens": MAX_TOKENS, "stream": stream, "raw": True}
         found.append(("/v1/chat/completions", body))
     return found
 
 
 def streams() -> Questions:
     """The same, where nothing is sent before the first token: OpenAI's streams begin with a role."""
-    return [("/v1/ask", {"image": picture, "question": text, "max_tokens": MAX_TOKENS, "stream": True}) for picture, text in asked()]
+    return [("/v1/run", {"image": picture, "prompt": text, "max_tokens": MAX_TOKENS, "stream": True}) for picture, text in asked()]
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_figures():
 def test_both_servers_are_asked_the_same():
     for (_, chat), (_, native) in zip(chats(), streams(), strict=True):
         picture, text = chat["messages"][0]["content"]
-        assert (picture["image_url"]["url"], text["text"]) == (native["image"], native["question"])
+        assert (picture["image_url"]["url"], text["text"]) == (native["image"], native["prompt"])
         assert chat["max_tokens"] == native["max_tokens"]
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import httpx2
 
 from bench.served import Server, served
-from bench.serving import TEXTS
 from bench.traffic import percentile
 from tests.server.conftest import DEMO, LEAK
 
@@ -43,6 +42,7 @@ DRIFT = 1.2
 FILES, THREADS = 4, 1
 """Usually open in the last quarter beyond what was in the second: a connection more or less, but nothing that every request adds to."""
 CANARIES = 20
+TEXTS = ("what is in the picture?", "what color is it?", "how many objects are there?", "where is it?")
 NAMES = ("objects1", "objects2", "objects3", "colours1", "words1")
 WRONG_BODIES: tuple[bytes, ...] = (
     *(b"", b"{", b"[]", b"[" * 100, b"\xff\xfe", bytes(1 << 16), b'{"image": 1}', b'{"image": "AAAA"}', b'{"image": "file:///etc/passwd"}'),

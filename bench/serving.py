@@ -21,7 +21,7 @@ import secrets
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from .traffic import Outcome, Plan, answered, drive, percentile, rate, recovery
 
 MODEL = BUNDLED / "nano-112"
 CLIENTS = 16
+ROUNDS = 3
 TARGETS = {"batching": 3.0, "peer": 1.5}
 ALLOWED = {200, 429, 503}
 """What a server may answer that has more to do than it can."""
@@ -86,14 +87,18 @@ def streams() -> Questions:
 
 
 @dataclass(frozen=True)
-class Ours:
-    """A running server of ours, and keys of many clients."""
+class Asked:
+    """A running server, and keys of many clients where it asks for some."""
 
     server: Server
-    keys: Sequence[str]
+    keys: Sequence[str] = ()
 
     def load(self, seconds: float, **how: Any) -> list[Outcome]:
         return drive(Plan(self.server.url, chats(), seconds, keys=self.keys, **how))
+
+    def answers(self, seconds: float) -> float:
+        """A second, at 16 clients."""
+        return rate(self.load(seconds, clients=CLIENTS), seconds)
 
     def warm(self) -> None:
         self.load(3, clients=4)
@@ -115,21 +120,37 @@ class Row:
     target: str = ""
 
 
-def measure_batching(seconds: float) -> tuple[float, float]:
+def in_turn(seconds: float, *loads: Callable[[float], float]) -> list[tuple[float, ...]]:
+    """What each load came to, round by round: what else the machine does meanwhile falls on all of them."""
+    return [tuple(load(seconds / ROUNDS) for load in loads) for _ in range(ROUNDS)]
+
+
+def compared(
+    what: str, show: str, rounds: Sequence[tuple[float, float]], ratio: Callable[[float, float], float], target: float
+) -> list[Row]:
+    """Two rows: both, and their ratio; medians of all rounds."""
+    ratios = [ratio(*both) for both in rounds]
+    middle = statistics.median(ratios)
+    both = ", ".join(show.format(statistics.median(one)) for one in zip(*rounds, strict=True))
+    return [
+        Row(what, both),
+        Row("ratio", f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", f"{target}{_verdict(middle >= target)}"),
+    ]
+
+
+def measure_batching(seconds: float) -> list[Row]:
     """Answers a second at 16 clients: 16 rows, one row."""
-    rates = []
-    for rows in (16, 1):
-        own = keys()
-        with served("--rows", str(rows), *options(own)) as server:
-            ours = Ours(server, own)
-            ours.warm()
-            rates.append(rate(ours.load(seconds, clients=CLIENTS), seconds))
-    return rates[0], rates[1]
+    own = keys()
+    with served("--rows", str(CLIENTS), *options(own)) as many, served("--rows", "1", *options(own)) as one:
+        for server in (many, one):
+            Asked(server, own).warm()
+        rounds = in_turn(seconds, Asked(many, own).answers, Asked(one, own).answers)
+    return compared(f"16 clients, answers/s: {CLIENTS} rows, 1 row", "{:.1f}", rounds, TARGETS["batching"])
 
 
-def measure_load(ours: Ours, seconds: float, overload: float) -> list[Row]:
+def measure_load(ours: Asked, seconds: float, overload: float) -> list[Row]:
     """Latency at shares of capacity, then ten times of it."""
-    capacity = rate(ours.load(seconds, clients=CLIENTS), seconds)
+    capacity = ours.answers(seconds)
     rows = [Row("capacity, 16 clients", f"{capacity:.1f} answers/s")]
     for factor in (0.5, 1.0, 2.0):
         outcomes = ours.load(seconds, rate=factor * capacity)
@@ -158,28 +179,26 @@ def measure_load(ours: Ours, seconds: float, overload: float) -> list[Row]:
 
 def measure_peer(seconds: float) -> list[Row]:
     own = keys()
-    with served(*options(own)) as server:
-        Ours(server, own).warm()
-        ours, said = _both(server.url, own, streams(), seconds), _answers(server, own[0])
-    with served(str(MODEL), command=(sys.executable, "-m", "bench.serving_peer")) as server:
-        drive(Plan(server.url, chats(), 3, clients=2))
-        theirs, repeated = _both(server.url, (), chats(stream=True), seconds), _answers(server)
-    throughput, first = ours[0] / theirs[0], theirs[1] / ours[1]
+    with served(*options(own)) as server, served(str(MODEL), command=(sys.executable, "-m", "bench.serving_peer")) as peer:
+        Asked(server, own).warm()
+        Asked(peer).warm()
+        said, repeated = _answers(server, own[0]), _answers(peer)
+        rates = in_turn(seconds, Asked(server, own).answers, Asked(peer).answers)
+        firsts = in_turn(seconds, lambda s: first_token(server, streams(), s, own), lambda s: first_token(peer, chats(stream=True), s))
     same = sum(a == b for a, b in zip(said, repeated, strict=True))
     return [
         Row("answers in the same words", f"{same} of {len(said)}"),
-        Row("16 clients, answers/s: ours, transformers' server", f"{ours[0]:.1f}, {theirs[0]:.1f}"),
-        Row("ratio", f"{throughput:.2f}", f"{TARGETS['peer']}" + _verdict(throughput >= TARGETS["peer"])),
-        Row("first token, one client: ours, transformers' server", f"{ours[1] * 1000:.0f} ms, {theirs[1] * 1000:.0f} ms"),
-        Row("ratio", f"{first:.2f}", f"{TARGETS['peer']}" + _verdict(first >= TARGETS["peer"])),
+        *compared(
+            "16 clients, answers/s: ours, transformers' server", "{:.1f}", rates, lambda ours, theirs: ours / theirs, TARGETS["peer"]
+        ),
+        *compared("first token, one client, ms: ours, theirs", "{:.0f}", firsts, TARGETS["peer"], small=True),
     ]
 
 
-def _both(url: str, keys: Sequence[str], streamed: Questions, seconds: float) -> tuple[float, float]:
-    """Answers a second at 16 clients, and the median seconds to the first token with one client."""
-    outcomes = drive(Plan(url, chats(), seconds, clients=CLIENTS, keys=keys))
-    alone = drive(Plan(url, streamed, min(seconds, 10), clients=1, keys=keys[:1]))
-    return rate(outcomes, seconds), statistics.median(one.first for one in answered(alone))
+def first_token(server: Server, asked: Questions, seconds: float, keys: Sequence[str] = ()) -> float:
+    """Median milliseconds of one client."""
+    outcomes = drive(Plan(server.url, asked, seconds, clients=1, keys=keys))
+    return statistics.median(one.first for one in answered(outcomes)) * 1000
 
 
 def _answers(server: Server, key: str | None = None) -> list[str]:
@@ -214,16 +233,11 @@ def main(arguments: Sequence[str]) -> int:
     busy = os.getloadavg()[0]
     parts, rows = given.only or ("batching", "load", "peer"), list[Row]()
     if "batching" in parts:
-        many, one = measure_batching(given.seconds)
-        reached = _verdict(many >= TARGETS["batching"] * one)
-        rows += [
-            Row("16 clients, answers/s: 16 rows, 1 row", f"{many:.1f}, {one:.1f}"),
-            Row("ratio", f"{many / max(one, 1e-9):.2f}", f"{TARGETS['batching']}{reached}"),
-        ]
+        rows += measure_batching(given.seconds)
     if "load" in parts:
         own = keys()
         with served(*options(own)) as server:
-            ours = Ours(server, own)
+            ours = Asked(server, own)
             ours.warm()
             rows += measure_load(ours, given.seconds, given.overload)
     if "peer" in parts:

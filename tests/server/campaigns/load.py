@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bench.served import served
-from bench.serving import ALLOWED, CLIENTS, RECOVERY_SECONDS, REFUSAL_SECONDS, Ours, keys, options
+from bench.serving import ALLOWED, RECOVERY_SECONDS, REFUSAL_SECONDS, Asked, keys, options
 from bench.traffic import Outcome, answered, percentile, rate, recovery
 
 from .frame import Trials
@@ -38,7 +38,7 @@ def points(tier: str, rng: random.Random) -> list[Point]:
 
 @dataclass
 class Stage:
-    ours: Ours
+    ours: Asked
     capacity: float
     """Answers a second at 16 clients."""
 
@@ -47,9 +47,9 @@ class Stage:
 def stage() -> Iterator[Stage]:
     own = keys()
     with served(*options(own)) as server:
-        ours = Ours(server, own)
+        ours = Asked(server, own)
         ours.warm()
-        yield Stage(ours, rate(ours.load(CAPACITY_SECONDS, clients=CLIENTS), CAPACITY_SECONDS))
+        yield Stage(ours, ours.answers(CAPACITY_SECONDS))
 
 
 def check(stage: Stage, point: Point, rng: random.Random) -> Trials:

@@ -125,11 +125,9 @@ def in_turn(seconds: float, *loads: Callable[[float], float]) -> list[tuple[floa
     return [tuple(load(seconds / ROUNDS) for load in loads) for _ in range(ROUNDS)]
 
 
-def compared(
-    what: str, show: str, rounds: Sequence[tuple[float, float]], ratio: Callable[[float, float], float], target: float
-) -> list[Row]:
-    """Two rows: both, and their ratio; medians of all rounds."""
-    ratios = [ratio(*both) for both in rounds]
+def compared(what: str, show: str, rounds: Sequence[tuple[float, ...]], target: float, *, small: bool = False) -> list[Row]:
+    """Two rows: both, and how much better the first is; medians of all rounds. `small`: less is better."""
+    ratios = [theirs / ours if small else ours / theirs for ours, theirs in rounds]
     middle = statistics.median(ratios)
     both = ", ".join(show.format(statistics.median(one)) for one in zip(*rounds, strict=True))
     return [

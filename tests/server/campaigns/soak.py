@@ -41,8 +41,8 @@ WATCHED = 1800.0
 DRIFT = 1.2
 """The 99th percentile of answers in the last quarter to that in the second one. Only over eight hours: shorter runs have company."""
 FILES, THREADS = 4, min(32, (os.cpu_count() or 1) + 4)
-"""Usually open in the last quarter beyond what was in the second: a connection more or less, and asyncio's pool of threads, which grows that
-far and no further; nothing that every request adds to."""
+"""Usually open in the last quarter beyond what was in the second: a connection more or less, and asyncio's pool of threads, which grows
+that far and no further; nothing that every request adds to."""
 CANARIES = 20
 TEXTS = ("what is in the picture?", "what color is it?", "how many objects are there?", "where is it?")
 NAMES = ("objects1", "objects2", "objects3", "colours1", "words1")

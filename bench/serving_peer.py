@@ -16,6 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
 
 class Model:
     def __init__(self, folder: Path):
@@ -71,16 +74,13 @@ class _Streamer:
 
 
 def build(model: Model) -> Any:
-    from fastapi import FastAPI, Request
-    from starlette.responses import JSONResponse, Response, StreamingResponse
-
     app, lock = FastAPI(), asyncio.Lock()
 
     async def chat(request: Request) -> Response:
         body = await request.json()
         parts = {part["type"]: part for part in body["messages"][-1]["content"]}
         picture = base64.b64decode(parts["image_url"]["image_url"]["url"].partition(",")[2])
-        text, most = f"answer en {parts['text']['text']}", body.get("max_tokens") or 256
+        text, most = parts["text"]["text"], body.get("max_tokens") or 256
         loop, tokens = asyncio.get_running_loop(), asyncio.Queue[int | None]()
 
         def on_token(id: int) -> None:

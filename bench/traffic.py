@@ -3,7 +3,8 @@
     drive(Plan(url, questions, seconds=10, clients=16))        so many ask, each again as soon as it has been answered
     drive(Plan(url, questions, seconds=10, rate=50.0))         somebody comes 50 times a second, at times of a Poisson process
 
-The second does not wait for answers: a server that is slow gets no fewer requests for that.
+The second does not wait for answers: a server that is slow gets no fewer requests for that. When its time is over one goes on asking until
+there is an answer: `recovery` says how long that took.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import random
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ANSWER_SECONDS = 120.0
+AGAIN_SECONDS = 0.05
+"""Until somebody asks again who was refused after the load."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Load:
         self._asked = 0
         self._begun = time.perf_counter()
 
-    async def ask(self) -> None:
+    async def ask(self) -> int:
+        """The status."""
         number = self._asked
         self._asked += 1
         path, body = self._bodies[number % len(self._bodies)]
@@ -87,6 +92,7 @@ class Load:
             status = 0
         end = time.perf_counter()
         self.outcomes.append(Outcome(status, start - self._begun, end - start, (first or end) - start))
+        return status
 
     def over(self) -> bool:
         return time.perf_counter() - self._begun >= self.plan.seconds
@@ -99,7 +105,7 @@ class Load:
         await asyncio.gather(*(one() for _ in range(self.plan.clients)))
 
     async def open(self) -> None:
-        rng, under_way = random.Random(self.plan.seed), set[asyncio.Task[None]]()
+        rng, under_way = random.Random(self.plan.seed), set[asyncio.Task[int]]()
         due = self._begun
         while not self.over():
             due += rng.expovariate(self.plan.rate)
@@ -108,6 +114,8 @@ class Load:
                 task = asyncio.ensure_future(self.ask())
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
+        while await self.ask() in (429, 503) and time.perf_counter() - self._begun < self.plan.seconds + ANSWER_SECONDS:
+            await asyncio.sleep(AGAIN_SECONDS)
         if under_way:
             await asyncio.wait(under_way)
 
@@ -137,6 +145,11 @@ def answered(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def rate(outcomes: Sequence[Outcome], seconds: float) -> float:
     """Answers a second, of those that were there in time."""
     return sum(one.at + one.seconds <= seconds for one in answered(outcomes)) / seconds
+
+
+def recovery(outcomes: Sequence[Outcome], seconds: float) -> float:
+    """Seconds from the end of the load to the first answer that was asked for after it; infinity where there is none."""
+    return min((one.at + one.seconds - seconds for one in answered(outcomes) if one.at >= seconds), default=math.inf)
 
 
 def main() -> None:

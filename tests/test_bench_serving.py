@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from threading import Thread
 import pytest
 
 from bench.serving import Row, chats, measure_peer, streams, table
-from bench.traffic import Outcome, Plan, answered, drive, percentile, rate
+from bench.traffic import Outcome, Plan, answered, drive, percentile, rate, recovery
 
 SLOW = 0.05
 
@@ -57,18 +58,21 @@ def test_somebody_comes_whether_there_was_an_answer_or_not(server):
     outcomes = drive(plan(server, rate=60.0))
     assert 30 <= len(outcomes) <= 100
     assert [one.at for one in outcomes] == sorted(one.at for one in outcomes)
+    assert SLOW <= recovery(outcomes, 1.0) < 1.0
 
 
 def test_a_connection_that_breaks_is_an_outcome():
     outcomes = drive(Plan("http://127.0.0.1:9", [("/ask", {})], seconds=0.1, rate=50.0))
     assert outcomes
     assert {one.status for one in outcomes} == {0}
+    assert recovery(outcomes, 0.1) == math.inf
 
 
 def test_figures():
     outcomes = [Outcome(200, 0.0, 0.5, 0.1), Outcome(200, 0.9, 0.5, 0.1), Outcome(429, 0.1, 0.01, 0.01)]
     assert rate(outcomes, 1.0) == 1.0
     assert len(answered(outcomes)) == 2
+    assert recovery([*outcomes, Outcome(429, 1.01, 0.1, 0.1), Outcome(200, 1.2, 0.3, 0.1)], 1.0) == pytest.approx(0.5)
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([1.0], 0.99) == 1.0
     with pytest.raises(ValueError, match="no values"):
@@ -79,12 +83,12 @@ def test_figures():
 def test_both_servers_are_asked_the_same():
     for (_, chat), (_, native) in zip(chats(), streams(), strict=True):
         picture, text = chat["messages"][0]["content"]
-        assert (picture["image_url"]["url"], text["text"]) == (native["image"], native["question"])
+        assert (picture["image_url"]["url"], text["text"]) == (native["image"], native["prompt"])
         assert chat["max_tokens"] == native["max_tokens"]
 
 
 @pytest.mark.slow
 def test_the_peer_answers():
     rows = measure_peer(3)
-    assert len(rows) == 4
-    assert float(rows[1].value) > 0
+    assert len(rows) == 5
+    assert float(rows[2].value.split()[0]) > 0

@@ -19,7 +19,7 @@ import uvicorn
 import paligemma
 from paligemma.checkpoint.finding import BUNDLED
 from paligemma.server.app import build_app
-from paligemma.server.gate import Gate, Observe
+from paligemma.server.gate import Admit, Gate, Observe
 from paligemma.server.protocol import guarded
 from paligemma.server.service import Service
 from paligemma.server.settings import Settings
@@ -118,12 +118,12 @@ def reply(data: bytes) -> Reply:
 
 
 @contextmanager
-def serving(app: Any, settings: Settings | None = None, observe: Observe | None = None) -> Iterator[Served]:
+def serving(app: Any, settings: Settings | None = None, observe: Observe | None = None, admit: Admit | None = None) -> Iterator[Served]:
     settings = settings or Settings()
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        Gate(app, settings, observe),
+        Gate(app, settings, observe, admit),
         http=guarded(settings.limits),
         log_config=None,
         access_log=False,
@@ -154,7 +154,7 @@ def live(predictor: paligemma.Predictor, settings: Settings | None = None) -> It
     """The real service on a free port."""
     settings = settings or Settings()
     service = Service(predictor, settings, name="nano-112")
-    with serving(build_app(service), settings, service.metrics.seen) as served:
+    with serving(build_app(service), settings, service.metrics.seen, service.admit) as served:
         yield served, service
 
 

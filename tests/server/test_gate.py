@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from paligemma.server import gate
+from paligemma.server.refusals import Refused
 from paligemma.server.settings import Limits, Settings
 
 from .conftest import Served, eventually, heard, one, reply, serving
@@ -20,6 +21,7 @@ from .toy import Toy
 KEY = "kéy-1234"
 """Not ASCII, as a key may be."""
 HEADER_KEY = KEY.encode().decode("latin-1")
+HEAD = b"POST /v1/length HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 LIMITS = Limits(body_bytes=100_000, header_bytes=4000, url_bytes=1000)
 
 
@@ -51,6 +53,22 @@ def test_an_answer_has_the_id_of_the_request(served: Served):
         assert answer.json()["id"] == answer.headers["x-request-id"]
         assert (answer.headers["x-request-id"] == given) is kept
     assert served.ask("GET", "/v1/models").headers["x-request-id"] != served.ask("GET", "/v1/models").headers["x-request-id"]
+
+
+def test_without_a_place_nothing_of_the_body_is_looked_at(toy: Toy):
+    def full(client: str) -> None:
+        raise Refused(429, "full", "queue_full", retry_after=1)
+
+    toy.reached.clear()
+    with serving(toy.app, admit=full) as served, served.connect() as connection:
+        for _ in range(2):  # a short body is dropped, and the connection goes on
+            connection.sendall(HEAD + b"Content-Length: 3\r\n\r\n{{{")
+            assert (answer := one(connection)).error()["code"] == "queue_full"
+            assert "connection" not in answer.headers
+        connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+        assert reply(heard(connection)).status == 429
+        assert not toy.reached
+        assert served.ask("GET", "/v1/models").status == 200
 
 
 def test_headers_against_other_sites(served: Served):

@@ -171,6 +171,7 @@ def test_a_full_queue_refuses_quickly_and_recovers(predictor):
             refused = [one.result() for one in asked if one.done()]
             assert {one.status for one in refused} == {429}
             assert all(int(one.headers["retry-after"]) >= 1 for one in refused)
+            assert served.ask("POST", "/v1/caption", b"{").status == 429  # before anything of it is read
             eventually(lambda: service.scheduler.depth == 4 and service.scheduler.busy == 1)
             slow.hold.set()
             assert sum(one.result().status == 200 for one in asked) == 16 - len(refused)

@@ -27,6 +27,8 @@ from .settings import Settings
 
 Observe = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds of each request."""
+Admit = Callable[[str], None]
+"""Called with the client before the body of a request is read; raises `Refused` where there is no place for it."""
 
 _OPEN = ("/", "/healthz")
 _OPEN_FOLDER = "/page/"
@@ -39,6 +41,8 @@ _GRACE = 5.0
 """Seconds before the pace of a body counts."""
 _LINGER = 1.0
 """Seconds for which the rest of a refused body is read and dropped: who closes with bytes unread may lose the answer on its way."""
+_SMALL = 1 << 16
+"""Bytes of a refused body up to which it is dropped before the answer: then the connection can be used again."""
 _LEFT = 499
 """Status in logs and metrics of a request whose client left."""
 
@@ -55,11 +59,12 @@ _SECURITY = {
 class Gate:
     """ASGI middleware. Sets `request_id` and `client`, whom a request counts for, in the scope's state. See `settings` for the limits."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, observe: Observe | None = None):
+    def __init__(self, app: ASGIApp, settings: Settings, observe: Observe | None = None, admit: Admit | None = None):
         self.app = app
         self.settings = settings
         self.limits = settings.limits
         self.observe = observe
+        self.admit = admit
         self.held = 0
         """Bytes of bodies of all requests under way."""
         self._keys = [_digest(key.encode()) for key in settings.api_keys]
@@ -196,6 +201,8 @@ class _Exchange:
             gate.check_key(self.key)
         if self.unread:
             gate.check_body(self.headers)
+            if gate.admit:
+                gate.admit(self.client)
 
     # What the app sees
 
@@ -277,6 +284,9 @@ class _Exchange:
                     self.unread = (await self._receive()).get("more_body", False)
 
     async def _refuse(self, refusal: Refused) -> None:
+        length = self.headers.get(b"content-length", b"")
+        if self.unread and length.isdigit() and int(length[:20]) <= _SMALL:
+            await self._drop_rest()
         body = json.dumps(refusal.body(), ensure_ascii=False).encode()
         own = {"content-type": "application/json", "content-length": str(len(body)), **(refusal.headers or {})}
         await self._begin(refusal.status, [(name.lower().encode(), value.encode()) for name, value in own.items()])

@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
-                Gate(build_app(service, notes=notes), settings, observe=service.metrics.seen),
+                Gate(build_app(service, notes=notes), settings, observe=service.metrics.seen, admit=service.admit),
                 http=guarded(settings.limits),
                 ws="none",
                 lifespan="on",

@@ -94,8 +94,8 @@ class Scheduler:
         """Questions that are being answered."""
         return len(self._inside)
 
-    def enter(self, client: str) -> Place:
-        """A place for one question. Raises `Refused`: 429 where all places or all of this client's are taken, 503 where none are given."""
+    def check_room(self, client: str) -> None:
+        """Raises `Refused`: 429 where all places or all of this client's are taken, 503 where none are given."""
         if not self.open:
             raise Refused(503, "the server is shutting down", "draining", retry_after=5)
         # Room inside counts: an idle engine takes a whole batch at once, none of which will have to wait.
@@ -104,6 +104,10 @@ class Scheduler:
             raise Refused(429, f"{self.waiting} questions are waiting already", "queue_full", retry_after=1)
         if self._entered.get(client, 0) >= self.waiting_each + room:
             raise Refused(429, f"{self.waiting_each} questions of yours are waiting already", "client_queue_full", retry_after=1)
+
+    def enter(self, client: str) -> Place:
+        """A place for one question. Raises `Refused` as `check_room` does."""
+        self.check_room(client)
         self._entered[client] = self._entered.get(client, 0) + 1
         return Place(self, client)
 

@@ -97,6 +97,8 @@ class Service:
     def __init__(self, predictor: Predictor, settings: Settings, *, name: str, metrics: Metrics | None = None):
         self.settings, self.name, self.metrics = settings, name, metrics or Metrics()
         self.planner = Planner(predictor)
+        self.names = {name: None} | {f"{name}:{adapter}": adapter for adapter in self.planner.adapters}
+        """What clients may call the model -> its adapter."""
         self.config = predictor.config
         limits, tokenizer = settings.limits, predictor.tokenizer
         self.batcher = Batcher(
@@ -122,19 +124,21 @@ class Service:
         await self._stack.aclose()
         await asyncio.to_thread(self.batcher.close, wait=False)
 
-    @property
-    def names(self) -> dict[str, str | None]:
-        """What clients may call the model -> its adapter."""
-        return {self.name: None} | {f"{self.name}:{adapter}": adapter for adapter in self.planner.adapters}
-
     def adapter_of(self, name: str | None) -> str | None:
         """Raises `Refused` (404) for a name that no model here has."""
-        names = self.names
         if name is None:
             return None
-        if name not in names:
-            raise Refused(404, f"there is no such model here; there are: {', '.join(names)}", "model_not_found", param="model")
-        return names[name]
+        if name not in self.names:
+            raise Refused(404, f"there is no such model here; there are: {', '.join(self.names)}", "model_not_found", param="model")
+        return self.names[name]
+
+    def admit(self, client: str) -> None:
+        """Raises `Refused` where there is no place for another question of this client: known before anything of it is read."""
+        try:
+            self.scheduler.check_room(client)
+        except Refused as refused:
+            self.metrics.refused(refused.code)
+            raise
 
     @property
     def healthy(self) -> bool:
@@ -177,7 +181,7 @@ class Service:
         with tracing.part("wait for a turn"):
             await place.turn(rows=rows, tokens=rows * (image_tokens + len(ids) + planned.options.max_tokens), adapter=question.adapter)
         watcher.accepted()
-        if self.planner.adapters:  # scores are calibrated by the adapter at work
+        if len(self.names) > 1:  # scores are calibrated by the adapter at work
             planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
         queued = time.monotonic() - start
         feed = Feed(self.planner, watcher)

@@ -27,7 +27,7 @@ NAME = "C7"
 TITLE = "requests from /openapi.json"
 EXAMPLES = 16
 """Of one operation, right or wrong ones, with one seed."""
-ROUNDS = {"push": 1, "ci": 10, "release": 100}
+ROUNDS = {"push": 1, "ci": 14, "release": 140}
 GROWTH = 50 << 20
 """Bytes that the server's memory may grow by after the first round."""
 OPERATIONS = (

@@ -128,7 +128,7 @@ class Service:
         return {self.name: None} | {f"{self.name}:{adapter}": adapter for adapter in self.planner.adapters}
 
     def adapter_of(self, name: str | None) -> str | None:
-        """Raises `Refused` (404) for a name that no model here has."""
+        """Raises `Refused` (404) for a name that no model here has. Names are looked up; none becomes a path."""
         names = self.names
         if name is None:
             return None

@@ -63,6 +63,8 @@ def _measure(data: bytes, limits: Limits) -> None:
                 values += 1
             case _:
                 depth -= 1
+        if depth < 0:  # the parser would say so too, but a million brackets take a second to count
+            _refuse("the body is not JSON: a bracket is closed that was not opened")
         if depth > limits.json_depth:
             _refuse(f"the body is nested more than {limits.json_depth} deep", "json_too_deep")
         if max(values, strings // 2) > limits.json_nodes:  # a value may be a string and have a key

@@ -199,6 +199,7 @@ GUARDS: dict[str, Guard] = {
         {
             "escapes": ("if escapes > _OUTSIDE or (escapes and data.count(b'\\\\\"') > _QUOTES):", "test_what_is_refused"),
             "depth of JSON": ("if depth > limits.json_depth:", "test_what_is_refused"),
+            "brackets that were not opened": ("if depth < 0:", "test_large_nonsense_is_refused_at_once"),
             "values of JSON": ("if max(values, strings // 2) > limits.json_nodes:", "test_what_is_refused"),
             "bytes outside of strings": ("if outside + len(data) - start > _OUTSIDE:", "test_large_nonsense_is_refused_at_once"),
             "keys twice": ("if len(value) < len(pairs):", "test_what_is_refused"),

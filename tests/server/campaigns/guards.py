@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .guarded import GUARDS, Guard
@@ -39,6 +39,8 @@ class Copy:
     """The package, in a folder of its own: the code that is tested here stays whole whatever happens."""
 
     folder: Path
+    passing: set[str] = field(default_factory=set)
+    """Tests that pass while nothing is taken out."""
 
     @property
     def package(self) -> Path:
@@ -84,8 +86,10 @@ def check(stage: Copy, name: str, rng: random.Random) -> None:
         done = stage.test(guard.test)
     missed = done.returncode == FAILED and " failed" in done.stdout
     assert missed, f"{guard.test} does not miss it (pytest ends with {done.returncode})\n{done.stdout[-1000:]}{done.stderr[-1000:]}"
-    whole = stage.test(guard.test)
-    assert whole.returncode == 0, f"{guard.test} fails with the guard too\n{whole.stdout[-1000:]}"
+    if guard.test not in stage.passing:
+        whole = stage.test(guard.test)
+        assert whole.returncode == 0, f"{guard.test} fails with the guard too\n{whole.stdout[-1000:]}"
+        stage.passing.add(guard.test)
 
 
 def main(name: str) -> int:

@@ -94,6 +94,19 @@ def test_nothing_follows_a_mistake(served: Served, toy: Toy):
     assert not toy.reached
 
 
+def test_what_follows_a_mistake_is_not_kept(served: Served):
+    eventually(lambda: not served.server.server_state.connections)
+    with served.connect() as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        connection.recv(1 << 16)
+        (protocol,) = served.server.server_state.connections
+        before = len(protocol.conn.trailing_data[0])
+        with contextlib.suppress(OSError):
+            connection.sendall(bytes(100_000))
+        time.sleep(0.1)
+        assert len(protocol.conn.trailing_data[0]) == before
+
+
 def test_headers_without_an_end(served: Served):
     """They are not kept until their time is over."""
     with served.connect() as connection:

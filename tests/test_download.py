@@ -249,6 +249,11 @@ def test_a_server_that_drips_gets_no_more_time_than_any(path: str, dialled: list
     assert time.monotonic() - began < 5
 
 
+def test_no_time_is_left():
+    with pytest.raises(InputError, match="takes too long"):
+        download._left(time.monotonic() - 1)
+
+
 def test_a_redirect_gets_the_time_that_is_left(dialled: list[tuple[str, int]], waits: list[float]):
     fetch("https://pictures.example" + "/to/https://pictures.example" * 3 + "/b", seconds=20)
     assert len(waits) == 4

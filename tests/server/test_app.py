@@ -88,6 +88,7 @@ def test_nothing_leads_elsewhere(locked):
     [
         "../app.py", "..%2fapp.py", "%2e%2e/app.py", "app/../../app.py", "examples/..%2f..%2f..%2fserver%2fapp.py", "index.html%00",
         "/etc/passwd", "%2fetc%2fpasswd", "..\\app.py", "..%5capp.py", "examples/", "",
+        "app.py", "no.js", "examples/no.png", "examples",
     ],
 )  # fmt: skip
 def test_files_are_looked_up_in_a_list(locked, name: str):

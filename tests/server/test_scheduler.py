@@ -84,8 +84,10 @@ def test_patience_ends_and_leaves_no_trace():
         scheduler, gate = make(rows=1, patience=0.05), asyncio.Event()
         first = asyncio.ensure_future(work(scheduler, "a", [], "", gate))
         await settle()
+        begun = time.monotonic()
         with pytest.raises(Refused) as refused:
             await work(scheduler, "b", [], "", gate)
+        assert time.monotonic() - begun < 5
         assert (refused.value.status, refused.value.code) == (503, "queue_timeout")
         assert scheduler.depth == 0
         gate.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -61,6 +62,13 @@ def test_addresses_that_are_refused_without_a_connection(url: str, no_sockets):
     assert caught.value.message.isprintable()
 
 
+@pytest.mark.parametrize("url", ["https://user@example.com/", "https://:@example.com/", "https:///a.png", "http://example.com/"])
+def test_what_is_no_address_is_not_looked_up(url: str, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("it was looked up"))
+    with pytest.raises(InputError, match="expected an"):
+        fetch(url)
+
+
 @pytest.mark.parametrize("addresses", [["10.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["::1", "1.1.1.1"], []])
 def test_a_name_with_any_private_address_is_refused(addresses: list[str], monkeypatch, no_sockets):
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(0, 0, 0, "", (address, port)) for address in addresses])
@@ -68,8 +76,31 @@ def test_a_name_with_any_private_address_is_refused(addresses: list[str], monkey
         fetch("https://pictures.example/a.png")
 
 
+def test_a_name_is_looked_up_once(monkeypatch):
+    """One that means something else the next time leads nowhere else: the address that was checked is the one that is dialled."""
+    answers, dialled = [["1.1.1.1"], ["127.0.0.1"], ["10.0.0.1"]], []
+
+    def resolve(host, port, **_):
+        return [(0, 0, 0, "", (address, port)) for address in answers.pop(0)]
+
+    def dial(address, timeout=None):
+        dialled.append(address)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "create_connection", dial)
+    with pytest.raises(InputError, match="no network here"):
+        fetch("https://rebinding.example/a.png")
+    assert dialled == [("1.1.1.1", 443)]
+    assert len(answers) == 2
+
+
 DRIPS = {"/drip": b"\r\n", "/drip-header": b"x", "/drip-headers": b"x: y\r\n", "/drip-answers": b"HTTP/1.1 100 Continue\r\n\r\n"}
 """What is sent again and again for ten seconds, after the line with the status. The first empty line ends the headers."""
+
+
+PACKED = gzip.compress(bytes(30 << 20))
+"""30 MiB in 30 kB."""
 
 
 class Server(BaseHTTPRequestHandler):
@@ -84,6 +115,10 @@ class Server(BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 while kind == "endlessly-to":
                     self.wfile.write(bytes(1 << 16))
+        elif self.path == "/to-a-long-one":
+            self.send_response(302)
+            self.send_header("Location", "https://pictures.example/" + "a" * 9000)
+            self.end_headers()
         elif self.path == "/missing":
             self.send_error(404, "no\x1b[31m such thing")
         elif self.path == "/endless":
@@ -99,6 +134,11 @@ class Server(BaseHTTPRequestHandler):
                 for _ in range(200):
                     self.wfile.write(DRIPS[self.path])
                     time.sleep(0.05)
+        elif self.path == "/packed":
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            self.wfile.write(PACKED)
         elif self.path == "/short":
             self.send_response(200)
             self.send_header("Content-Length", "100")
@@ -181,6 +221,12 @@ def test_redirects_are_checked_each(dialled: list[tuple[str, int]]):
         fetch(chain)
 
 
+def test_a_redirect_is_an_address_like_any(dialled: list[tuple[str, int]]):
+    with pytest.raises(InputError, match=r"9,\d{3} characters"):
+        fetch("https://pictures.example/to-a-long-one")
+    assert len(dialled) == 1
+
+
 def test_no_redirect_where_none_is_allowed(dialled: list[tuple[str, int]]):
     with pytest.raises(InputError, match="leads elsewhere"):
         fetch("https://pictures.example/to/https://pictures.example/b", redirects=0)
@@ -201,6 +247,11 @@ def test_a_server_that_drips_gets_no_more_time_than_any(path: str, dialled: list
     with pytest.raises(InputError, match=r"takes too long|timed out"):
         fetch(f"https://pictures.example{path}", seconds=0.6)
     assert time.monotonic() - began < 5
+
+
+def test_no_time_is_left():
+    with pytest.raises(InputError, match="takes too long"):
+        download._left(time.monotonic() - 1)
 
 
 def test_a_redirect_gets_the_time_that_is_left(dialled: list[tuple[str, int]], waits: list[float]):
@@ -242,6 +293,10 @@ def test_no_redirect_leads_to_another_port(dialled: list[tuple[str, int]]):
     with pytest.raises(InputError, match="expected port 443, found 8443"):
         fetch("https://pictures.example/to/https://pictures.example:8443/b")
     assert len(dialled) == 1
+
+
+def test_nothing_is_unpacked(dialled: list[tuple[str, int]]):
+    assert fetch("https://pictures.example/packed", max_bytes=100_000) == PACKED
 
 
 def test_errors_of_the_server(dialled: list[tuple[str, int]]):

@@ -17,6 +17,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
@@ -74,7 +75,8 @@ class Client:
     """See `connect`. Every verb takes what the predictor's takes by these names, one picture or a list of them, and raises `ServerError`
     where the server refuses.
 
-    Where it is full (429, 503) it is asked again, up to `TRIES` times, when it says so.
+    Where it is full (429, 503) it is asked again, up to `TRIES` times, when it says so. Where the connection breaks before the answer
+    begins, it is asked once more: no verb changes anything on the server.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, model: str | None = None, timeout: float = 300.0):
@@ -161,7 +163,7 @@ class Client:
         return _result(self._send("POST", f"/v1/{task}", body), picture)
 
     def _send(self, method: str, path: str, body: Any = None) -> Any:
-        with self._open(method, path, body) as answer:
+        with self._open(method, path, body) as answer, _reading():
             return _parsed(answer.read())
 
     def _open(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
@@ -170,14 +172,15 @@ class Client:
             answer = self._once(method, path, body)
             if answer.status == 200:
                 return answer
-            with answer:
+            with answer, _reading():
                 error = _refusal(answer)
             if answer.status not in (429, 503) or attempt == TRIES:
                 raise error
             time.sleep(min(error.retry_after or 1.0, LONGEST_WAIT))
         raise AssertionError("unreachable")
 
-    def _once(self, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+    def _once(self, method: str, path: str, body: Any, *, again: bool = True) -> http.client.HTTPResponse:
+        """The beginning of an answer. `again`: whether to ask a second time where the connection breaks before it."""
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(cast(str, self._parts.hostname), self._parts.port, timeout=self.timeout)
         headers = {"Content-Type": "application/json", "User-Agent": "paligemma"}
@@ -188,6 +191,9 @@ class Client:
             connection.request(method, self._parts.path.rstrip("/") + path, data, headers)
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if again and isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+                return self._once(method, path, body, again=False)
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise ServerError(f"{self.url} does not answer ({reason})", hint="is `paligemma serve` running there?") from error
 
@@ -219,7 +225,7 @@ class Stream(Generic[R]):
         self._answer.close()
 
     def _run(self) -> Iterator[str]:
-        with self._answer as answer:
+        with self._answer as answer, _reading():
             name = "message"
             for line in answer:
                 field, _, value = line.decode().rstrip("\r\n").partition(": ")
@@ -233,6 +239,14 @@ class Stream(Generic[R]):
                 elif field == "data" and name == "error":
                     raise _error(_parsed(value), None, None)
         raise ServerError("the server ended the answer before its end")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError(f"the connection broke in the middle of the answer ({type(error).__name__})") from error
 
 
 def _names(classes: str | Sequence[str]) -> str | list[str]:

@@ -39,7 +39,7 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES, seconds: float = SECONDS, red
     name = printable(url[:MAX_URL])
     try:
         _check(url)
-        request = urllib.request.Request(url, headers={"User-Agent": "paligemma", "Accept-Encoding": "identity"})
+        request = urllib.request.Request(url, headers={"User-Agent": "paligemma"})  # which asks for nothing packed
         with _opener(time.monotonic() + seconds, redirects).open(request) as response:
             return _body(response, max_bytes)
     except InputError as error:

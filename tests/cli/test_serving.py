@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from paligemma.checkpoint.finding import BUNDLED
@@ -25,7 +26,8 @@ PICTURE = base64.b64encode((BUNDLED / "demo" / "objects1.png").read_bytes()).dec
 def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`paligemma serve`, and its port."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PALIGEMMA_")} | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "paligemma", "serve", "--port", "0", *arguments]
+    port = () if "--port" in arguments else ("--port", "0")
+    command = [sys.executable, "-m", "paligemma", "serve", *port, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as running:
         try:
             assert running.stdout is not None
@@ -45,7 +47,7 @@ def refused(*arguments: str) -> tuple[int, str]:
 def test_it_answers_and_ends_when_told_once_answers_are_written():
     with process("--log-json", "--name", "mine") as (running, port):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("GET", "/v1/models")
+        connection.request("GET", "/v1/models", headers={"X-Forwarded-For": "203.0.113.9"})
         (model,) = json.loads(connection.getresponse().read())["data"]
         assert model["id"] == "mine"
         assert any("drawn world" in note for note in model["paligemma"]["notes"])
@@ -66,6 +68,21 @@ def test_it_answers_and_ends_when_told_once_answers_are_written():
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         assert [line["path"] for line in lines if "path" in line][-1] == "/v1/detect"
         assert all(len(line["request_id"]) >= 8 for line in lines if "path" in line)
+        assert {line["client"] for line in lines if "path" in line} == {"127.0.0.1"}, "what a client says of itself is not believed"
+
+
+def test_killed_it_starts_again_where_it_was():
+    """Nothing is to be cleaned up: its helpers have ended with it, and its port is free."""
+    with process() as (running, port):
+        helpers = psutil.Process(running.pid).children(recursive=True)
+        assert helpers
+        running.kill()
+        running.wait(10)
+        assert not psutil.wait_procs(helpers, timeout=10)[1]
+    with process("--port", str(port)) as (_, same):
+        connection = http.client.HTTPConnection("127.0.0.1", same, timeout=60)
+        connection.request("POST", "/v1/caption", json.dumps({"image": PICTURE}), {"Content-Type": "application/json"})
+        assert (same, connection.getresponse().status) == (port, 200)
 
 
 @pytest.mark.parametrize(

@@ -286,3 +286,16 @@ def test_pictures_are_encoded_together_and_once(case, network, monkeypatch):
     features.of([pixels[0]])
     assert sizes == [2, 4, 1], "two are kept, the oldest went"
     torch.testing.assert_close(torch.as_tensor(clip[:, : first[0].shape[1]]), torch.as_tensor(first[0]), atol=1e-5, rtol=1e-5)
+
+
+def test_what_was_seen_through_another_adapter_is_another_thing(case, network, monkeypatch):
+    sight = [None]
+    monkeypatch.setattr(type(network), "sight", property(lambda _: sight[0]))
+    features, (pixels,) = Features(network), tiny.random_pixels(case.model.config, 1).numpy()
+    (plain,) = features.of([pixels])
+    sight[0] = "birds"
+    (other,) = features.of([pixels])
+    assert other is not plain
+    assert features.of([pixels])[0] is other
+    sight[0] = None
+    assert features.of([pixels])[0] is plain

@@ -125,6 +125,7 @@ def serving(app: Any, settings: Settings | None = None, observe: Observe | None 
     config = uvicorn.Config(
         Gate(app, settings, observe, admit),
         http=guarded(settings.limits),
+        ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,

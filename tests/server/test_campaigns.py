@@ -15,6 +15,7 @@ from paligemma.server.refusals import Refused
 from tests.server.campaigns import __main__ as command
 from tests.server.campaigns import prompts, soak, wire
 from tests.server.campaigns.frame import Trials, run_campaign
+from tests.server.campaigns.journal import Journal, digest
 
 
 @pytest.mark.timeout(120)
@@ -134,6 +135,31 @@ def test_a_failing_case_is_told_with_the_command_that_replays_it(monkeypatch, ca
     assert found["bound"] is None
     assert command.main(["C8", "--seed", "3", "--case", str(number)]) == 1
     assert command.main(["C8", "--seed", "3", "--case", str(next(n for n in range(30) if str(n) not in found["failures"]))]) == 0
+
+
+def test_a_run_that_was_broken_off_goes_on(tmp_path):
+    """What failed is tried again, and everything where the code is another."""
+    path, seen = tmp_path / "journal.jsonl", []
+
+    def check(stage: None, point: float, rng: random.Random) -> Trials:
+        seen.append(point)
+        assert point != seen[0] or len(seen) > 30, "the first one fails once"
+        return Trials(2, {"points": 30})
+
+    first = run_campaign(toy(check), "push", 0, journal=Journal(path, "a"))
+    assert (first.cases, len(first.failures), len(seen)) == (59, 1, 30)
+    with path.open("a") as file:
+        file.write('{"code": "a", "ca')  # killed as it wrote
+    again = run_campaign(toy(check), "push", 0, journal=Journal(path, "a"))
+    assert (again.cases, again.failures, again.measured, len(seen)) == (60, {}, {"points": 30}, 31)
+    assert run_campaign(toy(check), "push", 0, journal=Journal(path, "a")).cases == 60
+    assert len(seen) == 31
+    run_campaign(toy(check), "push", 0, journal=Journal(path, "b"))
+    assert len(seen) == 61
+    (tmp_path / "a.py").write_text("1")
+    before = digest([tmp_path])
+    (tmp_path / "a.py").write_text("2")
+    assert digest([tmp_path]) != before
 
 
 def test_the_bound_is_of_three_in_all():

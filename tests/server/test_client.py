@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
+import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -95,3 +101,54 @@ def test_a_full_server_is_asked_again(monkeypatch):
         monkeypatch.setattr(paligemma.client, "time", types.SimpleNamespace(sleep=slept.append))
         assert paligemma.connect(f"http://127.0.0.1:{served.port}").models == ["m"]
     assert (len(asked), slept) == (3, [7.0, 7.0])
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n" + b'{"data": [{"id": "m"}]}'
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that says one of these on each connection, whatever is asked, and hangs up. Its address, and what it was asked."""
+    asked: list[bytes] = []
+
+    def run() -> None:
+        for answer in answers:
+            connection, _ = listening.accept()
+            with connection:
+                data = connection.recv(1 << 16)
+                while (size := re.search(rb"Content-Length: (\d+)", data)) and len(data.partition(b"\r\n\r\n")[2]) < int(size[1]):
+                    data += connection.recv(1 << 16)
+                asked.append(data)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", asked
+        thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_connection_that_breaks_before_the_answer_is_tried_once_more():
+    with answering(b"", OK) as (address, asked):
+        assert paligemma.connect(address).models == ["m"]
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+
+
+def test_the_same_question_is_asked_again(predictor):
+    """With its whole body."""
+    answer = predictor.caption(PICTURE)
+    told = json.dumps({"result": answer.to_dict()}).encode()
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(told) + told
+    with answering(b"", whole) as (address, asked):
+        assert paligemma.connect(address).caption(PICTURE).text == answer.text
+    assert asked[0] == asked[1]
+    assert asked[0].startswith(b"POST /v1/caption")
+
+
+@pytest.mark.parametrize("answers", [(b"", b""), (OK[:60],), (OK[:-5],)])
+def test_it_is_not_asked_for_ever_nor_once_an_answer_has_begun(answers: tuple[bytes, ...]):
+    with answering(*answers) as (address, asked), pytest.raises(paligemma.ServerError):
+        print(paligemma.connect(address).models)
+    assert len(asked) == len(answers)

@@ -35,12 +35,13 @@ def file(image: Image.Image, format: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def flat_png(width: int, height: int) -> bytes:
     """All zero, one bit a pixel: megapixels in a few kilobytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
@@ -174,6 +175,40 @@ def test_mutated_files_cost_no_process(pool: Pool):
     assert pool.decoders.deaths == before
 
 
+def with_chunks(*chunks: bytes) -> bytes:
+    """A picture with these before its pixels."""
+    whole = PICTURES["png"]
+    head = whole.index(b"IDAT") - 4
+    return whole[:head] + b"".join(chunks) + whole[head:]
+
+
+BOMB = zlib.compress(bytes(256 << 20), 1)
+CIRCLE = b"MM\0*" + struct.pack(">IH", 8, 1) + struct.pack(">HHII", 0x8769, 4, 1, 8) + struct.pack(">I", 8)
+"""EXIF whose only entry, and whose next directory, is the directory itself."""
+COMPANIONS = {
+    "profile": with_chunks(chunk(b"iCCP", b"icc\0\0" + BOMB)),
+    "text": with_chunks(chunk(b"zTXt", b"a\0\0" + BOMB)),
+    "many texts": with_chunks(*[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 20)))] * 300),
+    "exif in a circle": file(NOISE, "JPEG", exif=b"Exif\0\0" + CIRCLE),
+    "exif in a circle, png": with_chunks(chunk(b"eXIf", CIRCLE)),
+    "exif of megabytes": with_chunks(chunk(b"eXIf", CIRCLE[:8] + b"\xff" * (8 << 20))),
+}
+
+
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_what_comes_with_a_picture_costs_little(pool: Pool, name: str):
+    """Profiles, texts and EXIF are passed over or refused, in little memory and time; the process lives."""
+    pool.decode(PICTURES["png"])
+    deaths, before = pool.decoders.deaths, pool.memory()
+    try:
+        told = pool.decode(COMPANIONS[name]).width
+    except Refused as refusal:
+        told = refusal.code
+    assert told in (56, "image_invalid")
+    assert pool.decoders.deaths == deaths
+    assert pool.memory() - before < 100 << 20
+
+
 # Pixels
 
 
@@ -278,6 +313,13 @@ def test_secrets_are_not_handed_down(pool: Pool, monkeypatch):
     pool.decode(PICTURES["png"])
     (process,) = pool.decoders._running
     assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+
+
+def test_a_process_writes_no_files(pool: Pool):
+    (process,) = pool.decoders._running
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    for what in ("Max file size", "Max core file size"):
+        assert limits.partition(what)[2].split()[:2] == ["0", "0"]
 
 
 def test_nothing_is_left_behind(start):

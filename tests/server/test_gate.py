@@ -169,6 +169,8 @@ def test_an_origin_that_is_allowed(locked: Served):
         answer = locked.ask("POST", "/v1/length", b"1", Origin=origin, **headers)
         assert (answer.status, answer.headers["access-control-allow-origin"], answer.headers["vary"]) == (status, origin, "Origin")
     assert "access-control-allow-credentials" not in preflight.headers
+    strange = locked.ask("OPTIONS", "/v1/length", Origin=origin, Access_Control_Request_Method="POST", Host="evil.example")
+    assert strange.status == 403
 
 
 # Keys

@@ -51,7 +51,7 @@ def no_sockets(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        f"data:image/png;base64,{TEXT}", f"DATA:IMAGE/PNG;BASE64,{TEXT}", f"data:image/jpeg;base64,{TEXT}",
+        f"data:image/png;base64,{TEXT}", f"data:IMAGE/PNG;base64,{TEXT}", f"data:image/jpeg;base64,{TEXT}",
         f"data:image/png;charset=utf-8;base64,{TEXT}", TEXT,
     ],
 )  # fmt: skip
@@ -62,6 +62,7 @@ def test_base64(value: str):
 @pytest.mark.parametrize(
     "value",
     [
+        f"DATA:image/png;base64,{TEXT}", f"data:image/png;BASE64,{TEXT}",
         "data:", "data:image/png", f"data:image/png;base64{TEXT}", f"data:image/png,{TEXT}", f"data:;base64,{TEXT}", f"data:base64,{TEXT}",
         f"data:text/html;base64,{TEXT}", f"data:application/octet-stream;base64,{TEXT}", f"data:image/png;base64,{TEXT[:-1]}",
         f"data:image/png;base64,{TEXT[:80]}\n{TEXT[80:]}", f"data:image/png;base64, {TEXT}", f"data:image/png;base64,{TEXT} ",
@@ -163,16 +164,56 @@ def test_an_allowed_address(monkeypatch):
     refused(urls[0])  # not without the operator's word
 
 
+class Clock:
+    """Time that passes only where somebody waits for it or works."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += max(0.0, seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(media, "time", clock)
+    monkeypatch.setattr(media.asyncio, "sleep", clock.sleep)
+    return clock
+
+
 @pytest.mark.parametrize(
-    "reason", ["the server answers 302", "the host is not on the public internet (10.0.0.1)", "more than the allowed bytes"]
-)
-def test_why_a_fetch_failed_is_not_told(monkeypatch, reason: str):
+    ("reason", "seconds"),
+    [
+        ("the host is not on the public internet (10.0.0.1)", 0.0), ("cannot be fetched (Name or service not known)", 0.02),
+        ("the server leads elsewhere", 0.2), ("the server answers 404", 0.3), ("more than the allowed bytes", 4.0),
+        ("the download takes too long", 9.99),
+    ],
+)  # fmt: skip
+def test_why_a_fetch_failed_is_not_told(monkeypatch, clock: Clock, reason: str, seconds: float):
+    """Not by words, and not by the time: what failed at once is told when the slowest would be."""
+
     def fetch(url: str, **_: object) -> bytes:
+        clock.now += seconds
         raise InputError(reason, code="download_failed")
 
     monkeypatch.setattr(media, "fetch", fetch)
+    begun = clock.now
     refusal = refused("https://images.example/a.png", ALLOWED)
     assert (refusal.code, refusal.message) == ("image_url_failed", "image: the address gave no file within 20,971,520 bytes")
+    assert clock.now - begun == pytest.approx(media._FETCH_SECONDS)
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1/", "https://other.example/a.png", "file:a.png", "file:../a.png", "/etc/passwd"])
+def test_a_refusal_is_told_after_one_time(monkeypatch, clock: Clock, tmp_path: Path, value: str):
+    """Looking for a file takes longer than looking at an address."""
+    monkeypatch.setattr(media, "_from_folder", lambda *_: setattr(clock, "now", clock.now + 0.03))
+    begun = clock.now
+    assert refused(value, Settings(media_root=tmp_path, media_domains=("images.example",))).code == "image_url_not_allowed"
+    assert clock.now - begun == pytest.approx(media._REFUSAL_SECONDS)
 
 
 def test_a_slow_fetch_is_given_up(monkeypatch):
@@ -242,3 +283,21 @@ def test_a_large_file_is_not_read_whole(root: Path):
     with (root / "large.png").open("wb") as file:
         file.truncate(1 << 40)
     assert refused("file:large.png", Settings(media_root=root, limits=Limits(image_bytes=1000))).code == "image_too_large"
+
+
+def test_a_pipe_is_not_even_opened(root: Path, monkeypatch):
+    monkeypatch.setattr(media.os, "open", lambda *_: pytest.fail("it was opened"))
+    assert refused("file:pipe", Settings(media_root=root)).code == "image_url_not_allowed"
+
+
+@pytest.mark.parametrize("name", ["pipe", "inner"])
+def test_a_file_that_becomes_a_pipe_meanwhile(root: Path, monkeypatch, name: str):
+    """It is looked at again once it is open."""
+    seen = os.stat(root / "a.png")
+    monkeypatch.setattr(media.Path, "stat", lambda *_, **__: seen)
+    assert refused(f"file:{name}", Settings(media_root=root)).code == "image_url_not_allowed"
+
+
+def test_a_file_that_becomes_a_link_meanwhile(root: Path, monkeypatch):
+    monkeypatch.setattr(media.Path, "resolve", lambda path, **_: path)
+    assert refused("file:out.png", Settings(media_root=root)).code == "image_url_not_allowed"

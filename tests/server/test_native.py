@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from paligemma.mask_formats import decompress, from_run_lengths
+from paligemma.sequence import prompt_ids
 from paligemma.server.schemas import Response
 from tests.server.conftest import DEMO, Served
 
@@ -139,6 +140,13 @@ def test_a_form_that_nests_deeply_is_refused(nano):
         ("detect", {"classes": "<loc0001>"}, "usage", None),
         ("describe-box", {"box": [200, 0, 300, 10]}, "bad_input", None),
         ("caption", {"model": "../../etc/passwd"}, "model_not_found", "model"),
+        ("caption", {"model": "x" * 10_000}, "model_not_found", "model"),
+        ("caption", {"model": "nano-112\0"}, "model_not_found", "model"),
+        ("caption", {"size": 9}, "invalid_value", "size"),
+        ("caption", {"fps": 1}, "invalid_value", "fps"),
+        ("caption", {"mm_processor_kwargs": {"size": 9}}, "invalid_value", "mm_processor_kwargs"),
+        ("run", {"prompt": "x" * 65_537}, "invalid_value", "prompt"),
+        ("caption", {"images": [OBJECTS] * 9, "image": None}, "too_many_images", "images[8]"),
     ],
 )
 def test_what_is_wrong_is_named(nano, task, fields, code, param):
@@ -146,6 +154,47 @@ def test_what_is_wrong_is_named(nano, task, fields, code, param):
     assert reply.status == (404 if code == "model_not_found" else 400), reply.body
     error = reply.error()
     assert (error["code"], error["param"]) == (code, param)
+
+
+def test_lengths_are_refused_with_both_numbers(nano, predictor):
+    def words(tokens: int) -> str:
+        text = "1" * (tokens - 2)  # beside the first and the last, which are ours
+        assert len(prompt_ids(predictor.tokenizer, text)) == tokens
+        return text
+
+    assert ask(nano, "run", prompt=words(512), max_tokens=1).status == 200
+    error = ask(nano, "run", prompt=words(513), max_tokens=1).error()
+    assert error["code"] == "context_length_exceeded"
+    assert "513" in error["message"]
+    assert "512" in error["message"]
+    left = 8192 - predictor.config.vision.num_tokens - 10
+    error = ask(nano, "run", prompt=words(10), max_tokens=left + 1).error()
+    assert error["code"] == "context_length_exceeded"
+    assert "8,193" in error["message"]
+    assert "8,192" in error["message"]
+    assert ask(nano, "run", prompt=words(10), max_tokens=left).error()["param"] == "max_tokens"  # it fits, and is too long an answer
+
+
+def test_a_nul_in_words_is_a_character(nano):
+    assert ask(nano, "ask", question="what color\0is the heart?").status == 200
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        (17 * [("lang", "de")], "invalid_form"), ([("lang", "x" * 66_000)], "invalid_form"),
+        ([("image", b"\x89PNG" + bytes(21 << 20))], "image_too_large"), ([("picture", b"\x89PNG")], "invalid_value"),
+        (9 * [("images", b"\x89PNG")], "invalid_form"),
+    ],
+)  # fmt: skip
+def test_forms_are_bounded(nano, parts: list[tuple[str, str | bytes]], code: str):
+    body = b""
+    for name, value in parts:
+        file = "" if isinstance(value, str) else '; filename="a.png"'
+        body += f'--xx\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
+        body += (value.encode() if isinstance(value, str) else value) + b"\r\n"
+    answer = nano.ask("POST", "/v1/caption", body + b"--xx--\r\n", Content_Type="multipart/form-data; boundary=xx")
+    assert (answer.status, answer.error()["code"]) == (400, code)
 
 
 def test_pictures_that_are_none(nano):
@@ -182,6 +231,12 @@ def test_a_batch_answers_each_and_names_what_is_wrong(nano):
     assert answers[2]["result"]["boxes"][0]["label"] == "owl"
     assert answers[3]["error"]["param"] == "question"
     assert {answers[i]["result"]["text"] for i in range(4, 12)} == {"no"}
+
+
+def test_answers_of_a_batch_come_whole(nano):
+    reply = nano.ask("POST", "/v1/batch", json.dumps({"requests": [{"task": "caption", "image": OBJECTS, "stream": True}]}).encode())
+    (_, data), _ = events(reply.body)
+    assert json.loads(data)["error"]["param"] == "requests[0].stream"
 
 
 @pytest.mark.parametrize("requests", [[], [{}] * 257, "all"])

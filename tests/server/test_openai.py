@@ -103,6 +103,13 @@ def test_a_cut_answer_says_so(client):
         ({"n": 2}, "n"),
         ({"n": 10**9}, "n"),
         ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**12}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"min_tokens": 5, "max_tokens": 2}, "min_tokens"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"top_k": 10**9}, "top_k"),
+        ({"min_tokens": False}, "min_tokens"),
         ({"max_tokens": "5"}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
         ({"stop": ["x"] * 5}, "stop"),
@@ -115,6 +122,7 @@ def test_a_cut_answer_says_so(client):
         ({"messages": [{"role": "assistant", "content": "hello"}]}, "messages"),
         ({"messages": [turn("caption en", url=None)]}, "messages[0].content"),
         ({"messages": [turn(" ")]}, "messages[0].content"),
+        ({"messages": [turn("<image>what is this?", url=None)]}, "messages[0].content"),
         ({"messages": [turn("caption en", url="http://127.0.0.1/")]}, "messages[0].content[0]"),
     ],
 )
@@ -123,6 +131,12 @@ def test_what_is_not_served_is_refused_by_name(nano, more, param):
     reply = nano.ask("POST", "/v1/chat/completions", json.dumps(body).encode())
     assert reply.status == 400, reply.body
     assert (reply.error()["param"] or "").startswith(param)
+
+
+def test_a_million_stop_words_are_not_even_looked_at(nano):
+    body = {"messages": [turn("caption en")], "stop": ["x"] * 1_000_000}
+    reply = nano.ask("POST", "/v1/chat/completions", json.dumps(body).encode())
+    assert (reply.status, reply.error()["code"]) == (400, "json_too_large")
 
 
 def test_fields_that_change_nothing_are_ignored(nano):

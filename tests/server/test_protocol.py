@@ -80,6 +80,43 @@ def test_a_body_that_breaks_off_into_nonsense(served: Served, toy: Toy, chunks: 
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_nothing_follows_a_mistake(served: Served, toy: Toy):
+    """Also where it comes a moment later."""
+    toy.reached.clear()
+    with served.connect() as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        told = connection.recv(1 << 16)
+        with contextlib.suppress(OSError):
+            connection.sendall(MARKER)
+        told += heard(connection)
+    assert reply(told).status == 400
+    assert told.count(b"HTTP/1.1") == 1
+    assert not toy.reached
+
+
+def test_what_follows_a_mistake_is_not_kept(served: Served):
+    eventually(lambda: not served.server.server_state.connections)
+    with served.connect() as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        connection.recv(1 << 16)
+        (protocol,) = served.server.server_state.connections
+        before = len(protocol.conn.trailing_data[0])
+        with contextlib.suppress(OSError):
+            connection.sendall(bytes(100_000))
+        time.sleep(0.1)
+        assert len(protocol.conn.trailing_data[0]) == before
+
+
+def test_headers_without_an_end(served: Served):
+    """They are not kept until their time is over."""
+    with served.connect() as connection:
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 1000)
+        answer = reply(heard(connection))
+    assert (answer.status, answer.error()["code"]) == (431, "headers_too_large")
+
+
 def test_nothing_follows_a_refusal_in_mid_body(served: Served, toy: Toy):
     toy.reached.clear()
     heard = served.say(POST.replace(b"json", b"xml") + b"Content-Length: 100000\r\n\r\n" + MARKER)
@@ -173,6 +210,19 @@ def test_connections_beyond_the_limit(served: Served, toy: Toy):
         assert served.ask("GET", "/v1/models").status == 200
 
 
+def test_those_turned_away_are_not_told_so_without_number(served: Served):
+    """A word to each takes a place for a second; there are as many of these as of the others."""
+    eventually(lambda: not served.server.server_state.connections)
+    with contextlib.ExitStack() as stack:
+        for _ in range(LIMITS.connections):
+            stack.enter_context(served.connect()).sendall(b"G")
+        eventually(lambda: len(served.server.server_state.connections) == LIMITS.connections)
+        more = [stack.enter_context(served.connect()) for _ in range(3 * LIMITS.connections)]
+        told = [heard(connection) for connection in more]
+    assert sum(b"503" in words for words in told) == LIMITS.connections
+    assert told.count(b"") == 2 * LIMITS.connections
+
+
 def test_many_slow_connections_do_not_stop_the_others(served: Served):
     eventually(lambda: not served.server.server_state.connections)
     with contextlib.ExitStack() as stack:
@@ -184,6 +234,19 @@ def test_many_slow_connections_do_not_stop_the_others(served: Served):
             heard(connection)
         eventually(lambda: not served.server.server_state.connections, 3)
         assert served.ask("GET", "/v1/models").status == 200
+
+
+def test_two_hundred_slow_connections_within_the_limit(toy: Toy):
+    """Others are served all the while; each is hung up on when its time is over."""
+    with serving(toy.app, Settings(limits=Limits(header_seconds=1.0))) as served, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(served.connect()) for _ in range(200)]
+        for connection in slow:
+            connection.sendall(b"GET / HT")
+        eventually(lambda: len(served.server.server_state.connections) == 200)
+        assert served.ask("GET", "/v1/models").status == 200
+        for connection in slow:
+            assert reply(heard(connection)).error()["code"] == "headers_too_slow"
+        eventually(lambda: not served.server.server_state.connections, 3)
 
 
 # Readers

@@ -78,6 +78,12 @@ def test_other_words_are_kept(message: str):
     assert refusal_of(InputError(message)).message == message
 
 
+def test_advice_is_passed_on_where_it_is_for_the_client():
+    assert refusal_of(UsageError("no", hint="try fewer beams")).message == "no (try fewer beams)"
+    for hint in ("start it with --rows 4", "pip install x", "paligemma models lists them", "use load(device='cpu')"):
+        assert refusal_of(UsageError("no", hint=hint)).message == "no"
+
+
 def test_messages_are_short_and_printable():
     message = refusal_of(InputError("\x1b[31m" + "\u202e" * 10_000, code="x")).message
     assert len(message) == MAX_MESSAGE

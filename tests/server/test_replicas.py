@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,3 +153,11 @@ def test_replicas_ask_for_a_key(monkeypatch):
     monkeypatch.delenv("PALIGEMMA_API_KEY", raising=False)
     with pytest.raises(UsageError, match="no key"):
         replicas.build({"model": "nano-112"})
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_a_replica_whose_engine_is_dead_says_so(healthy: bool):
+    replica = object.__new__(replicas.Replica)
+    replica._service = SimpleNamespace(healthy=healthy)
+    with contextlib.nullcontext() if healthy else pytest.raises(RuntimeError, match="does not answer"):
+        replica.check_health()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -83,12 +84,31 @@ def test_patience_ends_and_leaves_no_trace():
         scheduler, gate = make(rows=1, patience=0.05), asyncio.Event()
         first = asyncio.ensure_future(work(scheduler, "a", [], "", gate))
         await settle()
+        begun = time.monotonic()
         with pytest.raises(Refused) as refused:
             await work(scheduler, "b", [], "", gate)
+        assert time.monotonic() - begun < 5
         assert (refused.value.status, refused.value.code) == (503, "queue_timeout")
         assert scheduler.depth == 0
         gate.set()
         await first
+
+    asyncio.run(run())
+
+
+def test_a_turn_that_comes_as_patience_ends_is_taken():
+    async def run():
+        scheduler, log, gate = make(rows=1, patience=0.02), [], asyncio.Event()
+        gate.set()
+        async with scheduler.enter("a") as first:
+            await first.turn(rows=1, tokens=10, adapter=None)
+            second = asyncio.ensure_future(work(scheduler, "b", log, "second", gate))
+            await settle()
+            asyncio.get_running_loop().call_later(0.03, scheduler._leave, first)
+            time.sleep(0.05)  # when the loop looks again, patience is over and there is room
+            await second
+        assert log == ["second"]
+        assert (scheduler.depth, scheduler.busy) == (0, 0)
 
     asyncio.run(run())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import socket
 import threading
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+from PIL import Image
 
 from paligemma.server.metrics import Metrics
 from paligemma.server.refusals import Refused
@@ -106,7 +109,7 @@ def test_who_leaves_gives_everything_back(predictor, stage):
         if stage in ("queue", "prompt"):
             slow.hold.clear()
         else:
-            slow.seconds = 0.2
+            slow.seconds = 0.5  # so that the answer would not be over by itself
         if stage == "queue":
             first = socket.create_connection(("127.0.0.1", served.port))
             first.sendall(head.encode() + body)
@@ -127,6 +130,23 @@ def test_who_leaves_gives_everything_back(predictor, stage):
         eventually(lambda: idle(service), 2)
         slow.seconds = 0
         assert ask(served, "caption").status == 200
+
+
+def test_two_clients_share_what_the_model_sees_and_nothing_else(predictor):
+    """Two pictures of one colour look the same to it; places are in the pixels of each."""
+
+    def red(side: int) -> str:
+        written = io.BytesIO()
+        Image.new("RGB", (side, side), "red").save(written, "PNG")
+        return base64.b64encode(written.getvalue()).decode()
+
+    with live(predictor) as (served, service):
+        for side in (20, 60, 20):
+            result = ask(served, "detect", image=red(side), classes=["owl"]).json()["result"]
+            assert (result["width"], result["height"]) == (side, side)
+        assert len(service.batcher._batch.features._kept) == 1
+        assert ask(served, "caption").json()["result"]["text"] != ask(served, "caption", image=red(20)).json()["result"]["text"]
+        assert len(service.batcher._batch.features._kept) == 2
 
 
 def _until(connection: socket.socket, what: bytes) -> bytes:
@@ -233,6 +253,26 @@ def test_draining_answers_what_is_in_and_takes_nothing_more(predictor):
             assert served.ask("GET", "/readyz").error()["code"] == "draining"
             assert ask(served, "caption").error()["code"] == "draining"
             assert events(under_way.result().body)[-1] == (None, "[DONE]")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_draining_waits_for_what_is_in_but_not_for_ever(predictor, ends: bool):
+    with slowly(predictor, drain_seconds=20 if ends else 0.3) as (served, service, slow):
+        slow.hold.clear()
+        with ThreadPoolExecutor(2) as pool:
+            under_way = pool.submit(ask, served, "caption")
+            eventually(lambda: service.scheduler.busy == 1)
+            draining = pool.submit(asyncio.run, service.drain())
+            eventually(lambda: not service.scheduler.open)
+            assert ask(served, "caption").status == 503
+            time.sleep(0.2)
+            if ends:
+                assert not draining.done()
+                slow.hold.set()
+            draining.result(10)
+            assert service.scheduler.busy == (not ends)
+            slow.hold.set()
+            assert under_way.result().status == 200
 
 
 def test_the_service_without_http(predictor):

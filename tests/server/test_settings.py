@@ -31,6 +31,7 @@ def test_others_need_one(host: str):
         {"allowed_hosts": ("*",)}, {"allowed_hosts": ("http://x.example",)}, {"allowed_hosts": ("X.example",)},
         {"allowed_hosts": ("x:80",)},
         {"allowed_origins": ("*",)}, {"allowed_origins": ("app.example",)}, {"allowed_origins": ("https://app.example/",)},
+        {"rows": 0}, {"memory": 0}, {"port": 65536}, {"port": -1},
         {"media_domains": ("*.example",)}, {"media_domains": ("https://x.example",)}, {"media_root": Path("/no/such/folder")},
     ],
 )  # fmt: skip

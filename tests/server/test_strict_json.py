@@ -33,7 +33,8 @@ MIB = 1 << 20
         (b"[" * 65 + b"]" * 65, "json_too_deep"), (b"[" * 100_000, "json_too_deep"), (b'{"a":' * 100_000, "json_too_deep"),
         (b"[" + b"0," * 10_000 + b"0]", "json_too_large"), (b"[" + b"[]," * 5_000 + b"0]", "json_too_large"),
         (b"[" + b'"" ' * 30_000 + b"]", "json_too_large"), (b'"' + b"\\n" * (MIB + 1) + b'"', "json_too_large"),
-        (b'"' + b'\\"' * 65_537 + b'"', "json_too_large"),
+        (b'"' + b'\\"' * 65_537 + b'"', "json_too_large"), (b"[0." + b"1" * MIB + b"]", "json_too_large"),
+        (b"[" + b" " * MIB + b"]", "json_too_large"),
     ],
 )  # fmt: skip
 def test_what_is_refused(data: bytes, code: str):

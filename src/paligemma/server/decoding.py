@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ResourceError
-from .decoder_child import ANSWERED, ASKED, DONE, READY, TOO_MANY_PIXELS
+from .decoder_child import ANSWERED, ASKED, DONE, TOO_MANY_PIXELS
 from .media import Budget
 from .refusals import Refused
 from .settings import Limits
@@ -118,9 +118,7 @@ class Decoders:
         try:
             assert process.stdout
             async with asyncio.timeout(_START_SECONDS):
-                kind, _, _ = ANSWERED.unpack(await process.stdout.readexactly(ANSWERED.size))
-            if kind != READY:
-                raise EOFError
+                await process.stdout.readexactly(ANSWERED.size)  # READY
         except (OSError, EOFError, TimeoutError):
             await self._stop(process)
             raise ResourceError("a process for decoding pictures could not be started", code="no_decoder") from None

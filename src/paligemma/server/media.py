@@ -4,7 +4,8 @@ data:image/jpeg;base64,...     also bare base64
 https://HOST/...               hosts that the operator allowed; public addresses only, no redirects
 file:NAME                      in the folder that the operator allowed
 
-All else is refused with the same words after the same time, so that no answer tells what this machine can reach.
+All else is refused with the same words after the same time, and so is every address that gave nothing: no answer tells what this machine
+can reach.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from .settings import Limits, Settings
 _FETCHES = 4
 """At a time."""
 _FETCH_SECONDS = 10.0
+"""For a file from the web, and until it is said that there is none: a name that leads nowhere fails sooner than a server that says no."""
 _REFUSAL_SECONDS = 0.05
 """From the question to the refusal, whatever the reason."""
 
-_DATA = re.compile(r"data:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*;base64,", re.IGNORECASE)
+_DATA = re.compile(r"data:(?i:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*);base64,")
 _DATA_HEADER = 200
 _HTTPS = re.compile(r"(?i:https)://([A-Za-z0-9.-]{1,253})(?::443)?(?:[/?][!-~]*)?")
 """No user, no other port, no escapes in the host: there is one way to read it."""
@@ -95,7 +97,7 @@ async def read_picture(value: str, where: str, budget: Budget, settings: Setting
         if data is not None:
             return data
     if data is None:
-        await asyncio.sleep(begun + _REFUSAL_SECONDS - time.monotonic())
+        await _until(begun + _REFUSAL_SECONDS)
         raise Refused(
             400, f"{where}: expected data:image/...;base64,..., or an address that this server allows", "image_url_not_allowed", where
         )
@@ -156,13 +158,19 @@ def _from_folder(name: str, most: int, root: Path | None) -> bytes | None:
 
 
 async def _from_web(url: str, where: str, most: int) -> bytes:
+    end = time.monotonic() + _FETCH_SECONDS
     work = functools.partial(fetch, url, max_bytes=most, seconds=_FETCH_SECONDS, redirects=0)
     try:
         async with asyncio.timeout(_FETCH_SECONDS):
             return await asyncio.get_running_loop().run_in_executor(_fetchers(), work)
     except (InputError, TimeoutError):
-        # One text for all reasons: they would tell a client about the network here.
+        # One text for all reasons, and one time: they would tell a client about the network here.
+        await _until(end)
         raise Refused(400, f"{where}: the address gave no file within {most:,} bytes", "image_url_failed", where) from None
+
+
+async def _until(moment: float) -> None:
+    await asyncio.sleep(moment - time.monotonic())
 
 
 @functools.cache

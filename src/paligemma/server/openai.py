@@ -25,7 +25,7 @@ from .bodies import checked, read_json
 from .media import Budget, read_picture
 from .native import ERRORS, dump
 from .refusals import REQUEST_ID, Refused
-from .schemas import TASKS, Name, Words
+from .schemas import TASKS, Words
 from .service import Answered, Question, Service
 from .settings import Settings
 from .streaming import DONE, WAIT, Answering, Piece, event, stream, while_there
@@ -62,7 +62,7 @@ class ChatBody(BaseModel):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
-    model: Name | None = None
+    model: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -114,9 +114,7 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
 def _refuse_what_is_not_served(body: ChatBody) -> None:
     for field, harmless in _NOTHING.items():
         given = (body.model_extra or {}).get(field)
-        if isinstance(given, bool) != any(isinstance(one, bool) for one in harmless) and isinstance(given, bool):
-            raise Refused(400, f"{field}: this server does not do that", "not_supported", param=field)
-        if given not in harmless:
+        if not any(given == one and isinstance(given, bool) == isinstance(one, bool) for one in harmless):  # to Python False is 0
             raise Refused(400, f"{field}: this server does not do that", "not_supported", param=field)
 
 

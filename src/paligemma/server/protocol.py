@@ -67,7 +67,6 @@ class _Guarded(H11Protocol):
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self.conn = _Strict(h11.SERVER, self.limits.header_bytes)
-        self.ws_protocol_class = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._leaving = False
@@ -106,22 +105,12 @@ class _Guarded(H11Protocol):
         self.transport.resume_reading()
         self.loop.call_later(_GOODBYE, self.transport.abort)
 
-    def shutdown(self) -> None:
-        if self._leaving:
-            self.transport.abort()
-        else:
-            super().shutdown()
-
     # Requests
 
     def data_received(self, data: bytes) -> None:
         if not self._leaving:
             super().data_received(data)
             self._watch_headers()
-
-    def handle_events(self) -> None:
-        if not self._leaving:
-            super().handle_events()
 
     def send_400_response(self, msg: str) -> None:
         """Called for what is no HTTP. An answer that has begun cannot become another one."""

@@ -34,7 +34,7 @@ class Body(BaseModel):
     images: Annotated[
         list[Picture] | None, Field(description="Several pictures for one prompt, such as frames of a video.", max_length=64)
     ] = None
-    model: Annotated[Name | None, Field(description="By default the model that is served, without an adapter.")] = None
+    model: Annotated[str | None, Field(description="By default the model that is served, without an adapter.")] = None
     stream: bool = False
     max_tokens: Annotated[int | None, Field(ge=1, le=8192)] = None
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0

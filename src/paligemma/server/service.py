@@ -125,7 +125,7 @@ class Service:
         await asyncio.to_thread(self.batcher.close, wait=False)
 
     def adapter_of(self, name: str | None) -> str | None:
-        """Raises `Refused` (404) for a name that no model here has."""
+        """Raises `Refused` (404) for a name that no model here has. Names are looked up; none becomes a path."""
         if name is None:
             return None
         if name not in self.names:

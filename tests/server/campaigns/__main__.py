@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from .frame import HEAD, TIERS, Campaign, line, run_campaign
+from .journal import Journal, digest
 
+ROOT = Path(__file__).resolve().parents[3]
 CAMPAIGNS = {"C5": "prompts", "C7": "requests", "C8": "wire", "C9": "load", "C10": "leaving", "C11": "soak", "C22": "guards"}
 """Name -> module."""
 BY_NAME = ("C9", "C11", "C22")
@@ -29,6 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="only this case, of one campaign")
     parser.add_argument("--cases", type=int, default=0, help="at most so many of each campaign, spread over all")
+    parser.add_argument("--journal", type=Path, help="cases that passed are noted there, and not run again with the same code")
     parser.add_argument("--json", type=Path, help="write the results there too")
     options = parser.parse_args(arguments)
     names = options.names or [name for name in CAMPAIGNS if name not in BY_NAME]
@@ -36,10 +39,11 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     if options.case is not None and len(names) != 1:
         parser.error("--case needs the name of one campaign")
+    journal = Journal(options.journal, digest(ROOT / name for name in ("src", "tests", "bench"))) if options.journal else None
     print(HEAD, flush=True)
     results = []
     for name in names:
-        results.append(run_campaign(find(name), options.tier, options.seed, only=options.case, limit=options.cases))
+        results.append(run_campaign(find(name), options.tier, options.seed, only=options.case, limit=options.cases, journal=journal))
         print(line(results[-1]), flush=True)
     for one in results:
         for what, value in one.measured.items():

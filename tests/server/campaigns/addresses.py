@@ -18,6 +18,8 @@ from tests.server.conftest import Served
 
 from .frame import Trials
 
+WAIT = 0.1
+"""Seconds until a fetch that failed is told of, here: there are hundreds."""
 MODES = ("asked for", "led to", "resolved to")
 """By the client; by an allowed host that answers with a redirect; by an allowed host's name, alone or beside a public address."""
 ALLOWED = "pictures.example.com"
@@ -64,7 +66,12 @@ def all_refused(served: Served, mode: str) -> Trials:
         answers = [among for private in PRIVATE for among in ([private], [PUBLIC, private])]
         asked = [f"https://{ALLOWED}/{number}.png" for number in range(len(answers))]
     texts, times = set[str](), list[float]()
-    with _watched(served.port) as (resolver, dialled), _led() if mode == "led to" else mock.patch.object(media, "fetch", media.fetch):
+    seconds = media._REFUSAL_SECONDS if mode == "asked for" else WAIT
+    with (
+        _watched(served.port) as (resolver, dialled),
+        mock.patch.object(media, "_FETCH_SECONDS", WAIT),
+        _led() if mode == "led to" else mock.patch.object(media, "fetch", media.fetch),
+    ):
         for one, addresses in zip(asked, answers, strict=True):
             resolver[:] = addresses
             began = time.monotonic()
@@ -74,8 +81,7 @@ def all_refused(served: Served, mode: str) -> Trials:
             texts.add(f"{reply.error()['code']}: {reply.error()['message']}")
             assert not dialled, f"{one!r} opened a socket to {dialled}"
     assert len(texts) == 1, f"the refusals differ: {texts}"
-    if mode == "asked for":
-        assert min(times) >= media._REFUSAL_SECONDS, f"a refusal after {min(times):.3f} s tells of its reason"
+    assert min(times) >= seconds, f"a refusal after {min(times):.3f} s tells of its reason"
     spread = sorted(times)[int(len(times) * 0.95)] - statistics.median(times)
     return Trials(len(asked), {f"addresses {mode}: time of refusals, 95th percentile above the median, ms": round(spread * 1000, 1)})
 

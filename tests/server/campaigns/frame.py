@@ -61,8 +61,20 @@ class Result:
         return vars(self) | {"bound": self.bound}
 
 
-def run_campaign(campaign: Campaign, tier: str, seed: int, *, only: int | None = None, limit: int = 0) -> Result:
-    """All cases, or one, or at most `limit` of them spread over all. A case depends on the tier, the seed and its number alone."""
+class Passed(Protocol):
+    """Cases that need not be run again. See `journal.Journal`."""
+
+    def passed(self, case: str) -> Trials | None: ...
+    def note(self, case: str, trials: Trials) -> None: ...
+
+
+def run_campaign(
+    campaign: Campaign, tier: str, seed: int, *, only: int | None = None, limit: int = 0, journal: Passed | None = None
+) -> Result:
+    """All cases, or one, or at most `limit` of them spread over all. A case depends on the tier, the seed and its number alone.
+
+    `journal`: of cases that have passed before, and are not run again.
+    """
     began = time.monotonic()
     result = Result(campaign.NAME, campaign.TITLE, tier, seed)
     points = campaign.points(tier, random.Random(f"{campaign.NAME} {seed}"))
@@ -71,8 +83,13 @@ def run_campaign(campaign: Campaign, tier: str, seed: int, *, only: int | None =
         numbers = sorted(random.Random(seed).sample(range(len(points)), limit))
     with campaign.stage() as stage:
         for number in numbers:
+            case = f"{campaign.NAME} {tier} {seed} {number}"
             try:
-                trials = campaign.check(stage, points[number], random.Random(f"{campaign.NAME} {seed} {number}")) or Trials()
+                trials = journal.passed(case) if journal else None
+                if trials is None:
+                    trials = campaign.check(stage, points[number], random.Random(f"{campaign.NAME} {seed} {number}")) or Trials()
+                    if journal:
+                        journal.note(case, trials)
                 result.cases += trials.count
                 result.measured |= trials.measured
             except Exception as error:

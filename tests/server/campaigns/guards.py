@@ -1,142 +1,95 @@
-"""C22: each guard of the server is taken out, one at a time, and the test that is there for it must fail.
+"""C22: each guard of the server is taken out of a copy of its code, one at a time, and the test that is there for it must fail.
 
-python -m tests.server.campaigns C22 --tier release        all of them
-python -m tests.server.campaigns.guards "Host header"      one, with what the test says
+python -m tests.server.campaigns C22 --tier release --journal guards.jsonl      all of them; broken off, it goes on where it was
+python -m tests.server.campaigns.guards "Host header"                           one, with what the test says
+
+The guards themselves are listed in `guarded.py`.
 """
 
 from __future__ import annotations
 
-import importlib
+import multiprocessing
 import os
 import random
-import re
-import subprocess
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from .guarded import GUARDS, Guard
 
 ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "src" / "paligemma"
 NAME = "C22"
 TITLE = "guards taken out"
 SIZES = {"push": 2, "ci": 8}
 FAILED = 1
 """Exit code of pytest where tests failed; another one says that they could not be run."""
+SECONDS = 120
+"""For one test. Without its guard it may wait for what does not come."""
+LEAN = ("-x", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "pytest_timeout", f"--timeout={SECONDS}")
+"""Options of pytest: nothing is loaded or kept that one test does not need."""
+SHARED = ("pytest", "fastapi", "uvicorn", "h11", "hypothesis", "numpy", "PIL.Image", "torch")
+"""Imported once, in a process that every test is a fork of. Nothing of ours is among them."""
 
 
 @dataclass(frozen=True)
-class Guard:
-    """`where`: module:name of the guard. `instead`: what takes its place. `test`: what notices."""
+class Copy:
+    """The package, in a folder of its own: the code that is tested here stays whole whatever happens."""
 
-    where: str
-    instead: Any
-    test: str
+    folder: Path
+    passing: set[str] = field(default_factory=set)
+    """Tests that pass while nothing is taken out."""
 
-    def take_out(self) -> None:
-        module, _, path = self.where.partition(":")
-        *parents, name = path.split(".")
-        place: Any = importlib.import_module(f"paligemma.{module}")
-        for parent in parents:
-            place = getattr(place, parent)
-        assert hasattr(place, name), self.where
-        setattr(place, name, self.instead)
+    @property
+    def package(self) -> Path:
+        return self.folder / "paligemma"
 
+    @contextmanager
+    def without(self, guard: Guard) -> Iterator[None]:
+        self._write(guard.file, guard.taken_out((SOURCE / guard.file).read_text()))
+        try:
+            yield
+        finally:
+            self._write(guard.file, (SOURCE / guard.file).read_text())
 
-def _nothing(*arguments: Any, **options: Any) -> None:
-    """Instead of a check."""
+    def _write(self, file: str, text: str) -> None:
+        path = self.package / file
+        path.write_text(text)
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):  # known by size and second, which may be the same
+            compiled.unlink()
 
-
-async def _asynchronous_nothing(*arguments: Any, **options: Any) -> None:
-    """Instead of a step that is waited for."""
-
-
-def _true(*arguments: Any, **options: Any) -> bool:
-    return True
-
-
-def _false(*arguments: Any, **options: Any) -> bool:
-    return False
-
-
-async def _deaf(request: Any, work: Any) -> Any:
-    """Work goes on whether its client is there or not."""
-    return await work
+    def test(self, test: str) -> tuple[int, str]:
+        """pytest's exit code and what it says."""
+        said = self.folder / "said.txt"
+        run = PROCESSES.Process(target=_test, args=(str(self.folder), str(said), test))
+        run.start()
+        run.join(3 * SECONDS)
+        run.kill()
+        run.join()
+        return run.exitcode or 0, said.read_text()
 
 
-def _anybody(scheduler: Any, client: str) -> Any:
-    """A place for everyone."""
-    from paligemma.server.scheduler import Place
-
-    scheduler._entered[client] = scheduler._entered.get(client, 0) + 1
-    return Place(scheduler, client)
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([*SHARED])
 
 
-def _any_connection(protocol: Any, transport: Any) -> None:
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+def _test(folder: str, said: str, test: str) -> None:
+    """In a process of its own: the test, against the package in this folder."""
+    import pytest
 
-    H11Protocol.connection_made(protocol, transport)
-
-
-_is_below = Path.is_relative_to
-
-
-def _below_media(path: Path, other: Any) -> bool:
-    """As it is, but that everything lies below a folder called media."""
-    return Path(other).name == "media" or _is_below(path, other)
-
-
-_JSON = "test_strict_json.py::test_what_is_refused"
-_FETCHED = "test_media.py::test_what_may_not_be_fetched"
-_LENGTHS = "test_protocol.py::test_a_body_of_no_certain_length"
-GUARDS: dict[str, Guard] = {
-    "key on other addresses": Guard("server.settings:is_loopback", _true, "test_settings.py::test_others_need_one"),
-    "Host header": Guard("server.gate:Gate.check_host", _nothing, "test_gate.py::test_other_names_are_refused"),
-    "Origin header": Guard("server.gate:Gate.check_origin", _nothing, "test_gate.py::test_pages_of_other_sites"),
-    "key": Guard("server.gate:Gate.check_key", _nothing, "test_gate.py::test_no_key_no_entry"),
-    "plain paths": Guard("server.gate:_is_plain", _true, "test_gate.py::test_ways_around_a_path"),
-    "size of headers": Guard("server.gate:Gate.check_size", _nothing, "test_gate.py::test_long_headers_and_addresses"),
-    "kind of body": Guard("server.gate:Gate.check_body", _nothing, "test_gate.py::test_bodies_of_other_kinds"),
-    "announced size": Guard("server.gate:Gate.check_body", _nothing, "test_gate.py::test_a_body_that_is_announced_too_large_is_not_read"),
-    "refusals are ours": Guard("server.gate:_Exchange._instead", lambda _, refusal: refusal, "test_gate.py::test_an_endless_body_ends"),
-    "paths in messages": Guard(
-        "server.refusals:_PRIVATE", re.compile("(?!)"), "test_refusals.py::test_what_tells_of_the_machine_is_cut_out"
-    ),
-    "controls in messages": Guard("server.refusals:printable", str, "test_refusals.py::test_messages_are_short_and_printable"),
-    "folded headers": Guard("server.protocol:_folded", _false, _LENGTHS),
-    "bodies of two lengths": Guard("server.protocol:_check", _nothing, _LENGTHS),
-    "time for headers": Guard("server.protocol:_Guarded._watch_headers", _nothing, "test_protocol.py::test_slow_headers"),
-    "pace of readers": Guard("server.protocol:_Guarded._watch_writing", _nothing, "test_protocol.py::test_a_client_that_does_not_read"),
-    "connections": Guard(
-        "server.protocol:_Guarded.connection_made", _any_connection, "test_protocol.py::test_connections_beyond_the_limit"
-    ),
-    "depth of JSON": Guard("server.strict_json:_measure", _nothing, _JSON),
-    "keys twice": Guard("server.strict_json:_object", dict, _JSON),
-    "NaN": Guard("server.strict_json:_constant", float, _JSON),
-    "digits": Guard("server.strict_json:_integer", int, _JSON),
-    "halves of pairs": Guard("server.strict_json:_check_text", _nothing, _JSON),
-    "number of pictures": Guard("server.media:Budget.take_image", _nothing, "test_media.py::test_pictures_are_counted"),
-    "bytes of pictures": Guard("server.media:Budget.take_bytes", _nothing, "test_media.py::test_lengths_are_looked_at_before_decoding"),
-    "pixels": Guard("server.media:Budget.take_pixels", _nothing, "test_media.py::test_pixels_are_added_up"),
-    "hosts of pictures": Guard("server.media:_HTTPS", re.compile(r"https://(?:[^/@]*@)?([^/:?#]*).*", re.DOTALL), _FETCHED),
-    "time of refusals": Guard("server.media:_REFUSAL_SECONDS", 0.0, _FETCHED),
-    "files in the folder": Guard("server.media:Path.is_relative_to", _below_media, "test_media.py::test_files_outside_and_what_is_no_file"),
-    "public addresses": Guard("download:_is_public", _true, "../test_download.py::test_private_addresses"),
-    "secrets of the parent": Guard(
-        "server.decoding:_environment", lambda: dict(os.environ), "test_decoding.py::test_secrets_are_not_handed_down"
-    ),
-    "half-asked decoders": Guard(
-        "server.decoding:Decoders._discard",
-        _asynchronous_nothing,
-        "test_decoding.py::test_a_client_that_leaves_while_its_picture_is_decoded",
-    ),
-    "places in the queue": Guard(
-        "server.scheduler:Scheduler.enter", _anybody, "test_scheduler.py::test_who_comes_to_a_full_queue_is_refused_at_once"
-    ),
-    "clients that left": Guard("server.native:while_there", _deaf, "test_service.py::test_who_leaves_gives_everything_back"),
-    "health": Guard("server.service:Service.healthy", True, "test_service.py::test_the_engines_health_is_the_servers"),
-}
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    os.dup2(1, 2)
+    os.chdir(ROOT)
+    sys.path.insert(0, folder)
+    paths = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    os.environ |= {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
+    code = pytest.main([*LEAN, f"tests/{test}"])
+    sys.stdout.flush()
+    os._exit(code)  # not waiting for what a test without its guard may have left
 
 
 def points(tier: str, rng: random.Random) -> list[str]:
@@ -145,22 +98,32 @@ def points(tier: str, rng: random.Random) -> list[str]:
 
 
 @contextmanager
-def stage() -> Iterator[None]:
-    yield None
+def stage() -> Iterator[Copy]:
+    with tempfile.TemporaryDirectory(prefix="paligemma-guards-") as folder:
+        copy = Copy(Path(folder))
+        shutil.copytree(SOURCE, copy.package)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by what is imported once
+        yield copy
 
 
-def check(stage: None, name: str, rng: random.Random) -> None:
-    command = [sys.executable, "-m", __name__, name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == FAILED, f"{GUARDS[name].test} does not miss it (pytest ends with {done.returncode})\n{done.stdout[-1000:]}"
+def check(stage: Copy, name: str, rng: random.Random) -> None:
+    guard = GUARDS[name]
+    with stage.without(guard):
+        code, said = stage.test(guard.test)
+    missed = code == FAILED and "\nFAILED tests/" in said
+    assert missed, f"{guard.test} does not miss it (pytest ends with {code})\n{said[-1000:]}"
+    if guard.test not in stage.passing:
+        code, said = stage.test(guard.test)
+        assert code == 0, f"{guard.test} fails with the guard too\n{said[-1000:]}"
+        stage.passing.add(guard.test)
 
 
 def main(name: str) -> int:
-    import pytest
-
     guard = GUARDS[name]
-    guard.take_out()
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "server" / guard.test)]))
+    with stage() as copy, copy.without(guard):
+        code, said = copy.test(guard.test)
+    print(said)
+    return code
 
 
 if __name__ == "__main__":

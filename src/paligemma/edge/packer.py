@@ -33,8 +33,8 @@ from .packing import quantize as nearest
 
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
 """Inputs that share a scale of weights with 4 bits, of matrices with at least `WIDE` inputs, and of smaller ones; in smaller ones
-activations share theirs so with 8 bits too. There the table of words is kept as bfloat16: half of what rounding does to a small model's answers
-comes from it. A small model forgives less, and has little to save."""
+activations share theirs so with 8 bits too. There the table of words is kept as bfloat16: half of what rounding does to a small model's
+answers comes from it. A small model forgives less, and has little to save."""
 ROWS = 2**23
 """Weights that are read at once."""
 CARD = "README.md"

@@ -87,7 +87,12 @@ GUARDS: dict[str, Guard] = {
                 "test_a_body_that_is_announced_too_large_is_not_read",
                 "pass",
             ),
-            "rest of a refused body": ("await self._drop_rest()", "test_an_answer_arrives_though_the_body_is_still_being_sent", "pass"),
+            "rest of a refused body": (
+                '            await self._drop_rest()\n            body = b""',
+                "test_an_answer_arrives_though_the_body_is_still_being_sent",
+                '            body = b""',
+            ),
+            "a place before the body": ("if gate.admit:", "test_without_a_place_nothing_of_the_body_is_looked_at"),
             "ids of requests": ("if _ID.fullmatch(given) else", "test_an_answer_has_the_id_of_the_request", "if given else"),
             "methods in counts": (' if scope["method"] in _METHODS else "other"', "test_each_request_is_observed_once", ""),
             "controls in the log": (
@@ -463,7 +468,7 @@ GUARDS: dict[str, Guard] = {
         "server/service",
         "server/test_service",
         {
-            "models that there are": ("if name not in names:", "server/test_native.py::test_what_is_wrong_is_named"),
+            "models that there are": ("if name not in self.names:", "server/test_native.py::test_what_is_wrong_is_named"),
             "tokens of a prompt": (
                 "if len(ids) > limits.prompt_tokens:",
                 "server/test_native.py::test_lengths_are_refused_with_both_numbers",
@@ -487,9 +492,9 @@ GUARDS: dict[str, Guard] = {
             "an end to the end": (" and time.monotonic() < end:", "test_draining_waits_for_what_is_in_but_not_for_ever", ":"),
             "what can be streamed": ("if watcher is not None:", "server/test_native.py::test_what_is_wrong_is_named"),
             "refusals are counted": (
-                "            self.metrics.refused(refused.code)\n",
+                '"deadline_exceeded") from None\n        except Refused as refused:\n            self.metrics.refused(refused.code)\n',
                 "test_a_full_queue_refuses_quickly_and_recovers",
-                "",
+                '"deadline_exceeded") from None\n        except Refused as refused:\n',
             ),
         },
     ),

@@ -88,7 +88,7 @@ def _ended(ids: list[int], length: int, end: int, pad: int) -> list[int]:
 
 
 def words_of(folder: Path, config: DualEncoderConfig, tokenizer: str | Path | None = None) -> Words:
-    """The vocabulary that lies in the folder, or the file that is named. Raises `CheckpointError` where there is none, or another model's."""
+    """The vocabulary in the folder, or the file that is named. Raises `CheckpointError` where there is none, or another model's."""
     path = _find(folder if tokenizer is None else Path(tokenizer).expanduser())
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:

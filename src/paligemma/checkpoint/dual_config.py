@@ -55,7 +55,9 @@ def parse_encoder(data: dict[str, Any], resize: Resize | None = None, where: str
         )
     if data.get("model_type") != "siglip":
         raise bad_config(where, f"model_type is {short(data.get('model_type'))}, expected 'siglip'")
-    text, vision, own = (Fields(where, key, data.get(key) or {}) for key in ("text_config", "vision_config", "paligemma"))
+    text, vision, own = (
+        Fields(where, key, {} if data.get(key) is None else data[key]) for key in ("text_config", "vision_config", "paligemma")
+    )
     text.defaults = TEXT_DEFAULTS
     text.choice("model_type", ("siglip_text_model",), "siglip_text_model")
     text.choice("hidden_act", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")

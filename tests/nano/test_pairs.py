@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from paligemma.nano.names import LANGUAGES
-from paligemma.nano.pairs import TEXTS_PER_PICTURE, PairMaker, content, said
+from paligemma.nano.pairs import FEW, TEXTS_PER_PICTURE, PairMaker, content, counted, said
 from paligemma.nano.world import Split
 
 
@@ -15,7 +15,7 @@ from paligemma.nano.world import Split
 def maker(tokenizer_path):
     return PairMaker({
         "tokenizer_path": str(tokenizer_path), "size": 24, "length": 32, "bank_size": 2, "bank_seed": 0, "backgrounds": 8, "seed": 5,
-        "text_share": 0.3, "side": 112,
+        "text_share": 0.3, "few_share": 0.5, "side": 112,
     })  # fmt: skip
 
 
@@ -32,20 +32,41 @@ def test_it_draws_from_the_training_stream(maker):
     assert maker.world.split is Split.TRAIN
 
 
-def test_contents_are_equal_where_the_texts_are(maker):
-    scenes = [maker.world.scene(3 * 24 + i) for i in range(24)]
-    contents = maker(3).contents
+def drawn(maker, index: int):
+    """A batch and its scenes."""
+    batch = maker(index)
+    return batch, [maker.world.scene(index * 24 + i) for i in range(24)]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_contents_are_equal_where_the_texts_are(maker, index):
+    batch, scenes = drawn(maker, index)
     for i, one in enumerate(scenes):
         for k, other in enumerate(scenes):
-            assert (contents[i] == contents[k]) == (content(one) == content(other)) == (said(one, "en") == said(other, "en"))
+            same = batch.contents[i] == batch.contents[k]
+            assert same == (content(one) == content(other)) == (said(one, "en") == said(other, "en"))
 
 
-def test_texts_stand_picture_by_picture(maker):
-    scenes = [maker.world.scene(3 * 24 + i) for i in range(24)]
-    rows = maker(3).ids.view(24, TEXTS_PER_PICTURE, -1).tolist()
-    for scene, texts in zip(scenes, rows, strict=True):
-        possible = [maker.words.ids(said(scene, lang), 32) for lang in LANGUAGES]
+@pytest.mark.parametrize("index", range(4))
+def test_texts_stand_picture_by_picture(maker, index):
+    batch, scenes = drawn(maker, index)
+    for scene, texts in zip(scenes, batch.ids.view(24, TEXTS_PER_PICTURE, -1).tolist(), strict=True):
+        possible = [maker.words.ids(text, 32) for text in (counted(scene), *(said(scene, lang) for lang in LANGUAGES))]
         assert all(ids in possible for ids in texts)
+
+
+def test_some_batches_are_of_few_kinds(maker):
+    kinds = [len({spot.thing for scene in drawn(maker, index)[1] for spot in scene.objects}) for index in range(8)]
+    assert min(kinds) <= FEW < max(kinds)
+
+
+def test_counted(maker):
+    scenes = [scene for index in range(4) for scene in drawn(maker, index)[1] if scene.objects]
+    several = [scene for scene in scenes if len({spot.thing for spot in scene.objects}) < len(scene.objects)]
+    assert several
+    for scene in scenes:
+        assert (counted(scene) != said(scene, "en")) == any(scene is one for one in several)
+    assert any(counted(scene).startswith(("two ", "three ", "four ")) for scene in several)
 
 
 def test_every_caption_fits(maker):
@@ -61,6 +82,6 @@ def test_every_caption_fits(maker):
 
 
 def test_words_of_a_text_scene(maker):
-    scene = next(s for s in map(maker.world.scene, range(100)) if s.lines)
+    scene = next(s for s in map(maker.world.scene, range(200)) if s.lines)
     assert said(scene, "de") == " ".join(line.text for line in scene.lines)
     assert np.all(scene.owner == -1)

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from ..config import PRESETS, VOCAB_SIZE, DualEncoderConfig, PaliGemmaConfig, Resize, TextConfig, TextTowerConfig, VisionConfig
 from ..errors import CheckpointError
-from .recognise import ENCODER_TYPES, beginning, encoder_refused, why_not_weights
+from .recognise import beginning, why_not_weights
 from .weight_maps import PADDED_VOCAB
 
 MAX_CONFIG = 1 << 20
@@ -69,8 +69,6 @@ def parse_config(data: dict[str, Any], where: str = CONFIG) -> Described:
     `where`: what errors call the place the fields were found in.
     """
     refuse_foreign(data, where)
-    if data.get("model_type") in ENCODER_TYPES:
-        raise encoder_refused(where)
     if data.get("model_type") != "paligemma":
         raise bad_config(where, f"model_type is {short(data.get('model_type'))}, expected 'paligemma'")
     text, vision, own = (Fields(where, key, data.get(key, {})) for key in ("text_config", "vision_config", "paligemma"))

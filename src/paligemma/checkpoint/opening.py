@@ -17,7 +17,7 @@ from .detect import bv_prefix, bv_scanned, config_from_shapes, describe, hf_cont
 from .hf_config import CONFIG, Described, parse_config, read_config_file
 from .locate import Format, Located, locate
 from .npz_file import NpzFile, comment_json
-from .recognise import beginning, encoder_refused, holds_encoder, why_not_weights
+from .recognise import ENCODER_TYPES, beginning, encoder_refused, holds_encoder, why_not_weights
 from .safetensors_files import SafetensorsFiles
 from .source import Array, ArraySource, TensorSource, TensorSpec, main_dtype, refuse
 from .weight_maps import EMBEDDING, HF_EMBEDDING, HF_TIED, PADDED_VOCAB, Layout, bv_layout, hf_layout, hub_name, our_shapes
@@ -125,7 +125,10 @@ def huggingface_config(located: Located) -> dict[str, Any]:
 
 
 def _open_huggingface(located: Located, mapped: bool) -> Opened:
-    described = parse_config(huggingface_config(located))
+    data = huggingface_config(located)
+    if data.get("model_type") in ENCODER_TYPES:
+        raise encoder_refused(located.folder)
+    described = parse_config(data)
     raw = SafetensorsFiles(list(located.files), mapped=mapped)
     config = described.config
     layout = hf_layout(config)

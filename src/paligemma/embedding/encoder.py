@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..image import to_pixels
 from ..model.dual_encoder import DualEncoder
 from .words import Words
+
+T = TypeVar("T")
 
 PICTURES = 32
 """In one pass of the image tower."""
@@ -54,15 +58,17 @@ class Encoder:
         """Texts -> float32 (n, dimensions), unit length. Raises `InputError` for what is not text."""
         return self._all(texts, TEXTS, self._ids, self.model.encode_texts)
 
-    def _all(self, things, size, prepare, encode) -> np.ndarray:
+    def _all(
+        self, things: Sequence[T], size: int, prepare: Callable[[Sequence[T]], Tensor], encode: Callable[[Tensor], Tensor]
+    ) -> np.ndarray:
         rows = [encode(prepare(things[start : start + size])).cpu().numpy() for start in range(0, len(things), size)]
         return np.concatenate(rows) if rows else np.empty((0, self.dimensions), np.float32)
 
-    def _pixels(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
         side, resize = self.config.vision.image_size, self.config.resize
         pixels = np.stack([to_pixels(picture, side, resize) for picture in pictures])
         return torch.from_numpy(pixels).to(self.model.logit_scale.device, self.model.logit_scale.dtype)
 
-    def _ids(self, texts: Sequence[str]) -> torch.Tensor:
+    def _ids(self, texts: Sequence[str]) -> Tensor:
         ids = [self.words.ids(text, self.config.text.length) for text in texts]
         return torch.tensor(ids, device=self.model.logit_scale.device)

@@ -1,7 +1,7 @@
 """Scenes and what is said about them -> batches for SigLIP's loss: pictures, several texts each, and which belong together.
 
 Batch i is a function of the seed and i, as in `batches.py`. A picture's texts are in languages drawn at random; of printed words it is
-the words themselves.
+the words themselves. Some batches are of few kinds of things: there a text has to be read to its end to tell its picture from the others.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from ..embedding.words import GemmaWords
 from ..tokenizer import Tokenizer
 from .batches import pixels_of
 from .lessons import label
-from .names import LANGUAGES, enumerate_names, things
+from .names import LANGUAGES, enumerate_names, plural, things, with_article
 from .world import Scene, Split, World
 
 TEXTS_PER_PICTURE = 2
+FEW = 12
+"""Kinds of things in a batch of few."""
+NUMBERS = ("no", "one", "two", "three", "four")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Pairing(TypedDict):
     seed: int
     text_share: float
     """Of the scenes, how many show printed words."""
+    few_share: float
+    """Of the batches, how many are of few kinds of things."""
     side: int
     """Of the picture, in pixels."""
 
@@ -70,8 +75,15 @@ class PairMaker:
     def __call__(self, index: int) -> Pairs:
         size = self.pairing["size"]
         rng = np.random.default_rng([self.pairing["seed"], 0x51C, index])
+        few = rng.random() < self.pairing["few_share"]
+        self.world.among = rng.choice(len(things()), FEW, replace=False).tolist() if few else None
         scenes = [self.world.scene(index * size + i) for i in range(size)]
-        texts = [said(scene, lang) for scene in scenes for lang in rng.choice(LANGUAGES, TEXTS_PER_PICTURE, replace=False)]
+        languages = [rng.choice(LANGUAGES, TEXTS_PER_PICTURE, replace=False) for _ in scenes]
+        texts = [
+            counted(scene) if lang == "en" and rng.random() < 0.5 else said(scene, lang)
+            for scene, chosen in zip(scenes, languages, strict=True)
+            for lang in chosen
+        ]
         ids = [self.words.ids(text, self.pairing["length"]) for text in texts]
         return Pairs(pixels_of(scenes), torch.tensor(ids), torch.tensor([zlib.crc32(content(scene).encode()) for scene in scenes]))
 
@@ -81,6 +93,17 @@ def said(scene: Scene, lang: str) -> str:
     if scene.lines:
         return " ".join(line.text for line in scene.lines)
     return enumerate_names([things()[spot.thing].names[lang] for spot in scene.objects], lang)
+
+
+def counted(scene: Scene) -> str:
+    """In English, with things of a kind together: "two cats and an owl"."""
+    if not scene.objects:
+        return said(scene, "en")
+    labels = [label(spot) for spot in scene.objects]
+    names = [
+        with_article(name) if labels.count(name) == 1 else f"{NUMBERS[labels.count(name)]} {plural(name)}" for name in dict.fromkeys(labels)
+    ]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def content(scene: Scene) -> str:

@@ -38,6 +38,8 @@ class SearchRecipe:
     backgrounds: int = BACKGROUNDS
     text_share: float = 0.1
     """Of the scenes, how many show printed words."""
+    few_share: float = 0.5
+    """Of the batches, how many are of few kinds of things."""
     phases: tuple[SearchPhase, ...] = ()
     muon_lr: float = 0.015
     adam_lr: float = 2e-3

@@ -182,8 +182,8 @@ class SearchTrainer:
         r = self.recipe
         pairing = {
             "tokenizer_path": str(self.run / TOKENIZER), "size": phase.batch, "length": r.text_length, "bank_size": r.bank_size,
-            "bank_seed": r.seed, "backgrounds": r.backgrounds, "seed": r.seed + 1 + index, "text_share": r.text_share, "few_share": r.few_share,
-            "side": self.model.config.vision.image_size,
+            "bank_seed": r.seed, "backgrounds": r.backgrounds, "seed": r.seed + 1 + index, "text_share": r.text_share,
+            "few_share": r.few_share, "side": self.model.config.vision.image_size,
         }  # fmt: skip
         with contextlib.closing(stream_of(PairMaker, pairing, start)) as batches:
             yield itertools.islice(batches, phase.steps - start)

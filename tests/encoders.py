@@ -123,7 +123,7 @@ def big_vision_arrays(theirs: SiglipModel, *, scanned: bool, prefix: str = "para
     out |= _dense("img/MAPHead_0/MlpBlock_0/Dense_1", state, head + "mlp.fc2")
     out["img/MAPHead_0/probe"] = state[head + "probe"]
     out["t"], out["b"] = state["logit_scale"], state["logit_bias"]
-    return {prefix + name: array for name, array in out.items()}
+    return {prefix + name: np.ascontiguousarray(array) for name, array in out.items()}
 
 
 def _layer(state: dict[str, np.ndarray], start: str, heads: int) -> dict[str, np.ndarray]:

@@ -93,7 +93,7 @@ def test_naflex_is_refused_in_one_sentence():
         ({"model_type": "clip"}, "model_type is 'clip', expected 'siglip'"),
         ({"auto_map": {}}, "auto_map"),
         ({"quantization_config": {}}, "quantized"),
-        ({"text_config": {"hidden_size": 512}}, "texts become vectors of 512 numbers, pictures of 768"),
+        ({"text_config": {"hidden_size": 516}}, "texts become vectors of 516 numbers, pictures of 768"),
         ({"text_config": {"projection_size": 512}}, "texts become vectors of 512"),
         ({"text_config": {"hidden_size": 510}}, "text_config: hidden_size 510 is not a multiple of num_attention_heads 12"),
         ({"text_config": {"vocab_size": 0}}, "text_config.vocab_size is 0"),

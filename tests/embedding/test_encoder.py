@@ -68,7 +68,7 @@ def test_how_pictures_are_resized_is_the_checkpoints_affair(encoder, pictures):
 
 
 def test_scale_and_bias(encoder):
-    assert encoder.scale == pytest.approx(float(encoder.model.logit_scale.exp()))
+    assert encoder.scale == pytest.approx(float(encoder.model.logit_scale.detach().exp()))
     assert encoder.bias == pytest.approx(float(encoder.model.logit_bias))
 
 

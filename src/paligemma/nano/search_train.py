@@ -150,20 +150,20 @@ class SearchTrainer:
         return loss, {"loss": loss.item(), "found": found, "scale": scale, "bias": bias}
 
     def _update(self, loss: Tensor) -> None:
-        self._demand_finite(loss, "loss")
+        self._demand_finite(loss.item(), "loss")
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         loss.backward()
         moving = [p for p in self.model.parameters() if p.grad is not None]
-        self._demand_finite(nn.utils.clip_grad_norm_(moving, MAX_GRADIENT), "gradient")
+        self._demand_finite(nn.utils.clip_grad_norm_(moving, MAX_GRADIENT).item(), "gradient")
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def _demand_finite(self, value: Tensor, name: str) -> None:
+    def _demand_finite(self, value: float, name: str) -> None:
         """Before a step that cannot be taken back."""
-        if not math.isfinite(float(value)):
+        if not math.isfinite(value):
             raise PaliGemmaError(
-                f"the {name} is {float(value)} after {self.step} steps of phase {self.phase}",
+                f"the {name} is {value} after {self.step} steps of phase {self.phase}",
                 hint="lower the learning rates of the recipe; the last saved state is from before",
                 code="loss_not_finite",
             )

@@ -69,7 +69,7 @@ NANO_SIGLIP = SearchRecipe(
     text_heads=4,
     phases=(
         SearchPhase(steps=1500, batch=128, locked=True, decay_from=1.0),
-        SearchPhase(steps=3000, batch=128, rate=0.6),
+        SearchPhase(steps=3000, batch=128, rate=0.5),
     ),
 )
 

@@ -103,7 +103,8 @@ class SearchTrainer:
         self.optimizers = self._optimizers()
         self.bfloat16 = cpu.has_bfloat16()
         self.phase = self.step = 0
-        self.started = time.monotonic()
+        self.started = time.process_time()
+        """Seconds are those of all cores together, whatever else the machine does meanwhile."""
         self.elapsed_before = 0.0
         self.see = torch.compile(self._see, dynamic=False) if compiled else self._see
         self.read = torch.compile(self._read, dynamic=False) if compiled else self._read
@@ -191,7 +192,7 @@ class SearchTrainer:
     def _after(self, phase: SearchPhase, record: dict[str, float]) -> None:
         last = self.step == phase.steps
         if self.step % LOG_EVERY == 0 or last:
-            seconds = self.elapsed_before + time.monotonic() - self.started
+            seconds = self.elapsed_before + time.process_time() - self.started
             entry = {"phase": self.phase, "step": self.step, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
             with (self.run / LOG).open("a") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -203,7 +204,7 @@ class SearchTrainer:
         """Write the whole state, then put it in place of the old one."""
         state = {
             "model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "phase": self.phase, "step": self.step, "seconds": self.elapsed_before + time.monotonic() - self.started,
+            "phase": self.phase, "step": self.step, "seconds": self.elapsed_before + time.process_time() - self.started,
         }  # fmt: skip
         temporary = self.run / "state.pt.tmp"
         torch.save(state, temporary)

@@ -65,8 +65,8 @@ background, and printed words. For photographs take a published one, such as `go
 Scenes drawn by `paligemma.nano` (recipe `{recipe.name}`, seed {recipe.seed}), each with two captions in languages out of
 {len(LANGUAGES)} ({", ".join(LANGUAGES)}): what there is from left to right, "a cat, a cat and an owl", in English also "two cats and an
 owl"; of printed words, the words. {pictures:,} pictures, {log[-1]["seconds"] / 60:.0f} minutes of one CPU core without drawing. The
-image tower began as that of `{recipe.start}`, text tower and pooling head with random weights. The loss is SigLIP's; pictures of the same content
-count as belonging to each other's texts. Emoji are OpenMoji's (CC BY-SA 4.0), names come from Unicode CLDR.
+image tower began as that of `{recipe.start}`, text tower and pooling head with random weights. The loss is SigLIP's; pictures of the same
+content count as belonging to each other's texts. Emoji are OpenMoji's (CC BY-SA 4.0), names come from Unicode CLDR.
 Command: `paligemma nano train-search`.
 
 ## Measured

@@ -39,16 +39,16 @@ def _bundled() -> list[str]:
     return [path.parent.name for path in BUNDLED.glob("*/config.json")]
 
 
-def find(model: str | Path | None, default: str = DEFAULT) -> Path:
+def find(model: str | Path | None, default: str | None = None) -> Path:
     """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none.
 
-    `default`: the bundled model that is meant by None.
+    `default`: the bundled model that is meant by None, `DEFAULT` unless told otherwise.
     """
     if model is None or str(model) in ("", "bundled"):
-        model = default
+        model = DEFAULT if default is None else default
         if not (BUNDLED / model).is_dir():
             raise CheckpointError(
-                f"this installation has no bundled model {default}",
+                f"this installation has no bundled model {model}",
                 hint="name a checkpoint, or install a release of paligemma, which has one",
                 code="no_bundled_model",
             )

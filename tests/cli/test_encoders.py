@@ -34,6 +34,11 @@ def test_info_of_one_that_does_not_fit(siglip, tmp_path, capsys):
     assert "expected (98, 32)" in capsys.readouterr().out
 
 
+def test_pull(call, siglip, monkeypatch):
+    monkeypatch.setattr("paligemma.checkpoint.hub.pull", lambda name: siglip)
+    assert call("pull", "google/siglip2-base-patch16-224").out.splitlines()[1] == "use it: paligemma info google/siglip2-base-patch16-224"
+
+
 @pytest.mark.parametrize("command", ["caption", "ocr"])
 def test_asking_it_is_refused(siglip, tmp_path, capsys, command):
     from PIL import Image

@@ -257,10 +257,13 @@ def pull(
         A branch or commit other than the main one: PaliGemma 1 keeps its half-precision weights on `bfloat16` and `float16`.
     """
     from ..checkpoint import pull as fetch
+    from ..checkpoint.dual_opening import is_encoder
 
     name = model if revision is None else f"{model}@{revision}"
-    print(printable(f"{name} is in {fetch(name)}"))
-    print(printable(f"use it: paligemma caption photo.jpg --model {name}"))
+    folder = fetch(name)
+    print(printable(f"{name} is in {folder}"))
+    use = f"info {name}" if is_encoder(folder) else f"caption photo.jpg --model {name}"
+    print(printable(f"use it: paligemma {use}"))
     return 0
 
 

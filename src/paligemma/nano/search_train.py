@@ -30,7 +30,7 @@ from ..tokenizer import Tokenizer
 from ..training.run import fingerprint
 from .batches import stream_of
 from .muon import Muon
-from .pairs import TEXTS_PER_PICTURE, PairMaker, Pairs
+from .pairs import TEXTS_PER_PICTURE, Pairing, PairMaker, Pairs
 from .search_recipes import SearchPhase, SearchRecipe
 from .sigmoid_loss import found_first, sigmoid_loss
 from .train import LOG, LOG_EVERY, MAX_GRADIENT, SAVE_EVERY, forget_later, schedule, write_whole
@@ -181,7 +181,7 @@ class SearchTrainer:
             yield iter(())
             return
         r = self.recipe
-        pairing = {
+        pairing: Pairing = {
             "tokenizer_path": str(self.run / TOKENIZER), "size": phase.batch, "length": r.text_length, "bank_size": r.bank_size,
             "bank_seed": r.seed, "backgrounds": r.backgrounds, "seed": r.seed + 1 + index, "text_share": r.text_share,
             "few_share": r.few_share, "side": self.model.config.vision.image_size,

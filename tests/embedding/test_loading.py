@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -72,3 +74,10 @@ def test_without_torch(siglip_2, monkeypatch):
 def test_what_does_not_exist(siglip_2, how, told):
     with pytest.raises(UsageError, match=told):
         load_encoder(siglip_2, **how)
+
+
+def test_importing_is_light():
+    """What says which vectors an index holds must not wait for PyTorch."""
+    code = "import sys, paligemma.embedding.loading, paligemma.embedding.words; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

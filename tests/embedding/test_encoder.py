@@ -69,7 +69,7 @@ def test_how_pictures_are_resized_is_the_checkpoints_affair(encoder, pictures):
 
 def test_scale_and_bias(encoder):
     assert encoder.scale == pytest.approx(float(encoder.model.logit_scale.detach().exp()))
-    assert encoder.bias == pytest.approx(float(encoder.model.logit_bias))
+    assert encoder.bias == pytest.approx(float(encoder.model.logit_bias.detach()))
 
 
 def test_the_name_is_that_of_the_weights(encoder):

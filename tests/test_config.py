@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from paligemma.config import (
+    ENCODERS,
     GEMMA_1_2B,
     GEMMA_2_2B,
     GEMMA_2_9B,
@@ -92,3 +93,25 @@ def test_configurations_cannot_be_changed_in_place():
     config: PaliGemmaConfig = PRESETS["paligemma-3b-224"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.version = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_have_the_parameters_of_transformers(name):
+    import torch
+    from transformers import SiglipModel
+
+    from tests.encoders import their_config
+
+    with torch.device("meta"):
+        theirs = SiglipModel(their_config(ENCODERS[name]))
+    assert ENCODERS[name].num_parameters == sum(p.numel() for p in theirs.parameters())
+
+
+def test_published_encoders():
+    """In millions, as their pages say: the text tower's table counts."""
+    found = {name: round(config.num_parameters / 1e6) for name, config in ENCODERS.items()}
+    assert found["siglip-base-patch16-224"] == 203
+    assert found["siglip-so400m-patch14-384"] == 878
+    assert found["siglip2-base-patch16-224"] == 375
+    assert found["siglip2-so400m-patch14-384"] == 1136
+    assert len(found) == 17

@@ -1,6 +1,7 @@
-"""Dimensions of every PaliGemma: frozen values, a dict of presets, and parameter counts. Knows no tensors and no files.
+"""Dimensions of every PaliGemma and SigLIP: frozen values, dicts of presets, and parameter counts. Knows no tensors and no files.
 
-Facts: big_vision `models/vit.py`, `models/ppp/gemma.py`, `models/proj/paligemma/paligemma.py`; reports arXiv 2407.07726, 2412.03555.
+Facts: big_vision `models/vit.py`, `models/ppp/gemma.py`, `models/proj/paligemma/paligemma.py`, `models/proj/image_text/two_towers.py`;
+reports arXiv 2407.07726, 2412.03555, 2303.15343, 2502.14786.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Resize = Literal["bicubic", "bilinear", "bilinear-antialias"]
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """SigLIP image tower (no pooling, no class token)."""
+    """SigLIP image tower (no class token; pooling is a `DualEncoderConfig`'s affair)."""
 
     width: int
     depth: int
@@ -50,10 +51,14 @@ class VisionConfig:
 
     @property
     def num_parameters(self) -> int:
-        d, f = self.width, self.mlp_dim
-        block = 4 * (d * d + d) + 2 * d * f + f + d + 4 * d
+        d = self.width
         patch = 3 * self.patch_size**2 * d + d
-        return self.depth * block + 2 * d + patch + self.num_tokens * d
+        return self.depth * _block(d, self.mlp_dim) + 2 * d + patch + self.num_tokens * d
+
+
+def _block(width: int, mlp_dim: int) -> int:
+    """Parameters of one layer of a SigLIP tower: four projections, an MLP and two norms, everything with biases."""
+    return 4 * (width * width + width) + 2 * width * mlp_dim + mlp_dim + width + 4 * width
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,83 @@ PRESETS: dict[str, PaliGemmaConfig] = {
     for res in (224, 448, 896)
 }
 """Every published model by name, such as `paligemma-3b-224` or `paligemma2-10b-448`."""
+
+
+@dataclass(frozen=True)
+class TextTowerConfig:
+    """SigLIP text tower: every token sees every other, and the last one is pooled. `length`: tokens of every text, padding among them."""
+
+    width: int
+    depth: int
+    mlp_dim: int
+    heads: int
+    vocab_size: int
+    length: int = 64
+    norm_eps: float = 1e-6
+
+    def num_parameters(self, dimensions: int) -> int:
+        """With a head that puts out `dimensions` numbers."""
+        d = self.width
+        return self.depth * _block(d, self.mlp_dim) + 2 * d + (self.vocab_size + self.length) * d + d * dimensions + dimensions
+
+
+@dataclass(frozen=True)
+class DualEncoderConfig:
+    """SigLIP's two towers, whose vectors are compared. The pooled picture is its vector, so both have the image tower's width."""
+
+    vision: VisionConfig
+    text: TextTowerConfig
+    name: str = "custom"
+    resize: Resize = "bicubic"
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in a vector."""
+        return self.vision.width
+
+    @property
+    def num_parameters(self) -> int:
+        """The pooling head is a layer with a probe in place of one norm; scale and bias are one number each."""
+        d = self.vision.width
+        pooling = _block(d, self.vision.mlp_dim) - 2 * d + d
+        return self.vision.num_parameters + pooling + self.text.num_parameters(self.dimensions) + 2
+
+
+def _encoders() -> dict[str, DualEncoderConfig]:
+    """Patch size and sides of the pictures as published; SigLIP 1 reads 16 tokens in one size, and in two more than English."""
+    base = {"width": 768, "depth": 12, "mlp_dim": 3072, "heads": 12}
+    so400m = {"width": 1152, "depth": 27, "mlp_dim": 4304, "heads": 16}
+    english, many = 32_000, 250_000
+    first: dict[str, tuple[dict[str, int], int, int, int, int]] = {
+        "siglip-base-patch16-224": (base, 16, 224, english, 64),
+        "siglip-base-patch16-256": (base, 16, 256, english, 64),
+        "siglip-base-patch16-384": (base, 16, 384, english, 64),
+        "siglip-base-patch16-512": (base, 16, 512, english, 64),
+        "siglip-base-patch16-256-multilingual": (base, 16, 256, many, 64),
+        "siglip-so400m-patch14-224": (so400m, 14, 224, english, 16),
+        "siglip-so400m-patch14-384": (so400m, 14, 384, english, 64),
+        "siglip-so400m-patch16-256-i18n": (so400m, 16, 256, many, 64),
+    }
+    second = {
+        f"siglip2-{size}-patch{patch}-{side}": (dimensions, patch, side, GEMMA_VOCAB, 64)
+        for size, dimensions, patch, sides in (
+            ("base", base, 16, (224, 256, 384, 512)), ("so400m", so400m, 14, (224, 384)), ("so400m", so400m, 16, (256, 384, 512)),
+        )
+        for side in sides
+    }  # fmt: skip
+    return {
+        name: DualEncoderConfig(
+            VisionConfig(**dimensions, image_size=side, patch_size=patch),
+            TextTowerConfig(**dimensions, vocab_size=vocab, length=length),
+            name,
+            "bilinear-antialias" if name in second else "bicubic",
+        )
+        for name, (dimensions, patch, side, vocab, length) in (first | second).items()
+    }
+
+
+ENCODERS: dict[str, DualEncoderConfig] = _encoders()
+"""The published SigLIP and SigLIP 2 of the base and So400m sizes by name, with the resizing of their Hugging Face folders."""
 
 
 def preset(name: str) -> PaliGemmaConfig:

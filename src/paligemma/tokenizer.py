@@ -175,7 +175,7 @@ class Tokenizer:
 
         Raises `InputError` for what is not text: other types, and halves of surrogate pairs.
         """
-        _check_text(text)
+        check_text(text)
         ids: list[int] = []
         start = 0
         for match in self._special.finditer(text):
@@ -262,7 +262,8 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raise `InputError` for what is not text: other types, and halves of surrogate pairs."""
     if not isinstance(text, str):
         raise InputError(f"expected text, found {type(text).__name__}")
     try:

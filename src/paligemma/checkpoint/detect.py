@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..config import GEMMA_1_2B, GEMMA_2_2B, GEMMA_2_9B, GEMMA_2_27B, VOCAB_SIZE, PaliGemmaConfig, TextConfig, VisionConfig
 from ..errors import CheckpointError
 from .hf_config import named
 from .source import TensorSpec
-from .weight_maps import COMMON, NORMS_2, PADDED_VOCAB, Row
+from .weight_maps import COMMON, ENCODERBLOCK, NORMS_2, PADDED_VOCAB, Row
 
 PUBLISHED_DECODERS = (GEMMA_1_2B, GEMMA_2_2B, GEMMA_2_9B, GEMMA_2_27B)
 _POST_NORM = next(row for row in NORMS_2 if "post_attn_norm" in row.ours)
@@ -26,13 +26,13 @@ def bv_prefix(names: Mapping[str, object]) -> str:
 
 
 def bv_scanned(names: Mapping[str, object], prefix: str) -> bool:
-    """Whether the image tower's layers are stacked."""
+    """Whether the image tower's layers are stacked. (In a file of two towers the text tower's are as the image tower's.)"""
     return not any(name.startswith(prefix + "img/Transformer/encoderblock_") for name in names)
 
 
 def config_from_shapes(specs: Mapping[str, TensorSpec], prefix: str, *, where: str) -> PaliGemmaConfig:
     """The model that a big_vision file holds. Raises `CheckpointError` where a dimension cannot be told."""
-    sizes = _sizes(specs, prefix)
+    sizes = sizes_by(COMMON, specs, prefix)
     letters = "dlnhftpqcWVLNKHF"
     if missing := [letter for letter in letters if letter not in sizes]:
         looked = [prefix + row.bv for row in COMMON if set(missing) & set("".join(row.axes.left))]
@@ -65,13 +65,15 @@ def config_from_shapes(specs: Mapping[str, TensorSpec], prefix: str, *, where: s
     return named(PaliGemmaConfig(vision, text, version=2 if post_norms else 1, resize="bilinear"))
 
 
-def _sizes(specs: Mapping[str, TensorSpec], prefix: str) -> dict[str, int]:
-    """The size of each letter of the table, from the first tensor that shows it."""
+def sizes_by(rows: Sequence[Row], specs: Mapping[str, TensorSpec], prefix: str) -> dict[str, int]:
+    """The size of each letter of a table, from the first tensor that shows it."""
     sizes: dict[str, int] = {}
-    blocks = {name.split("/encoderblock_")[1].split("/")[0] for name in specs if "/encoderblock_" in name}
-    if blocks:
-        sizes["l"] = len(blocks)
-    for row in COMMON:
+    for letter, start in {(row.layers, prefix + row.bv.partition(ENCODERBLOCK)[0]) for row in rows if ENCODERBLOCK in row.bv}:
+        apart = start + "encoderblock_"
+        blocks = {name.removeprefix(apart).split("/")[0] for name in specs if name.startswith(apart)}
+        if letter and blocks:
+            sizes[letter] = len(blocks)
+    for row in rows:
         for name, stacked in _candidates(row, prefix):
             if name in specs:
                 shape = specs[name].shape
@@ -86,8 +88,8 @@ def _sizes(specs: Mapping[str, TensorSpec], prefix: str) -> dict[str, int]:
 
 def _candidates(row: Row, prefix: str) -> list[tuple[str, bool]]:
     names = [(prefix + row.bv, row.layers is not None)]
-    if row.layers == "l":
-        names.append((prefix + row.bv.replace("encoderblock/", "encoderblock_0/"), False))
+    if ENCODERBLOCK in row.bv:
+        names.append((prefix + row.bv.replace(ENCODERBLOCK, "encoderblock_0/"), False))
     return names
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..config import PRESETS
 from ..errors import CheckpointError, UsageError, did_you_mean
 from .adapter_config import find_base
+from .dual_opening import is_encoder
 from .hub import cached, is_hub_id
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
@@ -25,17 +26,29 @@ def base_of(adapter: Path) -> Path:
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that came with the package."""
-    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    """Names of the PaliGemmas that came with the package."""
+    return sorted(name for name in _bundled() if not is_encoder(BUNDLED / name))
 
 
-def find(model: str | Path | None) -> Path:
-    """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none."""
+def bundled_encoders() -> list[str]:
+    """Names of the SigLIPs that came with the package."""
+    return sorted(name for name in _bundled() if is_encoder(BUNDLED / name))
+
+
+def _bundled() -> list[str]:
+    return [path.parent.name for path in BUNDLED.glob("*/config.json")]
+
+
+def find(model: str | Path | None, default: str | None = None) -> Path:
+    """The file or folder meant by `model`; `CheckpointError` with the nearest thing to do where there is none.
+
+    `default`: the bundled model that is meant by None, `DEFAULT` unless told otherwise.
+    """
     if model is None or str(model) in ("", "bundled"):
-        model = DEFAULT
+        model = DEFAULT if default is None else default
         if not (BUNDLED / model).is_dir():
             raise CheckpointError(
-                "this installation has no bundled model",
+                f"this installation has no bundled model {model}",
                 hint="name a checkpoint, or install a release of paligemma, which has one",
                 code="no_bundled_model",
             )
@@ -46,7 +59,7 @@ def find(model: str | Path | None) -> Path:
     if path.exists():
         return path
     name = str(model)
-    if name in bundled_models():
+    if name in _bundled():
         return BUNDLED / name
     if is_hub_id(name):
         if (fetched := cached(name)) is not None:
@@ -59,5 +72,5 @@ def find(model: str | Path | None) -> Path:
         raise CheckpointError(f"{name} is a size, not a checkpoint", hint=f"for example google/{size[0]}-pt-{size[1]}", code="not_found")
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     otherwise = "name a folder, an .npz file, or a Hugging Face id such as google/paligemma2-3b-mix-224"
-    hint = did_you_mean(path.name, [*siblings, *bundled_models()], otherwise)
+    hint = did_you_mean(path.name, [*siblings, *_bundled()], otherwise)
     raise CheckpointError(f"{name}: no such file or folder", hint=hint, code="not_found")

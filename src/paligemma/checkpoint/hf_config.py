@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ..config import PRESETS, VOCAB_SIZE, PaliGemmaConfig, Resize, TextConfig, VisionConfig
+from ..config import PRESETS, VOCAB_SIZE, DualEncoderConfig, PaliGemmaConfig, Resize, TextConfig, TextTowerConfig, VisionConfig
 from ..errors import CheckpointError
 from .recognise import beginning, why_not_weights
 from .weight_maps import PADDED_VOCAB
@@ -51,15 +51,15 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The JSON object in the file, bounded. Raises `CheckpointError`."""
     size = path.stat().st_size
     if size > MAX_CONFIG:
-        raise _bad(CONFIG, f"{size:,} bytes, the limit is {MAX_CONFIG:,}")
+        raise bad_config(CONFIG, f"{size:,} bytes, the limit is {MAX_CONFIG:,}")
     if (error := why_not_weights(path, beginning(path))) is not None:
         raise error
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _bad(CONFIG, f"not JSON ({type(error).__name__})") from None
+        raise bad_config(CONFIG, f"not JSON ({type(error).__name__})") from None
     if not isinstance(data, dict):
-        raise _bad(CONFIG, "not a JSON object")
+        raise bad_config(CONFIG, "not a JSON object")
     return data
 
 
@@ -68,35 +68,21 @@ def parse_config(data: dict[str, Any], where: str = CONFIG) -> Described:
 
     `where`: what errors call the place the fields were found in.
     """
-    if "auto_map" in data:
-        raise _bad(where, "auto_map asks to run code from the checkpoint, which never happens", hint="remove auto_map there")
-    if "quantization_config" in data:
-        raise _bad(where, "the weights are quantized, which is not supported", hint="use the unquantized checkpoint")
+    refuse_foreign(data, where)
     if data.get("model_type") != "paligemma":
-        raise _bad(where, f"model_type is {_short(data.get('model_type'))}, expected 'paligemma'")
-    text, vision, own = (_Fields(where, key, data.get(key, {})) for key in ("text_config", "vision_config", "paligemma"))
+        raise bad_config(where, f"model_type is {short(data.get('model_type'))}, expected 'paligemma'")
+    text, vision, own = (Fields(where, key, data.get(key, {})) for key in ("text_config", "vision_config", "paligemma"))
 
     family = text.choice("model_type", ("gemma", "gemma2"), "gemma")
-    text.defaults, vision.defaults = (GEMMA2 if family == "gemma2" else GEMMA), SIGLIP
-    vision.choice("model_type", ("siglip_vision_model",), "siglip_vision_model")
+    text.defaults = GEMMA2 if family == "gemma2" else GEMMA
     text.choice("hidden_act", ("gelu_pytorch_tanh", "gelu", None), None)
     text.choice("hidden_activation", ("gelu_pytorch_tanh", None), None)
-    vision.choice("hidden_act", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
     text.choice("attention_bias", (False,), False)
-    vision.choice("num_channels", (3,), 3)
 
     head_dim = text.count("head_dim", 4096)
     scalar = text.number("query_pre_attn_scalar", 1e-6, 1e6) if family == "gemma2" else None
     config = PaliGemmaConfig(
-        vision=VisionConfig(
-            width=vision.count("hidden_size", 1 << 16),
-            depth=vision.count("num_hidden_layers", 512),
-            mlp_dim=vision.count("intermediate_size", 1 << 20),
-            heads=vision.count("num_attention_heads", 1024),
-            image_size=vision.count("image_size", 8192),
-            patch_size=vision.count("patch_size", 512),
-            norm_eps=vision.real("layer_norm_eps", 0.0, 1.0),
-        ),
+        vision=vision_config(vision),
         text=TextConfig(
             width=text.count("hidden_size", 1 << 16),
             depth=text.count("num_hidden_layers", 512),
@@ -118,6 +104,41 @@ def parse_config(data: dict[str, Any], where: str = CONFIG) -> Described:
     _check_sums(where, config)
     recorded = text.number("final_logit_softcapping", 1e-3, 1e6) if family == "gemma2" else None
     return Described(named(config, own.text("name")), recorded)
+
+
+def vision_config(vision: Fields) -> VisionConfig:
+    """`vision_config`, of a PaliGemma or of SigLIP itself."""
+    vision.defaults = SIGLIP
+    vision.choice("model_type", ("siglip_vision_model",), "siglip_vision_model")
+    vision.choice("hidden_act", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    vision.choice("num_channels", (3,), 3)
+    v = VisionConfig(**tower_sizes(vision), image_size=vision.count("image_size", 8192), patch_size=vision.count("patch_size", 512))
+    if v.image_size < v.patch_size:
+        raise bad_config(vision.where, f"{vision.table}: image_size {v.image_size} is smaller than patch_size {v.patch_size}")
+    return v
+
+
+def tower_sizes(tower: Fields) -> dict[str, Any]:
+    """What both towers of SigLIP have, under our names."""
+    sizes = {
+        "width": tower.count("hidden_size", 1 << 16),
+        "depth": tower.count("num_hidden_layers", 512),
+        "mlp_dim": tower.count("intermediate_size", 1 << 20),
+        "heads": tower.count("num_attention_heads", 1024),
+        "norm_eps": tower.real("layer_norm_eps", 0.0, 1.0),
+    }
+    if sizes["width"] % sizes["heads"]:
+        told = f"hidden_size {sizes['width']} is not a multiple of num_attention_heads {sizes['heads']}"
+        raise bad_config(tower.where, f"{tower.table}: {told}")
+    return sizes
+
+
+def refuse_foreign(data: dict[str, Any], where: str) -> None:
+    """Raise for what no checkpoint is read with: code of its own, quantized weights."""
+    if "auto_map" in data:
+        raise bad_config(where, "auto_map asks to run code from the checkpoint, which never happens", hint="remove auto_map there")
+    if "quantization_config" in data:
+        raise bad_config(where, "the weights are quantized, which is not supported", hint="use the unquantized checkpoint")
 
 
 def named(config: PaliGemmaConfig, name: str | None = None) -> PaliGemmaConfig:
@@ -189,32 +210,36 @@ def write_config(config: PaliGemmaConfig, *, dtype: str, recorded_softcap: float
         "tie_word_embeddings": True,
         "torch_dtype": dtype,
         "text_config": text,
-        "vision_config": {
-            "model_type": "siglip_vision_model",
-            "hidden_size": v.width,
-            "num_hidden_layers": v.depth,
-            "intermediate_size": v.mlp_dim,
-            "num_attention_heads": v.heads,
-            "image_size": v.image_size,
-            "patch_size": v.patch_size,
-            "num_channels": 3,
-            "num_image_tokens": v.num_tokens,
-            "projection_dim": t.width,
-            "layer_norm_eps": v.norm_eps,
-            "hidden_act": "gelu_pytorch_tanh",
-            "vision_use_head": False,
-            "torch_dtype": dtype,
-        },
+        "vision_config": write_vision(v)
+        | {"num_image_tokens": v.num_tokens, "projection_dim": t.width, "vision_use_head": False, "torch_dtype": dtype},
         "paligemma": own,
     }
 
 
-def write_preprocessor(config: PaliGemmaConfig) -> dict[str, Any]:
+def write_tower(tower: VisionConfig | TextTowerConfig) -> dict[str, Any]:
+    """The reverse of `tower_sizes`."""
+    return {
+        "hidden_size": tower.width,
+        "num_hidden_layers": tower.depth,
+        "intermediate_size": tower.mlp_dim,
+        "num_attention_heads": tower.heads,
+        "layer_norm_eps": tower.norm_eps,
+        "hidden_act": "gelu_pytorch_tanh",
+    }
+
+
+def write_vision(v: VisionConfig) -> dict[str, Any]:
+    """The reverse of `vision_config`."""
+    own = {"model_type": "siglip_vision_model", "image_size": v.image_size, "patch_size": v.patch_size, "num_channels": 3}
+    return own | write_tower(v)
+
+
+def write_preprocessor(config: PaliGemmaConfig | DualEncoderConfig, processor: str = "PaliGemmaProcessor") -> dict[str, Any]:
     """`preprocessor_config.json`: how transformers should resize for this model. It has no bilinear resize without antialiasing."""
     side = config.vision.image_size
     return {
         "image_processor_type": "SiglipImageProcessor",
-        "processor_class": "PaliGemmaProcessor",
+        "processor_class": processor,
         "image_seq_length": config.vision.num_tokens,
         "do_resize": True,
         "size": {"height": side, "width": side},
@@ -231,35 +256,32 @@ def _without_padding(rows: int) -> int:
     return VOCAB_SIZE if rows == PADDED_VOCAB else rows
 
 
-def _rope_base(text: _Fields) -> float:
+def _rope_base(text: Fields) -> float:
     """`rope_theta`, which newer files keep in a table; any scheme but the plain one is refused."""
     table = text.data.get("rope_parameters") or text.data.get("rope_scaling") or {}
     if not isinstance(table, dict):
-        raise _bad(text.where, f"text_config.rope_parameters is {_short(table)}, expected a table")
-    rope = _Fields(text.where, "text_config.rope_parameters", {**{"rope_theta": text.data.get("rope_theta", 10_000.0)}, **table})
+        raise bad_config(text.where, f"text_config.rope_parameters is {short(table)}, expected a table")
+    rope = Fields(text.where, "text_config.rope_parameters", {**{"rope_theta": text.data.get("rope_theta", 10_000.0)}, **table})
     rope.choice("rope_type", ("default",), "default")
     return rope.real("rope_theta", 1.0, 1e9)
 
 
 def _check_sums(where: str, config: PaliGemmaConfig) -> None:
-    v, t = config.vision, config.text
+    t = config.text
     for total, part, what in (
-        (v.width, v.heads, "vision_config: hidden_size {} is not a multiple of num_attention_heads {}"),
         (t.heads, t.kv_heads, "text_config: num_attention_heads {} is not a multiple of num_key_value_heads {}"),
         (t.head_dim, 2, "text_config: head_dim {} is not a multiple of {}"),
     ):
         if total % part:
-            raise _bad(where, what.format(total, part))
-    if v.image_size < v.patch_size:
-        raise _bad(where, f"vision_config: image_size {v.image_size} is smaller than patch_size {v.patch_size}")
+            raise bad_config(where, what.format(total, part))
 
 
-class _Fields:
+class Fields:
     """One table of the file; every getter checks, and names the field when it complains."""
 
     def __init__(self, where: str, table: str, data: Any):
         if not isinstance(data, dict):
-            raise _bad(where, f"{table} is {_short(data)}, expected a table")
+            raise bad_config(where, f"{table} is {short(data)}, expected a table")
         self.where, self.table = where, table
         self.data: dict[str, Any] = data
         self.defaults: dict[str, Any] = {}
@@ -270,7 +292,7 @@ class _Fields:
     def count(self, key: str, most: int) -> int:
         value = self._get(key)
         if type(value) is not int or not 1 <= value <= most:
-            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected a whole number from 1 to {most:,}")
+            raise bad_config(self.where, f"{self.table}.{key} is {short(value)}, expected a whole number from 1 to {most:,}")
         return value
 
     def number(self, key: str, least: float, most: float) -> float | None:
@@ -279,13 +301,14 @@ class _Fields:
     def real(self, key: str, least: float, most: float) -> float:
         value = self._get(key)
         if type(value) not in (int, float) or not least <= value <= most:
-            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected a number from {least:g} to {most:g}")
+            raise bad_config(self.where, f"{self.table}.{key} is {short(value)}, expected a number from {least:g} to {most:g}")
         return float(value)
 
     def choice(self, key: str, allowed: tuple[Any, ...], default: Any) -> Any:
         value = self.data.get(key, default)
         if not any(value is option or (type(value) is type(option) and value == option) for option in allowed):
-            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected " + " or ".join(str(option) for option in allowed))
+            expected = " or ".join(str(option) for option in allowed)
+            raise bad_config(self.where, f"{self.table}.{key} is {short(value)}, expected {expected}")
         return value
 
     def text(self, key: str) -> str | None:
@@ -293,13 +316,13 @@ class _Fields:
         if value is None:
             return None
         if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
-            raise _bad(self.where, f"{self.table}.{key} is {_short(value)}, expected a line of text")
+            raise bad_config(self.where, f"{self.table}.{key} is {short(value)}, expected a line of text")
         return value
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     return ascii(value) if len(ascii(value)) <= 60 else ascii(value)[:57] + "..."
 
 
-def _bad(where: str, message: str, *, hint: str | None = None) -> CheckpointError:
+def bad_config(where: str, message: str, *, hint: str | None = None) -> CheckpointError:
     return CheckpointError(f"{where}: {message}", hint=hint, code="bad_config")

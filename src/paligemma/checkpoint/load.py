@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..config import PaliGemmaConfig
 from .detect import describe
 from .locate import Format
 from .memory import need_memory
-from .opening import Opened, open_checkpoint
+from .opening import Opened, OpenedFiles, open_checkpoint
 from .source import CHUNK_BYTES, ITEM_SIZE, dtype_name, torch_dtype
 from .values import ValueCheck, known_good, remember_good
 from .weight_maps import EMBEDDING
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import torch
 
     from ..model.paligemma import PaliGemma
+
+
+O = TypeVar("O", bound=OpenedFiles)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def inspect(path: str | Path) -> CheckpointInfo:
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Building a model makes ten thousand objects and no garbage; a full collection on the way would take as long as all the rest."""
     enabled = gc.isenabled()
     gc.disable()
@@ -99,7 +102,7 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-@_without_collection()
+@without_collection()
 def load_model(
     path: str | Path,
     *,
@@ -129,6 +132,19 @@ def load_model(
     for warning in opened.warnings:
         warnings.warn(f"{opened.label}: {warning}", stacklevel=2)
 
+    state = read_state(opened, device, kind, check_values=check_values, more=tied_problems)
+    model = empty_model(opened.config)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def read_state(
+    opened: O, device: torch.device, kind: str, *, check_values: bool, more: Callable[[O], list[str]] = lambda opened: []
+) -> dict[str, torch.Tensor]:
+    """All tensors under our names, on the device, in the number type `kind`.
+
+    `check_values`: refuse NaN and infinity, and what `more` finds; done once per file. Warns of matrices of zeros.
+    """
     check = check_values and not known_good(opened.located.files)
     values = ValueCheck(opened.label)
     weights = opened.weights()
@@ -139,16 +155,13 @@ def load_model(
             values.look(name, tensor)
         state[name] = tensor.to(device=device, dtype=torch_dtype(kind))
     if check:
-        values.problems += tied_problems(opened)
+        values.problems += more(opened)
         values.finish()
         for name in values.zeros():
             if len(weights.specs[name].shape) > 1:
-                warnings.warn(f"{opened.label}: {name} holds only zeros", stacklevel=2)
+                warnings.warn(f"{opened.label}: {name} holds only zeros", stacklevel=3)
         remember_good(opened.located.files)
-
-    model = empty_model(opened.config)
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+    return state
 
 
 def tied_problems(opened: Opened) -> list[str]:

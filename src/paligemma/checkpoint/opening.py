@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..config import PaliGemmaConfig
 from ..errors import CheckpointError
@@ -17,7 +17,7 @@ from .detect import bv_prefix, bv_scanned, config_from_shapes, describe, hf_cont
 from .hf_config import CONFIG, Described, parse_config, read_config_file
 from .locate import Format, Located, locate
 from .npz_file import NpzFile, comment_json
-from .recognise import beginning, why_not_weights
+from .recognise import ENCODER_TYPES, beginning, encoder_refused, holds_encoder, why_not_weights
 from .safetensors_files import SafetensorsFiles
 from .source import Array, ArraySource, TensorSource, TensorSpec, main_dtype, refuse
 from .weight_maps import EMBEDDING, HF_EMBEDDING, HF_TIED, PADDED_VOCAB, Layout, bv_layout, hf_layout, hub_name, our_shapes
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Opened:
-    """`problems`: what keeps it from being loaded, one line each. `actual`: the layout's names -> the file's own."""
+@dataclass(frozen=True, kw_only=True)
+class OpenedFiles:
+    """`problems`: what keeps it from being loaded, one line each. `actual`: the layout's names -> the file's own.
+
+    `shapes`: our names and shapes. `config_from`: where the configuration was found.
+    """
 
     located: Located
     raw: ArraySource
-    config: PaliGemmaConfig
     config_from: str
-    recorded_softcap: float | None
     layout: Layout
     actual: Mapping[str, str]
-    tied: str | None
+    shapes: Mapping[str, tuple[int, ...]]
     problems: tuple[str, ...]
-    summary: str | None
+    summary: str | None = None
     warnings: tuple[str, ...]
 
     @property
@@ -62,7 +63,16 @@ class Opened:
 
     def weights(self) -> Weights:
         self.refuse_problems()
-        return Weights(self.raw, self.layout, self.actual, our_shapes(self.config))
+        return Weights(self.raw, self.layout, self.actual, self.shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(OpenedFiles):
+    """A PaliGemma. `tied`: the file's name of an output matrix beside the embedding table."""
+
+    config: PaliGemmaConfig
+    recorded_softcap: float | None
+    tied: str | None
 
 
 class Weights(ArraySource):
@@ -103,14 +113,22 @@ def open_checkpoint(path: str | Path, *, mapped: bool = True) -> Opened:
     return _open_big_vision(located)
 
 
-def _open_huggingface(located: Located, mapped: bool) -> Opened:
-    config_file = located.folder / CONFIG
+def huggingface_config(located: Located) -> dict[str, Any]:
+    """The JSON object of config.json, after a look at what the weight files are. Raises `CheckpointError`."""
     for file in located.files:
         if (error := why_not_weights(file, beginning(file))) is not None:
             raise error
-    if not config_file.exists():
+    file = located.folder / CONFIG
+    if not file.exists():
         raise CheckpointError(f"{located.files[0]}: no {CONFIG} beside it", hint="fetch config.json too", code="no_config")
-    described = parse_config(read_config_file(config_file))
+    return read_config_file(file)
+
+
+def _open_huggingface(located: Located, mapped: bool) -> Opened:
+    data = huggingface_config(located)
+    if data.get("model_type") in ENCODER_TYPES:
+        raise encoder_refused(located.folder)
+    described = parse_config(data)
     raw = SafetensorsFiles(list(located.files), mapped=mapped)
     config = described.config
     layout = hf_layout(config)
@@ -123,16 +141,19 @@ def _open_huggingface(located: Located, mapped: bool) -> Opened:
             problems.append(f"{actual[hub]} and {name} are the same tensor under two names")
         actual[hub] = name
     found = {hub: raw.specs[name].shape for hub, name in actual.items()}
-    problems += _compare(layout.shapes | ({HF_TIED: layout.shapes[HF_EMBEDDING]} if HF_TIED in found else {}), found, actual)
+    problems += compare(layout.shapes | ({HF_TIED: layout.shapes[HF_EMBEDDING]} if HF_TIED in found else {}), found, actual)
     return Opened(
-        located, raw, config, CONFIG, described.recorded_softcap, layout, actual, actual.get(HF_TIED), tuple(problems),
-        hf_contradiction(config, found) if problems else None, _dtype_warnings(raw),
+        located=located, raw=raw, config=config, config_from=CONFIG, recorded_softcap=described.recorded_softcap, layout=layout,
+        actual=actual, shapes=our_shapes(config), tied=actual.get(HF_TIED), problems=tuple(problems),
+        summary=hf_contradiction(config, found) if problems else None, warnings=dtype_warnings(raw),
     )  # fmt: skip
 
 
 def _open_big_vision(located: Located) -> Opened:
     raw = NpzFile(located.files[0])
     prefix = bv_prefix(raw.specs)
+    if holds_encoder(raw.specs):
+        raise encoder_refused(located.files[0])
     comment = comment_json(raw.comment)
     where = located.files[0].name
     if comment is not None and comment.get("model_type") == "paligemma":
@@ -143,14 +164,15 @@ def _open_big_vision(located: Located) -> Opened:
     config = described.config
     layout = bv_layout(config, prefix=prefix, scanned=bv_scanned(raw.specs, prefix))
     actual = {name: name for name in raw.specs}
-    problems = _compare(layout.shapes, {name: spec.shape for name, spec in raw.specs.items()}, actual)
+    problems = compare(layout.shapes, {name: spec.shape for name, spec in raw.specs.items()}, actual)
     return Opened(
-        located, raw, config, source, described.recorded_softcap, layout, actual, None, tuple(problems),
-        f"by {source} it is {describe(config)}, but the tensors are not" if problems else None, _dtype_warnings(raw),
+        located=located, raw=raw, config=config, config_from=source, recorded_softcap=described.recorded_softcap, layout=layout,
+        actual=actual, shapes=our_shapes(config), tied=None, problems=tuple(problems),
+        summary=f"by {source} it is {describe(config)}, but the tensors are not" if problems else None, warnings=dtype_warnings(raw),
     )  # fmt: skip
 
 
-def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], actual: Mapping[str, str]) -> list[str]:
+def compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], actual: Mapping[str, str]) -> list[str]:
     """Missing, unknown and misshapen tensors. A table of token rows may have Hugging Face's 64 surplus rows."""
     tables = [name for name in expected if name in (HF_EMBEDDING, HF_TIED) or name.endswith("llm/embedder/input_embedding")]
     problems = []
@@ -167,7 +189,7 @@ def _padded(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return found[1:] == expected[1:] and (found[0], expected[0]) == (PADDED_VOCAB, PADDED_VOCAB - 64)
 
 
-def _dtype_warnings(raw: TensorSource) -> tuple[str, ...]:
+def dtype_warnings(raw: TensorSource) -> tuple[str, ...]:
     kinds = {spec.dtype for spec in raw.specs.values()}
     if len(kinds) == 1:
         return ()

@@ -1,7 +1,8 @@
-"""What a file that is no readable checkpoint really is: a Git LFS pointer, a web page, half a download, a pickle, an adapter."""
+"""What a file that is no readable checkpoint really is: a Git LFS pointer, a web page, half a download, a pickle, another model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -60,6 +61,24 @@ def pickle_refused(path: Path) -> CheckpointError:
         f"{path.name} is a pickle: loading one can run any code, so it is refused",
         hint="use the model's safetensors files, or save it as safetensors with transformers on a machine you can afford to lose",
         code="pickle_refused",
+    )
+
+
+ENCODER_TYPES = ("siglip", "siglip2")
+"""`model_type` of SigLIP's two towers, which are no PaliGemma. The second is NaFlex's alone; other SigLIP 2 are of the first type."""
+
+
+def holds_encoder(names: Iterable[str]) -> bool:
+    """Whether big_vision's array names are those of two towers: a PaliGemma's text is under `llm/`."""
+    return any(name.removeprefix("params/").startswith("txt/") for name in names)
+
+
+def encoder_refused(where: object) -> CheckpointError:
+    """What asks for a PaliGemma was given SigLIP's two towers."""
+    return CheckpointError(
+        f"{where} is a SigLIP: it compares pictures with texts, and says nothing about a picture",
+        hint="search with it (paligemma index, paligemma search), and name a PaliGemma to be asked",
+        code="is_encoder",
     )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import VOCAB_SIZE, PaliGemmaConfig
@@ -28,13 +28,16 @@ PADDED_VOCAB = VOCAB_SIZE + 64
 
 EMBEDDING = "text.embed.weight"
 HF_EMBEDDING = "language_model.model.embed_tokens.weight"
+ENCODERBLOCK = "encoderblock/"
+"""In big_vision's names of the layers of a tower, where they are stacked."""
 HF_TIED = "language_model.lm_head.weight"
 """The output matrix. PaliGemma's is its embedding table; files may hold it a second time."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`{}` stands for the layer. `part` of `parts`: the place in big_vision's array between the layer axis and the axes named here."""
+    """`{}` stands for the layer. `part` of `parts`: the place in big_vision's array between the layer axis and the axes named here;
+    `hf_part` of `hf_parts`: the place along the first axis of Hugging Face's tensor, which has `hf_ones` axes of size one before it."""
 
     ours: str
     hf: str
@@ -42,6 +45,9 @@ class Row:
     axes: Axes
     part: int = 0
     parts: int = 1
+    hf_part: int = 0
+    hf_parts: int = 1
+    hf_ones: int = 0
 
     @property
     def layers(self) -> str | None:
@@ -159,42 +165,55 @@ class Layout:
 
 def our_shapes(config: PaliGemmaConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of `PaliGemma(config)`, without building it."""
-    sizes = axis_sizes(config)
-    return {row.ours.format(layer): row.axes.right_shape(sizes) for row, layer in _rows(config, sizes)}
+    return shapes_by(table(config.text.post_norms), axis_sizes(config))
 
 
 def hf_layout(config: PaliGemmaConfig) -> Layout:
     """Hugging Face's names as its hub files have them; the embedding table without surplus rows."""
-    sizes = axis_sizes(config)
-    shapes: dict[str, tuple[int, ...]] = {}
-    pieces: dict[str, Piece] = {}
-    for row, layer in _rows(config, sizes):
-        ours, theirs = row.ours.format(layer), row.hf.format(layer)
-        shapes[theirs] = row.axes.right_shape(sizes)
-        pieces[ours] = Piece(ours, theirs)
-    return Layout(shapes, pieces, sizes)
+    return hf_layout_by(table(config.text.post_norms), axis_sizes(config))
 
 
 def bv_layout(config: PaliGemmaConfig, *, prefix: str = "", scanned: bool = True) -> Layout:
     """big_vision's names after `prefix` (`params/` or nothing). `scanned`: the image tower's layers are stacked, as published."""
-    sizes = axis_sizes(config)
+    return bv_layout_by(table(config.text.post_norms), axis_sizes(config), prefix=prefix, scanned=scanned)
+
+
+def shapes_by(rows: Sequence[Row], sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Our names and shapes, by a table and the sizes of its letters."""
+    return {row.ours.format(layer): row.axes.right_shape(sizes) for row, layer in _layered(rows, sizes)}
+
+
+def hf_layout_by(rows: Sequence[Row], sizes: Mapping[str, int]) -> Layout:
+    """Hugging Face's layout, by a table and the sizes of its letters."""
     shapes: dict[str, tuple[int, ...]] = {}
     pieces: dict[str, Piece] = {}
-    for row, layer in _rows(config, sizes):
+    for row, layer in _layered(rows, sizes):
+        ours, theirs = row.ours.format(layer), row.hf.format(layer)
+        first, *rest = row.axes.right_shape(sizes)
+        shapes[theirs] = (*(1,) * row.hf_ones, row.hf_parts * first, *rest)
+        pieces[ours] = Piece(ours, theirs, row.hf_part * first * math.prod(rest))
+    return Layout(shapes, pieces, sizes)
+
+
+def bv_layout_by(rows: Sequence[Row], sizes: Mapping[str, int], *, prefix: str, scanned: bool) -> Layout:
+    """big_vision's layout, by a table and the sizes of its letters; not `scanned`: towers of `encoderblock`s have each layer apart."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    pieces: dict[str, Piece] = {}
+    for row, layer in _layered(rows, sizes):
         ours = row.ours.format(layer)
-        stacked = row.layers is not None and (scanned or row.layers == "L")
+        stacked = row.layers is not None and (scanned or ENCODERBLOCK not in row.bv)
         shape = row.axes.left_shape(sizes)
         inner = (*((row.parts,) if row.parts > 1 else ()), *shape)
-        name = prefix + (row.bv if scanned else row.bv.replace("encoderblock/", f"encoderblock_{layer}/"))
+        name = prefix + (row.bv if scanned else row.bv.replace(ENCODERBLOCK, f"encoderblock_{layer}/"))
         shapes[name] = (sizes[row.layers], *inner) if stacked and row.layers else inner
         start = ((layer if stacked else 0) * row.parts + row.part) * math.prod(shape)
         pieces[ours] = Piece(ours, name, start, None if row.axes.identity else row.axes)
     return Layout(shapes, pieces, sizes)
 
 
-def _rows(config: PaliGemmaConfig, sizes: Mapping[str, int]) -> Iterator[tuple[Row, int]]:
+def _layered(table: Sequence[Row], sizes: Mapping[str, int]) -> Iterator[tuple[Row, int]]:
     """The table's rows with their layers, layer by layer: the order in which a compressed archive is read in one go."""
-    for letter, group in itertools.groupby(table(config.text.post_norms), key=lambda row: row.layers):
+    for letter, group in itertools.groupby(table, key=lambda row: row.layers):
         rows = tuple(group)
         for layer in range(sizes[letter] if letter else 1):
             yield from ((row, layer) for row in rows)

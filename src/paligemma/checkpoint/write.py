@@ -82,8 +82,8 @@ def save_huggingface(
     for old in weight_files(folder):
         if old.name not in names:
             old.unlink()
-    _write_json(folder / "preprocessor_config.json", write_preprocessor(config))
-    _write_json(folder / CONFIG, description)
+    write_json(folder / "preprocessor_config.json", write_preprocessor(config))
+    write_json(folder / CONFIG, description)
     return folder
 
 
@@ -276,7 +276,8 @@ def replacing_together(first: Path, *others: Path) -> Iterator[Sequence[IO[bytes
             temporary.unlink(missing_ok=True)
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """A JSON file that is there whole or not at all."""
     with replacing(path) as file:
         file.write(_json(value))
 

@@ -44,16 +44,16 @@ def models(*, json: Json = False) -> int:
 
 
 def local_models() -> list[tuple[str, Path]]:
-    """(what to call it, where it is) of the bundled models and of the PaliGemmas in the Hugging Face cache."""
+    """(what to call it, where it is) of the bundled models and of the PaliGemmas and SigLIPs in the Hugging Face cache."""
     from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     from ..checkpoint import cached, is_hub_id
-    from ..checkpoint.finding import BUNDLED, bundled_models
+    from ..checkpoint.finding import BUNDLED, bundled_encoders, bundled_models
 
-    found = [(name, BUNDLED / name) for name in bundled_models()]
+    found = [(name, BUNDLED / name) for name in (*bundled_models(), *bundled_encoders())]
     with contextlib.suppress(CacheNotFound):
         for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repo: repo.repo_id):
-            if repo.repo_type == "model" and "paligemma" in repo.repo_id.lower():
+            if repo.repo_type == "model" and any(kind in repo.repo_id.lower() for kind in ("paligemma", "siglip")):
                 revisions = sorted(name for revision in repo.revisions for name in revision.refs or (revision.commit_hash,))
                 names = [repo.repo_id if revision == "main" else f"{repo.repo_id}@{revision}" for revision in revisions]
                 found += [(name, path) for name in names if is_hub_id(name) and (path := cached(name))]
@@ -90,6 +90,7 @@ def info(
     """
     from ..checkpoint import is_adapter
     from ..checkpoint import verify_sha256 as verify
+    from ..checkpoint.dual_opening import is_encoder
     from ..checkpoint.locate import WEB_INDEX
     from ..edge.pack_file import is_pack
     from ..errors import CheckpointError, UsageError
@@ -105,6 +106,8 @@ def info(
         from ..web.description import web_facts
 
         facts = web_facts(path)
+    elif base is None and is_encoder(path):
+        facts = _encoder_facts(path)
     elif base is None:
         facts = _model_facts(path)
     else:
@@ -171,6 +174,29 @@ def _model_facts(path: Path) -> dict[str, Any]:
     }
 
 
+def _encoder_facts(path: Path) -> dict[str, Any]:
+    from ..checkpoint.dual_config import describe
+    from ..checkpoint.dual_opening import open_encoder
+
+    found = open_encoder(path)
+    vision, text = found.config.vision, found.config.text
+    return {
+        "model": f"{describe(found.config)}, to search pictures with (paligemma search)",
+        "parameters": found.config.num_parameters,
+        "vectors": f"{found.config.dimensions} numbers",
+        "picture": f"{vision.image_size} x {vision.image_size}, {vision.num_tokens} patches, resized {found.config.resize}",
+        "text": f"{text.length} tokens of {text.vocab_size:,}",
+        "format": found.format,
+        "number_type": found.dtype,
+        "tensors": len(found.raw.specs),
+        "files": [str(file) for file in found.located.files],
+        "bytes": sum(file.stat().st_size for file in found.located.files),
+        "configuration_from": found.config_from,
+        "problems": [*([found.summary] if found.summary else []), *found.problems],
+        "warnings": list(found.warnings),
+    }
+
+
 def _adapter_facts(path: Path, base: str | None) -> dict[str, Any]:
     """Of an adapter, by its headers; where its base is here, held beside that."""
     from ..checkpoint.adapter_config import ADAPTER_CONFIG, inspect_adapter
@@ -231,10 +257,13 @@ def pull(
         A branch or commit other than the main one: PaliGemma 1 keeps its half-precision weights on `bfloat16` and `float16`.
     """
     from ..checkpoint import pull as fetch
+    from ..checkpoint.dual_opening import is_encoder
 
     name = model if revision is None else f"{model}@{revision}"
-    print(printable(f"{name} is in {fetch(name)}"))
-    print(printable(f"use it: paligemma caption photo.jpg --model {name}"))
+    folder = fetch(name)
+    print(printable(f"{name} is in {folder}"))
+    use = f"info {name}" if is_encoder(folder) else f"caption photo.jpg --model {name}"
+    print(printable(f"use it: paligemma {use}"))
     return 0
 
 

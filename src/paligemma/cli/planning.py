@@ -168,7 +168,7 @@ def plan_memory(options: ModelOptions, recipe: Recipe, setup: Setup, out: Path, 
     """The run's memory, planned from the checkpoint's headers. Of several processes the one with the least decides for all."""
     from .. import checkpoint
     from ..checkpoint.memory import free_on
-    from ..predictor.loading import device_of
+    from ..checkpoint.placing import device_of
     from ..training.fitting import fit, machine_of
     from ..training.run import demand_resolution
 
@@ -202,8 +202,9 @@ def read_parts(options: ModelOptions, recipe: Recipe, path: Path, processes: Pro
     Several processes share it out later, piece by piece, so for them it stays in the file, or in main memory. So it does where its layers
     are to have 4 bits: each goes to the device when it has them, for together they might not fit.
     """
+    from ..checkpoint.placing import device_of
     from ..model.nf4 import quantize_linears
-    from ..predictor.loading import device_of, read
+    from ..predictor.loading import read
 
     device = processes.device or device_of(options.device)
     packed = recipe.strategy == "qlora" and processes.alone and device.type != "cpu"

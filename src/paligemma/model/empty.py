@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..config import PaliGemmaConfig
+from ..config import DualEncoderConfig, PaliGemmaConfig
+from .dual_encoder import DualEncoder
 from .paligemma import PaliGemma
+
+C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 
 
 def empty_model(config: PaliGemmaConfig) -> PaliGemma:
     """A model on the meta device. Its layers skip drawing first values: that alone makes torch load its decompositions, a second's work."""
+    return _empty(PaliGemma, config)
+
+
+def empty_encoder(config: DualEncoderConfig) -> DualEncoder:
+    """As `empty_model`, SigLIP's two towers."""
+    return _empty(DualEncoder, config)
+
+
+def _empty(kind: Callable[[C], M], config: C) -> M:
     with torch.device("meta"), _NoValues():
-        return PaliGemma(config)
+        return kind(config)
 
 
 class _NoValues(TorchFunctionMode):

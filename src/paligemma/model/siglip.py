@@ -1,5 +1,6 @@
 """SigLIP image tower: pixels in [-1, 1] -> one vector per patch. No pooling, no class token, no projection.
 
+Its layers are those of SigLIP's text tower and pooling head too (`dual_encoder.py`).
 Axes: B batch, P patches, D width, N heads, H head size. Source: big_vision `models/vit.py`.
 """
 
@@ -9,21 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import VisionConfig
+from ..config import TextTowerConfig, VisionConfig
 from . import recompute
 from .attention import attention
 
 
 class SelfAttention(nn.Module):
-    """Every patch sees every patch; all four projections have a bias."""
+    """Every patch sees every patch; all four projections have a bias. `seen`: what is looked at, by default `x` itself."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        seen = x if seen is None else seen
+        projected = (self.q(x), self.k(seen), self.v(seen))
+        q, k, v = (heads.unflatten(-1, (self.heads, -1)).transpose(1, 2) for heads in projected)
         return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -38,7 +41,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: VisionConfig):
+    def __init__(self, config: VisionConfig | TextTowerConfig):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.attn = SelfAttention(config.width, config.heads)

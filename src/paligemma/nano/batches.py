@@ -9,11 +9,11 @@ import multiprocessing as mp
 import os
 import queue
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -136,14 +136,24 @@ PATIENCE = 1.0
 """Seconds between looks at whether the other process is still there."""
 
 
-def stream(making: Making, start: int) -> Generator[Batch, None, None]:
-    """Batches start, start + 1, ... made in a child process, which ends when the generator is closed or this process ends.
+M = TypeVar("M")
+B = TypeVar("B")
 
-    Raises `PaliGemmaError` when the child ends by itself (what went wrong in it is on stderr).
+
+def stream(making: Making, start: int) -> Generator[Batch, None, None]:
+    """Batches start, start + 1, ... of a `BatchMaker`: see `stream_of`."""
+    return stream_of(BatchMaker, making, start)
+
+
+def stream_of(maker: Callable[[M], Callable[[int], B]], making: M, start: int) -> Generator[B, None, None]:
+    """What `maker(making)` makes of start, start + 1, ... in a child process, which ends when the generator is closed or this process ends.
+
+    Batches are dataclasses of tensors or of such dataclasses. Raises `PaliGemmaError` when the child ends by itself (what went wrong in it
+    is on stderr).
     """
     context = mp.get_context("spawn")
     made = context.Queue(AHEAD)
-    child = context.Process(target=_produce, args=(making, start, made), daemon=True)
+    child = context.Process(target=_produce, args=(maker, making, start, made), daemon=True)
     child.start()
     try:
         while True:
@@ -164,12 +174,12 @@ def _next(made: Queue[Any], child: BaseProcess) -> Any:
                 raise PaliGemmaError(reason, hint="run again to continue from the last saved state", code="no_batches") from None
 
 
-def _produce(making: Making, start: int, made: Queue[Any]) -> None:
+def _produce(make: Callable[[M], Callable[[int], Any]], making: M, start: int, made: Queue[Any]) -> None:
     _stand_back()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair: it ends, and so does this process
     made.cancel_join_thread()  # else this process would wait for ever to hand over batches that nobody takes
     torch.set_num_threads(1)
-    maker = BatchMaker(making)
+    maker = make(making)
     parent = mp.parent_process()
     index = start
     while parent is not None and parent.is_alive():

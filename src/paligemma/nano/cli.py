@@ -218,3 +218,76 @@ def publish(run: Path, *, samples: int | None = None) -> None:
     name = str(json.loads((run / "recipe.json").read_text())["name"])
     finish(model, run, samples=recipe(name).samples if samples is None else samples)
     print(f"paligemma demo --model {model}")
+
+
+@app.command(name="train-search")
+def train_search(
+    *,
+    recipe: str = "nano-siglip",
+    out: Path | None = None,
+    scenes: int | None = None,
+    compiled: Annotated[bool, Parameter(name="--compile", negative="--no-compile")] = True,
+    into: Path | None = None,
+) -> None:
+    """Train the encoder that searches the small world, measure it and write its card. A stopped run continues where it was.
+
+    Parameters
+    ----------
+    recipe
+        A recipe by name; `debug` is done in a minute and learns nothing.
+    out
+        Run folder; `runs/RECIPE` by default.
+    scenes
+        Scenes with distinct captions for the measurement, by default as the recipe says; 0 skips it.
+    compiled
+        Compile the training step (needs a C++ compiler; faster).
+    into
+        Also copy the finished encoder to this folder, under its name.
+    """
+    import shutil
+
+    from ..errors import UsageError
+    from .search_publish import finish
+    from .search_recipes import search_recipe
+    from .search_train import train as run_training
+
+    chosen = search_recipe(recipe)
+    count = chosen.scenes if scenes is None else scenes
+    if count < 0:
+        raise UsageError(f"--scenes is how many to search in, or 0 for no measurement; got {count}")
+    if into is not None and into.exists() and not into.is_dir():
+        raise UsageError(f"--into names a folder, {into} is none")
+    run = out or Path("runs") / chosen.name
+    model = run_training(chosen, run, compiled=compiled)
+    finish(model, run, chosen, scenes=count)
+    if into is not None:
+        model = Path(shutil.copytree(model, into / chosen.name, dirs_exist_ok=True))
+    print(f"paligemma info {model}")
+
+
+@app.command(name="evaluate-search")
+def evaluate_search(*, model: Path | None = None, scenes: int = 1000, seed: int = 1, out: Path | None = None) -> None:
+    """Measure an encoder on fresh scenes: text to picture, picture to text, picture to the same scene drawn once more.
+
+    Parameters
+    ----------
+    model
+        A folder of a SigLIP; by default the bundled one.
+    scenes
+        How many candidates, no two with the same caption.
+    seed
+        Another seed gives other scenes.
+    out
+        Also write the scores to this JSON file.
+    """
+    import json
+
+    from ..embedding import load_encoder
+    from ..errors import UsageError
+    from .search_measure import measure
+
+    if scenes < 1:
+        raise UsageError(f"--scenes must be at least 1, got {scenes}")
+    found = measure(load_encoder(model), scenes, seed)
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1) + "\n")

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ from .world import CHARACTERS, Split, World
 SAVE_EVERY = 200
 """Steps between saved states."""
 LOG_EVERY = 20
+LOG = "log.jsonl"
 CORPUS_SCENES = 6000
 """Scenes whose lessons the tokenizer learns from."""
 MAX_GRADIENT = 1.0
@@ -64,7 +66,7 @@ def train(
     if began.name:
         for name in PARTS:
             if not (run / name).exists():
-                _write(run / name, (Path(began.folder) / name).read_bytes())
+                write_whole(run / name, (Path(began.folder) / name).read_bytes())
     codec = _codec(recipe, run, log)
     tokenizer = _tokenizer(recipe, run, log)
     trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)
@@ -91,11 +93,11 @@ def _claim(recipe: Recipe, run: Path, began: Beginning = Beginning()) -> None:  
     run.mkdir(parents=True, exist_ok=True)
     if not (run / START).exists() and not (run / "state.pt").exists():
         # First: a recipe alone would stand for random weights.
-        _write(run / START, json.dumps(dataclasses.asdict(began), indent=2).encode())
-    _write(path, json.dumps(wanted, indent=2).encode())
+        write_whole(run / START, json.dumps(dataclasses.asdict(began), indent=2).encode())
+    write_whole(path, json.dumps(wanted, indent=2).encode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """A file that is there whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_bytes(content)
@@ -114,7 +116,7 @@ def _codec(recipe: Recipe, run: Path, log: Callable[[str], None]) -> MaskCodec:
 def _tokenizer(recipe: Recipe, run: Path, log: Callable[[str], None]) -> Tokenizer:
     path = run / "tokenizer.model"
     if not path.exists():
-        _write(path, train_tokenizer(corpus(recipe), recipe.vocab_size))
+        write_whole(path, train_tokenizer(corpus(recipe), recipe.vocab_size))
         log(f"tokenizer with {recipe.vocab_size} pieces")
     return Tokenizer.load(path)
 
@@ -284,7 +286,7 @@ class Trainer:
         if self.step % LOG_EVERY == 0 or last:
             seconds = self.elapsed_before + time.monotonic() - self.started
             entry = {"phase": self.phase, "step": self.step, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
-            with (self.run / "log.jsonl").open("a") as file:
+            with (self.run / LOG).open("a") as file:
                 file.write(json.dumps(entry) + "\n")
             self.log(" ".join(f"{k}={v}" for k, v in entry.items()))
         if self.step % SAVE_EVERY == 0 or last:
@@ -307,7 +309,7 @@ class Trainer:
         """Continue from the latest state, if there is one. Raises `CheckpointError` if it cannot be read or is of another model."""
         path = self.run / "state.pt"
         if not path.exists():
-            self._forget_later_entries()
+            forget_later(self.run / LOG, self.phase, self.step)
             return
         try:
             state = torch.load(path, weights_only=True)
@@ -318,25 +320,23 @@ class Trainer:
         except Exception as error:  # a damaged file can raise anything on its way through the unpickler
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise CheckpointError(f"{path} is no state of this run: {reason}", hint="delete it to start again", code="bad_state") from error
-        self._forget_later_entries()
+        forget_later(self.run / LOG, self.phase, self.step)
         self.log(f"continuing after {self.step} steps of phase {self.phase}")
-
-    def _forget_later_entries(self) -> None:
-        """Log lines of steps after the state, which are done again."""
-        path = self.run / "log.jsonl"
-        if path.exists():
-            try:
-                entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-                kept = [entry for entry in entries if (entry["phase"], entry["step"]) <= (self.phase, self.step)]
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"{path} is no log of this run", hint="move it away: only the curve is lost", code="bad_state"
-                ) from error
-            _write(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
     def export(self) -> Path:
         """Write the plain PaliGemma: training aids folded in or dropped."""
         return export(self.model, self.tokenizer, self.codec, self.run / "model")
+
+
+def forget_later(path: Path, phase: int, step: int) -> None:
+    """Take lines of steps after the state, which are done again, out of a log. Raises `CheckpointError` for what is no log."""
+    if path.exists():
+        try:
+            entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [entry for entry in entries if (entry["phase"], entry["step"]) <= (phase, step)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is no log of this run", hint="move it away: only the curve is lost", code="bad_state") from error
+        write_whole(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
 
 def export(model: PaliGemma, tokenizer: Tokenizer, codec: MaskCodec, folder: Path) -> Path:
@@ -383,7 +383,18 @@ def sine_positions(grid: int, width: int) -> Tensor:
     return 0.5 * torch.cat(parts, dim=1)
 
 
-def schedule(step: int, phase: Phase, warmup: int) -> float:
+class Paced(Protocol):
+    """A stretch of a run as `schedule` sees it: see `Phase`."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def decay_from(self) -> float: ...
+
+
+def schedule(step: int, phase: Paced, warmup: int) -> float:
     """Factor on the learning rates at a step of a phase: warm-up, constant, cosine to zero."""
     if step < warmup:
         return phase.rate * (step + 1) / warmup

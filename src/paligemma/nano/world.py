@@ -7,6 +7,7 @@ different sprite warps and (for part of the printed words) different words: see 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -103,6 +104,8 @@ class World:
         self.backgrounds = (
             [background(np.random.default_rng([bank_seed, split.value, 0xB6, i]), side) for i in range(backgrounds)] if bank_size else None
         )
+        self.among: Sequence[int] | None = None
+        """Things that scenes are made of from now on; None: all."""
         self.fonts = _Fonts()
         words = dictionary_words()
         held_out = set(words[::HELD_OUT_EVERY])
@@ -137,7 +140,7 @@ class World:
 
     def _kinds(self, rng: np.random.Generator, count: int) -> list[int]:
         """Different things most of the time; now and then several of one, so that counting and referring mean something."""
-        kinds = [int(k) for k in rng.choice(len(things()), size=count, replace=False)]
+        kinds = [int(k) for k in rng.choice(len(things()) if self.among is None else self.among, size=count, replace=False)]
         if count > 1 and rng.random() < 0.4:
             repeats = int(rng.integers(2, count + 1))
             kinds[:repeats] = [kinds[0]] * repeats

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Literal, cast
 from .. import checkpoint
 from ..checkpoint.finding import base_of, find
 from ..checkpoint.locate import CALIBRATION, locate
-from ..checkpoint.source import dtype_name, torch_dtype
+from ..checkpoint.placing import SMALL, device_of, dtype_of
+from ..checkpoint.source import torch_dtype
 from ..edge.pack_file import is_pack
 from ..engine.scores import Calibration
-from ..errors import CheckpointError, ResourceError, UsageError, no_torch
+from ..errors import CheckpointError, UsageError, no_torch
 from ..tokenizer import Tokenizer
-from .packs import SMALL, open_pack, open_small, words_of
+from .packs import open_pack, open_small, words_of
 from .verbs import Predictor
 
 if TYPE_CHECKING:
@@ -180,26 +181,3 @@ def weights_dtype(info: checkpoint.CheckpointInfo, dtype: str | torch.dtype | No
     if numbers is None and device.type == "cpu" and info.config.num_parameters < SMALL:
         numbers = torch.float32
     return torch_dtype(info.dtype) if numbers is None else numbers
-
-
-def device_of(device: str | torch.device | None) -> torch.device:
-    """A device that works, the best there is by default. `UsageError` for no device's name, `ResourceError` for one that is not there."""
-    import torch
-
-    if device is None:
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(best)
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"{str(device)!r} is not the name of a device", hint="use cpu, cuda, cuda:1 or mps") from None
-    try:
-        torch.empty(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ResourceError(f"there is no usable device {str(chosen)!r} here", hint="use device='cpu'", code="no_device") from None
-    return chosen
-
-
-def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Of a name such as "bfloat16" or "bf16"; None stays None. `UsageError` for what weights cannot be."""
-    return None if dtype is None else torch_dtype(dtype_name(dtype))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..checkpoint.adapter_config import is_adapter
 from ..checkpoint.locate import CALIBRATION, locate
+from ..checkpoint.placing import SMALL
 from ..checkpoint.source import dtype_name
 from ..config import PaliGemmaConfig
 from ..edge.mask_decoder import CODEBOOK, MaskDecoder
@@ -17,9 +18,6 @@ from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, no_torch
 from ..tokenizer import FILE_NAMES, Tokenizer
 from .verbs import Predictor
-
-SMALL = 2**26
-"""Models of fewer parameters compute in float32 on a CPU, unless told otherwise; and without PyTorch, packed or not."""
 
 
 def open_pack(

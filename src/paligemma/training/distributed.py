@@ -22,8 +22,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
+from ..checkpoint.placing import device_of
 from ..errors import ResourceError, UsageError
-from ..predictor.loading import device_of
 from . import stopping
 
 PATIENCE = timedelta(hours=1)

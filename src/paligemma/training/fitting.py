@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from ..checkpoint.memory import GB
+from ..checkpoint.placing import SMALL
 from ..config import PaliGemmaConfig
 from ..data.batch import AHEAD
 from ..errors import ResourceError, UsageError
 from ..model import cpu
-from ..predictor.packs import SMALL
 from .disk import Disk, replace_file
 from .memory_plan import Machine, MemoryPlan, largest_that_fits, plan, suggestions
 from .recipes import Recipe

@@ -113,7 +113,8 @@ def batch(
     from ..jobs.facts import facts
     from ..jobs.items import Ways, items
     from ..jobs.job import run
-    from ..jobs.journal import ERRORS, RESULTS, opened
+    from ..jobs.journal import opened
+    from ..jobs.parts import ERRORS, RESULTS
     from ..jobs.rows import FORMS
     from ..jobs.work import Order
     from ..training.stopping import Stopping
@@ -133,7 +134,7 @@ def batch(
             counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
     if json:
-        print(as_json(_summary(counts) | {kind: str(path) for kind, path in tables.items()}))
+        print(as_json(_summary(counts) | {f"{kind}_file": str(path) for kind, path in tables.items()}))
     else:
         print(_told(counts, tables[RESULTS], tables[ERRORS]))
     if not counts.finished:

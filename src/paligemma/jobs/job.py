@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .items import Item
-from .journal import Ids, Journal, Part
-from .work import Done, Order, answer, open_item
+from .journal import Journal
+from .parts import Ids, Part
+from .work import Done, Opened, Order, answer, open_item
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -165,7 +166,7 @@ def here(load: Callable[[], Predictor], order: Order) -> Engine:
         predictor = load()
         with ThreadPoolExecutor(READERS, thread_name_prefix="opening") as pool:
 
-            def opening(span: Span) -> Sequence[object]:
+            def opening(span: Span) -> Sequence[Future[Opened]]:
                 return [pool.submit(open_item, item, predictor.config, keep=order.draw) for item in span.items]
 
             span, waiting = first, opening(first)

@@ -19,7 +19,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,60 +26,13 @@ from ..errors import ResourceError, UsageError
 from ..printable import printable
 from ..training.disk import TEMPORARY, Disk, lacking, make_folders, remove_tree, replace_file, write_file
 from ..training.lock import locked
+from .parts import ERRORS, KINDS, RESULTS, File, Ids, Part
 from .rows import Form, Lines
 from .work import Done
 
-ORDER, JOURNAL, PARTS, RESULTS, ERRORS = "job.json", "journal.jsonl", "parts", "results", "errors"
-KINDS = (RESULTS, ERRORS)
+ORDER, JOURNAL, PARTS = "job.json", "journal.jsonl", "parts"
 OWN = (JOURNAL, PARTS, f"{RESULTS}.jsonl", f"{RESULTS}.parquet", f"{ERRORS}.jsonl")
 """Everything of ours but the lock and the order."""
-
-
-@dataclass(frozen=True)
-class File:
-    """What a file must be to count."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """The items from place `start` to `stop` of the source, without `stop`. `ids`: a digest of their ids; `failed`: items of which nothing
-    came; `cut`: answers that were cut short; `codes`: how often what failed."""
-
-    start: int
-    stop: int
-    ids: str
-    results: File
-    errors: File
-    rows: int = 0
-    failed: int = 0
-    cut: int = 0
-    codes: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Part:
-        """Raises `ValueError`, `TypeError` or `KeyError` for what is none."""
-        data = json.loads(line)
-        return cls(**{**data, RESULTS: File(**data[RESULTS]), ERRORS: File(**data[ERRORS])})
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-
-class Ids:
-    """A digest over ids, one after the other."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, id: str) -> None:
-        data = id.encode()
-        self._digest.update(len(data).to_bytes(8, "big") + data)
-
-    def __str__(self) -> str:
-        return self._digest.hexdigest()[:32]
 
 
 @contextlib.contextmanager
@@ -234,8 +186,8 @@ class Journal:
             for one in done:
                 ids.add(one.id)
             counts = {"rows": len(rows[RESULTS]), "failed": sum(not one.rows for one in done), "cut": sum(one.cut for one in done)}
-            codes = Counter(row["error"]["code"] for row in rows[ERRORS])
-            part = Part(start, start + len(done), str(ids), **files, **counts, codes=codes)
+            codes = Counter(str(row["error"]["code"]) for row in rows[ERRORS])
+            part = Part(start, start + len(done), str(ids), files[RESULTS], files[ERRORS], **counts, codes=dict(codes))
             with self._file() as file:
                 file.seek(0, 2)
                 self._disk.write(file, part.to_line())
@@ -293,7 +245,7 @@ class Journal:
             codes: Counter[str] = Counter()
             for part in parts:
                 codes.update(part.codes)
-            whole = Part(0, ends[-1], str(ids), **files, **counts, codes=codes)
+            whole = Part(0, ends[-1], str(ids), files[RESULTS], files[ERRORS], **counts, codes=dict(codes))
             replace_file(self._disk, self.folder / JOURNAL, whole.to_line())
             self._parts = {0: whole}
             self._sweep()

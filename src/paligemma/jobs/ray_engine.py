@@ -37,8 +37,8 @@ def on_ray(
     Ray is started here, for one job, unless it is running: RAY_ADDRESS names a cluster, whose machines must all see source and model.
     """
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UsageError("--engine ray needs Ray Data, which is not installed", hint="pip install 'paligemma[scale]'") from error
 
@@ -66,7 +66,7 @@ def on_ray(
 
 def _start(ray: Any, cpus: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.data import DataContext
+    from ray.data import DataContext  # pyright: ignore[reportMissingImports]
 
     DataContext.get_current().enable_progress_bars = False
     if os.environ.get("RAY_ADDRESS"):

@@ -67,7 +67,7 @@ def items_of(file: Path, name: str) -> Iterator[Item]:
 
 def _members(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := shard.next()) is not None:
-        shard.members = []  # it would remember all of them
+        shard.members = []  # pyright: ignore[reportAttributeAccessIssue]  it would remember all of them
         if member.isreg():
             yield member
 

@@ -50,7 +50,14 @@ def test_parts_become_tables(tmp_path, done):
         assert not (out / "results.jsonl").exists(), "there is a table, and not all is done"
         journal.add(0, done[:4])
         whole = journal.finish(ids(done))
-    assert (whole.start, whole.stop, whole.rows, whole.failed, whole.cut, dict(whole.codes)) == (0, 12, 20, 2, 1, {"image_unknown_format": 2})
+    assert (whole.start, whole.stop, whole.rows, whole.failed, whole.cut, dict(whole.codes)) == (
+        0,
+        12,
+        20,
+        2,
+        1,
+        {"image_unknown_format": 2},
+    )
     assert read(out, RESULTS) == [row for one in done for row in one.rows]
     assert [row["id"] for row in read(out, ERRORS)] == ["3.png", "7.png"]
     assert names(out) == {"job.json", "journal.jsonl", "lock", "parts", "results.jsonl", "errors.jsonl"}
@@ -136,7 +143,10 @@ def test_another_order_is_refused_and_nothing_is_touched(tmp_path, done):
         journal.add(0, done)
         journal.finish(ids(done))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match="another job: source and tasks differ") as raised, opened(out, {"source": "b", "tasks": []}, Lines()):
+    with (
+        pytest.raises(UsageError, match="another job: source and tasks differ") as raised,
+        opened(out, {"source": "b", "tasks": []}, Lines()),
+    ):
         pass
     assert raised.value.code == "other_job"
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

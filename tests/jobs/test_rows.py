@@ -20,7 +20,9 @@ MASK[1:4, 2:5] = True
 BOX = Box("cat", 2, 1, 5, 4, 0.25)
 ROWS = [
     Row("a", "a.png", "ask:what?", {"price": 1.5}, Answer("ein Übel 猫", 0.5, "answer en what?", "length")),
-    Row("b", "b.png", "detect:cat", {}, Detections((BOX, Box("dog", 0, 0, 1, 1)), 8, 6, "<loc> cat", "detect cat", leftover="x", invalid=2)),
+    Row(
+        "b", "b.png", "detect:cat", {}, Detections((BOX, Box("dog", 0, 0, 1, 1)), 8, 6, "<loc> cat", "detect cat", leftover="x", invalid=2)
+    ),
     Row("c", "c.png", "segment:cat", {}, Masks((Mask("cat", BOX, MASK, 0.125, tuple(range(16))),), 8, 6)),
     Row("d", "d.mp4", "detect:cat", {}, Detections((BOX,), 8, 6), seconds=1.5, tracks=(7,)),
 ]

@@ -19,7 +19,7 @@ def test_samples_with_what_comes_with_them(tmp_path):
         {
             "0001.png": png(8),
             "0001.json": b'{"licence": "CC0", "width": 8}',
-            "0001.txt": "ein Hund".encode(),
+            "0001.txt": b"ein Hund",
             "0001.npy": b"\xff\x00",
             "b/0002.seg.png": png(9),
             "b/0002.cls": b"3",

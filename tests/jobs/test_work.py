@@ -28,8 +28,8 @@ ORDER = Order(
 )
 
 
-def opened(source, predictor, keep=True):
-    return [open_item(item, predictor.config, keep=keep) for item in items(source)]
+def opened(source, predictor, draw=True):
+    return [open_item(item, predictor.config, Order(ORDER.tasks, draw=draw)) for item in items(source)]
 
 
 def test_answers_are_those_of_the_verbs(predictor, tmp_path):
@@ -68,7 +68,7 @@ def test_the_image_tower_sees_a_batch_once(predictor, tmp_path, monkeypatch):
 def test_nothing_large_is_kept_unless_it_is_drawn_on(predictor, tmp_path):
     (tmp_path / "a").mkdir()
     Image.new("RGB", (2000, 1500)).save(tmp_path / "a" / "large.png")
-    (one,) = opened(tmp_path / "a", predictor, keep=False)
+    (one,) = opened(tmp_path / "a", predictor, draw=False)
     assert one.picture is None
     assert one.pixels.nbytes == 3 * predictor.config.vision.image_size**2
     assert len(pickle.dumps(one)) < 20_000
@@ -87,7 +87,7 @@ def test_what_does_not_suit_one_picture_fails_for_it_alone(predictor, tmp_path, 
 
     monkeypatch.setattr(predictor, "caption", picky)
     order = Order(all_asked(["caption", "ocr"]), {"max_tokens": 3})
-    first, second, third = answer(predictor, order, opened(album(tmp_path / "a", 3), predictor, keep=False))
+    first, second, third = answer(predictor, order, opened(album(tmp_path / "a", 3), predictor, draw=False))
     assert [row["task"] for row in second.rows] == ["ocr"]
     assert [(row["task"], row["error"]["code"]) for row in second.errors] == [("caption", "picky")]
     assert len(first.rows) == len(third.rows) == 2
@@ -96,7 +96,7 @@ def test_what_does_not_suit_one_picture_fails_for_it_alone(predictor, tmp_path, 
 def test_several_frames_are_one_prompt(predictor, tmp_path):
     folder = album(tmp_path / "a", 3)
     table = lines(folder / "t.jsonl", {"images": ["0.png", "1.png"], "x": 1}, {"image": "2.png"})
-    first, second = answer(predictor, Order(all_asked(["caption"]), {"max_tokens": 3}), opened(table, predictor, keep=False))
+    first, second = answer(predictor, Order(all_asked(["caption"]), {"max_tokens": 3}), opened(table, predictor, draw=False))
     assert (first.rows[0]["kept"], second.rows[0]["kept"]) == ({"x": 1}, {})
 
 

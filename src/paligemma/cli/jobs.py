@@ -18,7 +18,7 @@ from cyclopts import Parameter
 from ..errors import UsageError
 from ..printable import printable
 from ..video import DEFAULT_FRAMES
-from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, Json, ModelOptions, PlaceOptions, named
+from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
 from .show import as_json
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ..jobs.job import Counts, Engine
     from ..jobs.work import Order
     from ..predictor import Predictor
+
+# DType: the parser reads inherited annotations as if they stood here.
 
 PARTLY_FAILED, ALL_FAILED = 6, 3
 PLACES = PlaceOptions()
@@ -72,6 +74,7 @@ def batch(
     places: PlaceOptions = PLACES,
     batch: Annotated[int, Parameter(group=INPUT)] = 8,
     frames: Annotated[int, Parameter(group=INPUT)] = DEFAULT_FRAMES,
+    tiles: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
     image_root: Annotated[Path | None, Parameter(group=INPUT)] = None,
     allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
     out: Annotated[Path, Parameter(alias="-o", group=OUTPUT)],
@@ -95,6 +98,8 @@ def batch(
         How many pictures go through the model at a time.
     frames
         How many frames of a video, spread evenly over its length.
+    tiles
+        Search and read large pictures in overlapping parts besides, for what is too small to be seen in the whole.
     image_root
         The folder that pictures named in a table must lie in. By default the table's own.
     allow_urls
@@ -123,12 +128,12 @@ def batch(
         raise UsageError(f"--batch and --frames are at least 1, got {batch} and {frames}")
     if draw is not None and Path(source).is_dir() and draw.resolve().is_relative_to(Path(source).resolve()):
         raise UsageError(f"--draw {draw} is within the source, whose pictures it would add to", hint="choose another folder")
-    order = Order(all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None)
+    order = Order(all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None, tiles)
     ways = Ways(image_root, allow_urls, frames)
     found = items(source, ways)
     numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
     ordered = facts(source, ways, order, format, find(options.model), numbers)
-    with opened(out, ordered, FORMS[format](), draw=draw, overwrite=overwrite) as journal, Stopping() as stopping:
+    with Stopping() as stopping, opened(out, ordered, FORMS[format](), draw=draw, overwrite=overwrite) as journal:
         engine, span = _engine(options, order, batch)
         with _progress(source, ways) as tell:
             counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)

@@ -31,6 +31,7 @@ def facts(source: str | Path, ways: Ways, order: Order, form: FormName, model: P
             "root": ways.root and os.path.abspath(ways.root),
         },
         "drawings": order.draw,
+        "tiles": order.tiles,
         "format": form,
         "model": {"name": model.name, "files": fingerprint(model), "calibration": calibration, **numbers},
     }

@@ -167,7 +167,7 @@ def here(load: Callable[[], Predictor], order: Order) -> Engine:
         with ThreadPoolExecutor(READERS, thread_name_prefix="opening") as pool:
 
             def opening(span: Span) -> Sequence[Future[Opened]]:
-                return [pool.submit(open_item, item, predictor.config, keep=order.draw) for item in span.items]
+                return [pool.submit(open_item, item, predictor.config, order) for item in span.items]
 
             span, waiting = first, opening(first)
             while span is not None:

@@ -51,7 +51,7 @@ def on_ray(
             _start(ray, workers * cpus)
         try:
             data = ray.data.from_items(waiting, override_num_blocks=len(waiting))
-            opened = data.map(_Opening(config, order.draw), num_cpus=OPENING)
+            opened = data.map(_Opening(config, order), num_cpus=OPENING)
             done = opened.map(
                 Answering, fn_constructor_args=(load, order, batch), concurrency=workers, num_cpus=cpus, num_gpus=gpus
             )  # fmt: skip
@@ -81,12 +81,12 @@ def _start(ray: Any, cpus: int) -> None:
 class _Opening:
     """A span's pickle -> that of what was opened. A function that carries values."""
 
-    def __init__(self, config: PaliGemmaConfig, keep: bool):
-        self._config, self._keep = config, keep
+    def __init__(self, config: PaliGemmaConfig, order: Order):
+        self._config, self._order = config, order
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         span: Span = pickle.loads(row["span"])
-        opened = [open_item(item, self._config, keep=self._keep) for item in span.items]
+        opened = [open_item(item, self._config, self._order) for item in span.items]
         return {"start": span.start, "opened": pickle.dumps(opened)}
 
 

@@ -1,7 +1,7 @@
 """Items -> rows, in two steps that may be done by two processes: a picture is opened once, and encoded once for all that is asked of it.
 
-opened = work.open(item)                     Pillow and numpy: the square that the model sees, its original's size
-done = work.answer([opened, ...])            one pass of the image tower; then each task as one batch
+opened = open_item(item, config, order)              Pillow and numpy: the square that the model sees, its original's size
+done = answer(predictor, order, [opened, ...])       one pass of the image tower; then each task as one batch
 """
 
 from __future__ import annotations
@@ -10,46 +10,49 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..config import PaliGemmaConfig
 from ..errors import InputError
 from ..image import Clip, as_floats, squeeze
-from ..results import Result
+from ..predictor import CutShort, EncodedImage, Predictor
+from ..predictor.pictures import Prepared, encode
+from ..results import Detections, Reading, Result
 from .asked import Asked
 from .items import Item
 from .rows import Row
+from .tiles import Tile, merge_boxes, merge_readings, tiles
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from ..predictor import Predictor
 
 
 @dataclass(frozen=True)
 class Order:
     """What is asked of every picture. `how`: options of all tasks (see `predictor.How`); `places`: besides, of those that answer in places.
-    `draw`: whether results are drawn too."""
+    `draw`: whether results are drawn too. `tiles`: large pictures are searched and read in parts besides (see `tiles`)."""
 
     tasks: tuple[Asked, ...]
     how: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, Any] = field(default_factory=dict)
     draw: bool = False
+    tiles: bool = False
 
 
 @dataclass(frozen=True)
 class Opened:
     """An item that was opened: `pixels` (F, S, S, 3) uint8, of F frames, and the size of its original; or why it cannot be.
 
-    `picture`: the original, only where results are drawn.
+    `tiles`: of a large picture, with the pixels (1, S, S, 3) of each. `picture`: the original, only where results are drawn.
     """
 
     item: Item
     pixels: np.ndarray | None = None
     width: int = 0
     height: int = 0
+    tiles: tuple[tuple[Tile, np.ndarray], ...] = ()
     picture: Image.Image | None = None
     error: InputError | None = None
 
@@ -65,49 +68,73 @@ class Done:
     cut: int = 0
 
 
-def open_item(item: Item, config: PaliGemmaConfig, *, keep: bool) -> Opened:
-    """`keep`: the original too. Never raises `InputError`: it becomes the item's."""
+def open_item(item: Item, config: PaliGemmaConfig, order: Order) -> Opened:
+    """Never raises `InputError`: it becomes the item's."""
     try:
         found = item.open()
-        frames = found.frames if isinstance(found, Clip) else (found,)
-        pixels = np.stack([squeeze(frame, config.vision.image_size, config.resize) for frame in frames])
     except InputError as error:
         return Opened(item, error=error)
-    return Opened(item, pixels, frames[0].width, frames[0].height, frames[0] if keep else None)
+    frames = found.frames if isinstance(found, Clip) else (found,)
+    first, side = frames[0], config.vision.image_size
+
+    def seen(*pictures: Image.Image) -> np.ndarray:
+        return np.stack([squeeze(picture, side, config.resize) for picture in pictures])
+
+    parts = tiles(first.width, first.height, side) if order.tiles and len(frames) == 1 else []
+    cut = tuple((tile, seen(first.crop(tile.box))) for tile in parts)
+    return Opened(item, seen(*frames), first.width, first.height, cut, first if order.draw else None)
 
 
 def answer(predictor: Predictor, order: Order, opened: Sequence[Opened]) -> list[Done]:
     """All tasks about all of them, in batches of as many as they are. Raises what the predictor raises for an order that it cannot fill at
     all (`UsageError`: masks without a codec); what is wrong with one picture becomes an error of that picture."""
-    from ..predictor import CutShort
-    from ..predictor.pictures import Prepared, encode
-
     good = [one for one in opened if one.pixels is not None]
-    answers: list[list[Result | InputError]] = []
+    answers: list[list[Result | InputError]] = [[] for _ in order.tasks]
     if good:
-        prepared = [Prepared(np.stack([as_floats(frame) for frame in _pixels(one)]), one.width, one.height, one.picture) for one in good]
-        seen = encode(predictor.network, prepared)
+        seen = encode(predictor.network, [_prepared(cast(np.ndarray, one.pixels), one.width, one.height, one.picture) for one in good])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CutShort)  # counted instead
-            answers = [_ask(predictor, task, seen, order) for task in order.tasks]
+            answers = [_ask(predictor, task, seen, order, len(opened)) for task in order.tasks]
+            for place, one in enumerate(good):
+                if one.tiles:
+                    _look_closer(predictor, order, one, place, answers, len(opened))
     each = iter(zip(*answers, strict=True))
     return [_done(one, order, () if one.error else next(each)) for one in opened]
 
 
-def _pixels(one: Opened) -> np.ndarray:
-    assert one.pixels is not None, "only what was opened is asked about"
-    return one.pixels
+def _prepared(pixels: np.ndarray, width: int, height: int, picture: Image.Image | None = None) -> Prepared:
+    return Prepared(np.stack([as_floats(frame) for frame in pixels]), width, height, picture)
 
 
-def _ask(predictor: Predictor, task: Asked, seen: Sequence[Any], order: Order) -> list[Result | InputError]:
-    """A batch; where it is refused, each picture by itself, so that only the one at fault fails."""
-    how = {**order.how, **(order.places if task.in_places else {})}
+def _ask(predictor: Predictor, task: Asked, seen: Sequence[EncodedImage], order: Order, batch: int) -> list[Result | InputError]:
+    """All in batches; where that is refused, each picture by itself, so that only the one at fault fails."""
+    how = {**order.how, **(order.places if task.in_places else {}), "batch_size": batch}
     try:
-        return [*task.ask(predictor, seen, batch_size=len(seen), **how)]
+        return [*task.ask(predictor, seen, **how)]
     except InputError as error:
         if len(seen) == 1:
             return [error]
-    return [one for picture in seen for one in _ask(predictor, task, [picture], order)]
+    return [one for picture in seen for one in _ask(predictor, task, [picture], order, batch)]
+
+
+def _look_closer(predictor: Predictor, order: Order, one: Opened, place: int, answers: list[list[Result | InputError]], batch: int) -> None:
+    """What the tiles of the picture at that place say goes into its answers. Its tiles are encoded once, as many at a time as a batch has."""
+    places = [tile for tile, _ in one.tiles]
+    prepared = [_prepared(pixels, tile.x1 - tile.x0, tile.y1 - tile.y0) for tile, pixels in one.tiles]
+    seen = [made for at in range(0, len(prepared), batch) for made in encode(predictor.network, prepared[at : at + batch])]
+    for task, found in zip(order.tasks, answers, strict=True):
+        whole = found[place]
+        if not isinstance(whole, Detections | Reading):
+            continue
+        parts = _ask(predictor, task, seen, order, batch)
+        if isinstance(whole, Detections):
+            found[place] = merge_boxes(
+                whole, [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Detections)]
+            )
+        else:
+            found[place] = merge_readings(
+                whole, [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Reading)]
+            )
 
 
 def _done(one: Opened, order: Order, answers: Sequence[Result | InputError]) -> Done:

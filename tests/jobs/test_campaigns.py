@@ -27,7 +27,7 @@ def test_a_job_makes_fewer_calls_than_are_tried():
 
 def broken(kind: str, monkeypatch) -> None:
     """A guard is taken out."""
-    if kind == "the line comes before the files":
+    if kind == "half of a part is written":
         write = Journal._write
         monkeypatch.setattr(
             Journal, "_write", lambda self, path, data: write(self, path, data[: len(data) // 2] if b"item 8" in data else data)
@@ -38,7 +38,7 @@ def broken(kind: str, monkeypatch) -> None:
         monkeypatch.setattr(Journal, "_sweep", lambda self: None)
 
 
-@pytest.mark.parametrize("kind", ["the line comes before the files", "files need not be there", "left over is left"])
+@pytest.mark.parametrize("kind", ["half of a part is written", "files need not be there", "left over is left"])
 def test_it_finds_what_is_wrong(kind, monkeypatch):
     with kills.stage() as stage:
         broken(kind, monkeypatch)

@@ -106,7 +106,7 @@ def test_items_can_be_sent_to_another_process(tmp_path):
         sent = pickle.loads(pickle.dumps(item))
         assert sent == item
     assert sent.where.endswith("t.jsonl:2")
-    with pytest.raises(InputError, match="t.jsonl:2"):
+    with pytest.raises(InputError, match=r"t\.jsonl:2"):
         sent.open()
 
 

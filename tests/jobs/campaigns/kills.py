@@ -29,7 +29,7 @@ from paligemma.jobs.journal import opened
 from paligemma.jobs.rows import FORMS
 from paligemma.training.disk import Disk
 
-from ..making import TASKS, album, backwards, engine, lines, png
+from ..making import TASKS, album, backwards, engine, lines
 
 NAME = "C19"
 TITLE = "kill -9 of a job, and on"
@@ -235,16 +235,14 @@ def _check_command(stage: Stage, out: Path, share: float) -> None:
         begun = time.monotonic()
         done = subprocess.Popen([*words, "--out", str(whole)], **quiet)  # type: ignore[call-overload]
         while not (whole / "parts").is_dir():
-            assert done.poll() is None and time.monotonic() - begun < HANG, "the command does not begin"
-            time.sleep(0.005)
+            _still_beginning(done, begun)
         begun = time.monotonic()
         assert done.wait(HANG) == 6, done.stderr.read()
         stage.command = {"seconds": time.monotonic() - begun, "results": (whole / "results.jsonl").read_bytes()}
     process = subprocess.Popen([*words, "--out", str(out)], **quiet)  # type: ignore[call-overload]
     begun = time.monotonic()
     while not (out / "parts").is_dir():
-        assert process.poll() is None and time.monotonic() - begun < HANG, "the command does not begin"
-        time.sleep(0.005)
+        _still_beginning(process, begun)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(share * stage.command["seconds"])
     process.kill()
@@ -252,6 +250,12 @@ def _check_command(stage: Stage, out: Path, share: float) -> None:
     done = subprocess.run([*words, "--out", str(out)], check=False, **quiet)  # type: ignore[call-overload]
     assert done.returncode == 6, done.stderr
     assert (out / "results.jsonl").read_bytes() == stage.command["results"], "not the results of an undisturbed command"
+
+
+def _still_beginning(process: subprocess.Popen[bytes], begun: float) -> None:
+    assert process.poll() is None, "the command ended before it began"
+    assert time.monotonic() - begun < HANG, "the command does not begin"
+    time.sleep(0.005)
 
 
 def _model(stage: Stage) -> Path:
@@ -262,6 +266,3 @@ def _model(stage: Stage) -> Path:
         stage.model = save_huggingface(tiny.tiny_model(), stage.folder / "tiny")
         tiny.tiny_tokenizer().save(stage.model)
     return stage.model
-
-
-__all__ = ["NAME", "TITLE", "check", "png", "points", "stage"]

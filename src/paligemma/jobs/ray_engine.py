@@ -51,10 +51,10 @@ def on_ray(
             _start(ray, workers * cpus)
         try:
             data = ray.data.from_items(waiting, override_num_blocks=len(waiting))
-            opened = data.map(_Opening(config, order), num_cpus=OPENING)
-            done = opened.map(
-                Answering, fn_constructor_args=(load, order, batch), concurrency=workers, num_cpus=cpus, num_gpus=gpus
-            )  # fmt: skip
+            opened = data.map(_open, fn_args=(config, order), num_cpus=OPENING)
+            pool = ray.data.ActorPoolStrategy(size=workers)
+            made = (load, order, batch)
+            done = opened.map(Answering, fn_constructor_args=made, compute=pool, num_cpus=cpus, num_gpus=gpus)
             for row in done.iter_rows():
                 yield row["start"], pickle.loads(row["done"])
         finally:
@@ -78,16 +78,10 @@ def _start(ray: Any, cpus: int) -> None:
         )  # fmt: skip
 
 
-class _Opening:
-    """A span's pickle -> that of what was opened. A function that carries values."""
-
-    def __init__(self, config: PaliGemmaConfig, order: Order):
-        self._config, self._order = config, order
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        span: Span = pickle.loads(row["span"])
-        opened = [open_item(item, self._config, self._order) for item in span.items]
-        return {"start": span.start, "opened": pickle.dumps(opened)}
+def _open(row: dict[str, Any], config: PaliGemmaConfig, order: Order) -> dict[str, Any]:
+    """A span's pickle -> that of what was opened."""
+    span: Span = pickle.loads(row["span"])
+    return {"start": span.start, "opened": pickle.dumps([open_item(item, config, order) for item in span.items])}
 
 
 class Answering:

@@ -18,6 +18,7 @@ from ..config import PaliGemmaConfig
 from ..errors import InputError
 from ..image import Clip, as_floats, squeeze
 from ..predictor import CutShort, EncodedImage, Predictor
+from ..predictor.asking import batches
 from ..predictor.pictures import Prepared, encode
 from ..results import Detections, Reading, Result
 from .asked import Asked
@@ -97,7 +98,7 @@ def answer(predictor: Predictor, order: Order, opened: Sequence[Opened]) -> list
             answers = [_ask(predictor, task, seen, order, len(opened)) for task in order.tasks]
             for place, one in enumerate(good):
                 if one.tiles:
-                    _look_closer(predictor, order, one, place, answers, len(opened))
+                    _look_closer(predictor, order, one, place, answers)
     each = iter(zip(*answers, strict=True))
     return [_done(one, order, () if one.error else next(each)) for one in opened]
 
@@ -106,8 +107,8 @@ def _prepared(pixels: np.ndarray, width: int, height: int, picture: Image.Image 
     return Prepared(np.stack([as_floats(frame) for frame in pixels]), width, height, picture)
 
 
-def _ask(predictor: Predictor, task: Asked, seen: Sequence[EncodedImage], order: Order, batch: int) -> list[Result | InputError]:
-    """All in batches; where that is refused, each picture by itself, so that only the one at fault fails."""
+def _ask(predictor: Predictor, task: Asked, seen: Sequence[EncodedImage], order: Order, batch: int | None) -> list[Result | InputError]:
+    """All in batches of that size; where that is refused, each picture by itself, so that only the one at fault fails."""
     how = {**order.how, **(order.places if task.in_places else {}), "batch_size": batch}
     try:
         return [*task.ask(predictor, seen, **how)]
@@ -117,16 +118,17 @@ def _ask(predictor: Predictor, task: Asked, seen: Sequence[EncodedImage], order:
     return [one for picture in seen for one in _ask(predictor, task, [picture], order, batch)]
 
 
-def _look_closer(predictor: Predictor, order: Order, one: Opened, place: int, answers: list[list[Result | InputError]], batch: int) -> None:
-    """What the tiles of the picture at that place say goes into its answers. Its tiles are encoded once, as many at a time as a batch has."""
+def _look_closer(predictor: Predictor, order: Order, one: Opened, place: int, answers: list[list[Result | InputError]]) -> None:
+    """What its tiles say goes into the answers of the picture at that place. They are encoded once, in batches of their own."""
     places = [tile for tile, _ in one.tiles]
     prepared = [_prepared(pixels, tile.x1 - tile.x0, tile.y1 - tile.y0) for tile, pixels in one.tiles]
-    seen = [made for at in range(0, len(prepared), batch) for made in encode(predictor.network, prepared[at : at + batch])]
+    groups = batches([predictor.config.vision.num_tokens] * len(prepared), None)
+    seen = [made for group in groups for made in encode(predictor.network, prepared[group.start : group.stop])]
     for task, found in zip(order.tasks, answers, strict=True):
         whole = found[place]
         if not isinstance(whole, Detections | Reading):
             continue
-        parts = _ask(predictor, task, seen, order, batch)
+        parts = _ask(predictor, task, seen, order, None)
         if isinstance(whole, Detections):
             found[place] = merge_boxes(
                 whole, [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Detections)]

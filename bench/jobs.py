@@ -1,4 +1,4 @@
-"""`python -m bench.jobs`: how the time and memory of `paligemma batch` grow with its source, and what Ray's workers gain. The bundled model.
+"""`python -m bench.jobs`: how time and memory of `paligemma batch` grow with its source, and what Ray's workers gain. The bundled model.
 
 The source is a table whose rows name two hundred generated pictures again and again. Each line is a process of its own; where several
 counts are measured, the time between them is what counts: the model is loaded in it too.

@@ -119,18 +119,13 @@ def _items_of(file: Path, name: str, ways: Ways) -> Iterator[Item]:
 def _unique(found: Iterable[Item]) -> Iterator[Item]:
     """A digest of each id is remembered: a hundred bytes an item."""
     seen: set[bytes] = set()
-    for item in found:
+    for place, item in enumerate(found):
         digest = hashlib.blake2b(item.id.encode(), digest_size=16).digest()
         if digest in seen:
-            item = replace(
-                item, id=f"{item.id} ({item.where})", video=None, _open=functools.partial(fail, item.where, _again(item), "duplicate")
-            )
+            failing = functools.partial(fail, item.where, f"the id {item.id!r:.200} was there before", "duplicate")
+            item = replace(item, id=f"{item.id} (again, item {place + 1})", video=None, _open=failing)
         seen.add(digest)
         yield item
-
-
-def _again(item: Item) -> str:
-    return f"the id {item.id!r:.200} was there before"
 
 
 def fail(where: str, why: str, code: str) -> Any:

@@ -146,9 +146,8 @@ def points(tier: str, rng: random.Random) -> Sequence[Point]:
     total = SIZES[tier]
     commands = [("command", rng.random()) for _ in range(COMMANDS[tier])]
     if tier == "push":
-        drawn = [("call", rng.random()), ("write", rng.random()), ("time", rng.random())]
-        others = [("again", rng.random(), rng.random()), ("grow", rng.random()), ("mixed", rng.random()), ("parquet", rng.random())]
-        return [*commands, *(point for _ in range(2) for point in (*drawn, *others))]
+        kinds = ("call", "write", "time", "again", "grow", "mixed", "parquet")
+        return [*commands, *((kind, rng.random(), rng.random()) for kind in kinds for _ in range(2))]
     every = [*(("call", number) for number in range(1, CALLS + 1)), *(("write", number) for number in range(1, CALLS + 1))]
     rest = max(total - len(every), total // 2)
     kinds = ("time", "again", "grow", "mixed", "parquet")

@@ -130,6 +130,12 @@ def test_a_reading_is_as_sure_as_its_least_sure_tile():
     assert read("", "", "", "").score == 0.1
 
 
+def test_what_a_tile_was_not_sure_of_is_left_out():
+    parts = [(GRID[0], Reading("ONE", 0.9)), (GRID[1], Reading("192", 0.3)), (GRID[2], Reading("TWO"))]
+    assert merge_readings(Reading("?", 0.1), parts).text == "ONE\nTWO"
+    assert merge_readings(Reading("?", 0.1), parts[1:2]) == Reading("?", 0.1)
+
+
 def test_tiles_that_do_not_meet_may_say_the_same():
     far = [Tile(0, 0, 100, 100), Tile(200, 0, 300, 100)]
     merged = merge_readings(Reading(""), [(tile, Reading("EXIT")) for tile in far])

@@ -1,8 +1,8 @@
 """Large pictures in tiles: what is too small to be seen in the whole picture is seen in a part of it. Places and words, no model.
 
-    +-----+-----+           tiles overlap by a quarter; the whole picture is looked at too.
-    |   +-|-+   |           What is smaller than the overlap lies whole in one of the tiles;
-    |   | | |   |           what is larger is seen in the whole picture, or joined from its pieces.
+    +-----+-----+           tiles overlap by half; the whole picture is looked at too.
+    |  +--|--+  |           What is smaller than the overlap lies whole in one of the tiles;
+    |  |  |  |  |           what is larger is seen in the whole picture, or joined from its pieces.
     +-----+-----+
 
 Boxes are merged here and not by a library: of a box it matters which side of it a tile has cut, and non-maximum suppression as libraries
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from ..results import Box, Detections, Reading
 
-OVERLAP = 0.25
-"""Of a tile's side, that it shares with its neighbour at least."""
-MOST = 64
+OVERLAP = 0.5
+"""Of a tile's side, that it shares with its neighbour at least. `bench.tiles` compares it with less."""
+MOST = 100
 """Tiles of a picture; where more would be needed they are larger."""
 WORTH = 1.5
 """A picture is cut where its longer side is more than so many times that of what the model sees."""
@@ -30,6 +30,8 @@ SAME, WITHIN, ALONG = 0.5, 0.7, 0.6
 """Two boxes are of one thing: intersection over union; over the smaller; and of two pieces, over union in the direction of the cut."""
 LIKE = 0.25
 """A line was read before where so small a share of its letters differs."""
+SURE = 0.5
+"""What was read in a tile with a lower score is left out: there is nothing to read in most, and models read something all the same."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ def _around(boxes: Sequence[Box]) -> Box:
 def merge_readings(whole: Reading, parts: Sequence[tuple[Tile, Reading]]) -> Reading:
     """The lines of all tiles, row by row of tiles. A line is left out where a tile that meets its own has it too, whole or longer: it was
     seen twice, or cut. So a word that stands twice within two neighbours is read once. What the whole picture seemed to say is left out,
-    unless the tiles say nothing: letters that are small in it are guessed. The score is that of the least sure tile.
+    unless the tiles say nothing: letters that are small in it are guessed. The score is that of the least sure tile that counts.
     """
+    parts = [(tile, reading) for tile, reading in parts if reading.score is None or reading.score >= SURE]
     lines = [(tile, line.strip()) for tile, reading in parts for line in reading.text.split("\n") if line.strip()]
     kept: list[int] = []
     for place in sorted(range(len(lines)), key=lambda place: -len(lines[place][1])):

@@ -75,6 +75,8 @@ def batch(
     batch: Annotated[int, Parameter(group=INPUT)] = 8,
     frames: Annotated[int, Parameter(group=INPUT)] = DEFAULT_FRAMES,
     tiles: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    track: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    every: Annotated[float, Parameter(group=INPUT)] = 0.5,
     image_root: Annotated[Path | None, Parameter(group=INPUT)] = None,
     allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
     out: Annotated[Path, Parameter(alias="-o", group=OUTPUT)],
@@ -100,6 +102,10 @@ def batch(
         How many frames of a video, spread evenly over its length.
     tiles
         Search and read large pictures in overlapping parts besides, for what is too small to be seen in the whole.
+    track
+        Follow videos: boxes of every frame joined into tracks, everything else once a scene.
+    every
+        With --track: seconds from one frame to the next.
     image_root
         The folder that pictures named in a table must lie in. By default the table's own.
     allow_urls
@@ -126,9 +132,13 @@ def batch(
 
     if batch < 1 or frames < 1:
         raise UsageError(f"--batch and --frames are at least 1, got {batch} and {frames}")
+    if track and (draw is not None or not every >= 0.01):
+        raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
     if draw is not None and Path(source).is_dir() and draw.resolve().is_relative_to(Path(source).resolve()):
         raise UsageError(f"--draw {draw} is within the source, whose pictures it would add to", hint="choose another folder")
-    order = Order(all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None, tiles)
+    order = Order(
+        all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None, tiles, every if track else None
+    )
     ways = Ways(image_root, allow_urls, frames)
     found = items(source, ways)
     numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}

@@ -32,6 +32,7 @@ def facts(source: str | Path, ways: Ways, order: Order, form: FormName, model: P
         },
         "drawings": order.draw,
         "tiles": order.tiles,
+        "every": order.every,
         "format": form,
         "model": {"name": model.name, "files": fingerprint(model), "calibration": calibration, **numbers},
     }

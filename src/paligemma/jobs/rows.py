@@ -26,7 +26,7 @@ FormName = Literal["jsonl", "parquet"]
 class Row:
     """`id`, `where`, `kept`: of the item; `task`: as it was asked, None where a picture could not even be opened; then what came of it.
 
-    Of a video that is followed: `seconds` into it, and `tracks`, the number of each box.
+    Of a video that is followed: `seconds` into it, of a scene `until` so many, of boxes `tracks`: the number of each, or None.
     """
 
     id: str
@@ -36,13 +36,13 @@ class Row:
     result: Result | None = None
     error: PaliGemmaError | None = None
     seconds: float | None = None
-    tracks: tuple[int, ...] | None = None
+    until: float | None = None
+    tracks: tuple[int | None, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a line of JSON."""
         plain: dict[str, Any] = {"id": self.id, "where": self.where, "task": self.task, "kept": _plain(self.kept)}
-        if self.seconds is not None:
-            plain["seconds"] = self.seconds
+        plain |= {name: value for name in ("seconds", "until") if (value := getattr(self, name)) is not None}
         if self.error is not None:
             return plain | {"error": {"code": self.error.code, "message": self.error.message, "hint": self.error.hint}}
         assert self.result is not None, "a row has a result or an error"
@@ -112,7 +112,16 @@ class Table:
         corners = [(edge, real) for edge in ("x0", "y0", "x1", "y1")]
         rle = pyarrow.struct([("size", pyarrow.list_(whole)), ("counts", text)])
         thing = [("label", text), *corners, ("score", real), ("mask_score", real), ("rle", rle), ("track", pyarrow.int64())]
-        columns = [("id", text), ("where", text), ("task", text), ("seconds", real), ("type", text), ("text", text), ("score", real)]
+        columns = [
+            ("id", text),
+            ("where", text),
+            ("task", text),
+            ("seconds", real),
+            ("until", real),
+            ("type", text),
+            ("text", text),
+            ("score", real),
+        ]
         columns += [
             ("prompt", text),
             ("stop", text),
@@ -162,7 +171,7 @@ def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
         objects = [{**one["box"], "label": one["label"], "mask_score": one["score"], "rle": one["rle"]} for one in result["masks"]]
     plain = {name: value for name, value in result.items() if name not in ("boxes", "masks")}
     kept = json.dumps(row["kept"], ensure_ascii=False, allow_nan=False)
-    own = {"id": row["id"], "where": row["where"], "task": row["task"], "seconds": row.get("seconds")}
+    own = {"id": row["id"], "where": row["where"], "task": row["task"], "seconds": row.get("seconds"), "until": row.get("until")}
     return {name: _text(value) for name, value in (plain | own | {"objects": objects, "kept": kept}).items()}
 
 

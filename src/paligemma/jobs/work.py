@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,34 +19,43 @@ from ..errors import InputError
 from ..image import Clip, as_floats, squeeze
 from ..predictor import CutShort, EncodedImage, Predictor
 from ..predictor.asking import batches
-from ..predictor.pictures import Prepared, encode
+from ..predictor.pictures import Prepared, encode, prepare
 from ..results import Detections, Reading, Result
+from ..video import frames_every
 from .asked import Asked
 from .items import Item
 from .rows import Row
 from .tiles import Tile, merge_boxes, merge_readings, tiles
+from .videos import Scene, Scenes, Tracks, groups
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
+MOST_FRAMES = 8
+"""Frames of a video that is followed, that are in memory at a time, or a batch where that is more."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What is asked of every picture. `how`: options of all tasks (see `predictor.How`); `places`: besides, of those that answer in places.
-    `draw`: whether results are drawn too. `tiles`: large pictures are searched and read in parts besides (see `tiles`)."""
+    `draw`: whether results are drawn too. `tiles`: large pictures are searched and read in parts besides (see `tiles`).
+    `every`: videos are followed, a frame every so many seconds (see `videos`); None: a video is one clip."""
 
     tasks: tuple[Asked, ...]
     how: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, Any] = field(default_factory=dict)
     draw: bool = False
     tiles: bool = False
+    every: float | None = None
 
 
 @dataclass(frozen=True)
 class Opened:
     """An item that was opened: `pixels` (F, S, S, 3) uint8, of F frames, and the size of its original; or why it cannot be.
 
-    `tiles`: of a large picture, with the pixels (1, S, S, 3) of each. `picture`: the original, only where results are drawn.
+    `tiles`: of a large picture, with the pixels (1, S, S, 3) of each. `picture`: the original, only where results are drawn. A video that
+    is followed has nothing of it: its frames are read while they are asked about.
     """
 
     item: Item
@@ -71,6 +80,8 @@ class Done:
 
 def open_item(item: Item, config: PaliGemmaConfig, order: Order) -> Opened:
     """Never raises `InputError`: it becomes the item's."""
+    if order.every is not None and item.video is not None:
+        return Opened(item)
     try:
         found = item.open()
     except InputError as error:
@@ -100,7 +111,12 @@ def answer(predictor: Predictor, order: Order, opened: Sequence[Opened]) -> list
                 if one.tiles:
                     _look_closer(predictor, order, one, place, answers)
     each = iter(zip(*answers, strict=True))
-    return [_done(one, order, () if one.error else next(each)) for one in opened]
+    return [
+        _follow(predictor, order, one.item, len(opened))
+        if one.error is None and one.pixels is None
+        else _done(one, order, () if one.error else next(each))
+        for one in opened
+    ]
 
 
 def _prepared(pixels: np.ndarray, width: int, height: int, picture: Image.Image | None = None) -> Prepared:
@@ -137,6 +153,50 @@ def _look_closer(predictor: Predictor, order: Order, one: Opened, place: int, an
             found[place] = merge_readings(
                 whole, [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Reading)]
             )
+
+
+def _follow(predictor: Predictor, order: Order, item: Item, batch: int) -> Done:
+    """A video, a few frames at a time: rows task by task, in the order of time."""
+    assert item.video is not None and order.every is not None, "only videos are followed"  # noqa: PT018
+    rows: dict[Asked, list[Row]] = {task: [] for task in order.tasks}
+    tracks = {task: Tracks(order.every) for task in order.tasks if task.verb == "detect"}
+    scenes: Scenes[Any] = Scenes(order.every)
+
+    def tell(scene: Scene[Any] | None) -> None:
+        others = [task for task in order.tasks if task not in tracks]
+        if scene is None or not others:
+            return
+        seen = encode(predictor.network, [scene.middle])
+        for task in others:
+            (result,) = _ask(predictor, task, seen, order, 1)
+            rows[task].append(_row(item, task, result, seconds=scene.start, until=scene.stop))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CutShort)
+            for group in groups(frames_every(item.video, order.every), max(batch, MOST_FRAMES)):
+                seen: Sequence[Any] = [replace(prepare(predictor.config, picture), picture=None) for _, picture in group]
+                if tracks:
+                    seen = encode(predictor.network, seen)
+                for task, numbers in tracks.items():
+                    for (seconds, _), result in zip(group, _ask(predictor, task, seen, order, len(group)), strict=True):
+                        found = numbers.add(result, seconds) if isinstance(result, Detections) else None
+                        rows[task].append(_row(item, task, result, seconds=seconds, tracks=found))
+                for (seconds, picture), one in zip(group, seen, strict=True):
+                    tell(scenes.add(seconds, picture, one))
+            tell(scenes.end())
+    except InputError as error:
+        return Done(item.id, (), (Row(item.id, item.where, None, item.kept, error=error).to_dict(),))
+    every = [row for of_task in rows.values() for row in of_task]
+    good = tuple(row.to_dict() for row in every if row.error is None)
+    cut = sum(getattr(row.result, "stop", "eos") == "length" for row in every)
+    return Done(item.id, good, tuple(row.to_dict() for row in every if row.error is not None), cut=cut)
+
+
+def _row(item: Item, task: Asked, result: Result | InputError, **when: Any) -> Row:
+    if isinstance(result, InputError):
+        return Row(item.id, item.where, str(task), item.kept, error=result, seconds=when["seconds"])
+    return Row(item.id, item.where, str(task), item.kept, result, **when)
 
 
 def _done(one: Opened, order: Order, answers: Sequence[Result | InputError]) -> Done:

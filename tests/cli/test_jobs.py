@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,10 +15,15 @@ from pathlib import Path
 import pytest
 
 from paligemma.checkpoint import save_codec, save_huggingface
+from paligemma.cli import build_app
+from paligemma.jobs.asked import all_asked
 
 from ..jobs.making import album, lines, png
 from ..tiny import random_codec, tiny_model, tiny_tokenizer
 
+COMMANDS = [
+    line.strip() for line in (Path(__file__).parents[2] / "docs" / "batch.md").read_text().splitlines() if line.startswith("    paligemma ")
+]
 TASKS = ("--task", "caption", "--task", "detect:cat;dog", "--max-tokens", 8)
 
 
@@ -30,6 +37,20 @@ def tiny(tmp_path_factory) -> Path:
 
 def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_document_can_be_called_so(command):
+    build_app().parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_tasks_of_the_document_are_tasks():
+    text = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
+    block = text.split("## Tasks\n")[1].split("Options of all tasks")[0]
+    spelt = [task for line in block.splitlines() for task in re.split(r"  +", line.strip()) if task]
+    assert len(spelt) == 10, spelt
+    for task in spelt:
+        all_asked(shlex.split(task))
 
 
 def test_a_folder(call, tiny, tmp_path):

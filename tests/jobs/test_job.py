@@ -22,7 +22,7 @@ def folder(tmp_path):
     return album(tmp_path / "album", 20, broken=(5, 13))
 
 
-def do(folder: Path, out: Path, *, made=engine, span: int = 4, stop_after: int | None = None, tell=lambda counts, pending: None):
+def do(folder: Path, out: Path, *, made=engine, span: int = 4, stop_after: int | None = None, tell=lambda counts: None):
     asked = 0
 
     def stopped() -> bool:
@@ -102,14 +102,18 @@ def test_an_error_of_the_model_leaves_what_is_done(folder, tmp_path, whole, monk
 
 
 def test_parts_are_written_as_they_fill_and_as_time_passes(folder, tmp_path, monkeypatch):
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int, int]] = []
+
+    def watch(out: Path):
+        told.clear()
+        return lambda counts: told.append((counts.items, counts.codes.total(), len((out / "journal.jsonl").read_bytes().splitlines())))
+
     monkeypatch.setattr(job, "ITEMS", 8)
-    do(folder, tmp_path / "a", tell=lambda counts, pending: told.append((counts.items, pending)))
-    assert told == [(0, 4), (8, 0), (8, 4), (16, 0), (16, 4)]
-    told.clear()
+    do(folder, tmp_path / "a", tell=watch(tmp_path / "a"))
+    assert told == [(4, 0, 0), (8, 1, 1), (12, 1, 1), (16, 2, 2), (20, 2, 2)], "items, errors, parts on the disk"
     monkeypatch.setattr(job, "SECONDS", 0.0)
-    do(folder, tmp_path / "b", tell=lambda counts, pending: told.append((counts.items, pending)))
-    assert told == [(4, 0), (8, 0), (12, 0), (16, 0), (20, 0)]
+    do(folder, tmp_path / "b", tell=watch(tmp_path / "b"))
+    assert told == [(4, 0, 1), (8, 1, 2), (12, 1, 3), (16, 2, 4), (20, 2, 5)]
 
 
 def test_a_source_may_grow_at_its_end(folder, tmp_path):

@@ -238,7 +238,7 @@ def _told(counts: Counts, results: Path, errors: Path) -> str:
     return "\n".join(lines)
 
 
-Tell = Callable[["Counts", int], None]
+Tell = Callable[["Counts"], None]
 
 
 @contextlib.contextmanager
@@ -263,8 +263,8 @@ def _progress(source: str, ways: Ways) -> Iterator[Tell]:
         line = bar.add_task("pictures", total=None, more="")
         threading.Thread(target=lambda: bar.update(line, total=_count(source, ways)), daemon=True).start()
 
-        def tell(counts: Counts, pending: int) -> None:
-            bar.update(line, completed=counts.items + pending, more=_how(counts))
+        def tell(counts: Counts) -> None:
+            bar.update(line, completed=counts.items, more=_how(counts))
 
         yield tell
 
@@ -272,11 +272,11 @@ def _progress(source: str, ways: Ways) -> Iterator[Tell]:
 def _now_and_then() -> Tell:
     said = time.monotonic()
 
-    def tell(counts: Counts, pending: int) -> None:
+    def tell(counts: Counts) -> None:
         nonlocal said
         if time.monotonic() - said >= EVERY:
             said = time.monotonic()
-            print(f"{counts.items + pending:,} items, {_how(counts)}", file=sys.stderr, flush=True)
+            print(f"{counts.items:,} items, {_how(counts)}", file=sys.stderr, flush=True)
 
     return tell
 

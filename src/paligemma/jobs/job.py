@@ -58,7 +58,17 @@ class Counts:
         """Items a second, of this run."""
         return self.here / self.seconds if self.seconds else 0.0
 
-    def count(self, part: Part) -> None:
+    def add(self, one: Done) -> None:
+        """An item of this run."""
+        self.items += 1
+        self.here += 1
+        self.rows += len(one.rows)
+        self.failed += not one.rows
+        self.cut += one.cut
+        self.codes.update(str(row["error"]["code"]) for row in one.errors)
+
+    def add_part(self, part: Part) -> None:
+        """Of an earlier run."""
         self.items += part.stop - part.start
         self.rows += part.rows
         self.failed += part.failed
@@ -73,16 +83,16 @@ def run(
     *,
     span: int,
     stopped: Callable[[], bool] = lambda: False,
-    tell: Callable[[Counts, int], None] = lambda counts, pending: None,
+    tell: Callable[[Counts], None] = lambda counts: None,
 ) -> Counts:
     """Do what is not done yet. `span`: items that an engine is given at a time; `stopped`: asked after each: what is done is then kept, and
-    the rest left; `tell`: called with the counts and how many items more are done but not yet on the disk.
+    the rest left; `tell`: called with the counts after each.
 
     Raises `UsageError` (code "source_changed") where the source is not the one that parts were done of, and what engine and journal raise.
     """
     counts = Counts()
     for part in journal.parts:
-        counts.count(part)
+        counts.add_part(part)
     ids = Ids()
     begun = written = time.monotonic()
     start, pending = 0, []
@@ -90,7 +100,7 @@ def run(
     def keep() -> None:
         nonlocal written
         if pending:
-            counts.count(journal.add(start, pending))
+            journal.add(start, pending)
             pending.clear()
             written = time.monotonic()
 
@@ -102,11 +112,12 @@ def run(
             if not pending:
                 start = place
             pending += done
-            counts.here += len(done)
+            for one in done:
+                counts.add(one)
             counts.seconds = time.monotonic() - begun
             if len(pending) >= ITEMS or time.monotonic() - written >= SECONDS or stopped():
                 keep()
-            tell(counts, len(pending))
+            tell(counts)
             if stopped():
                 return counts
     finally:

@@ -49,9 +49,9 @@ def plain(source, tmp_path_factory) -> Path:
     return out
 
 
-def work(source: Path, out: Path, engine, span: int):
+def work(source: Path, out: Path, engine, span: int, stopped=lambda: False):
     with opened(out, {"tasks": [str(task) for task in ORDER.tasks]}, Lines()) as journal:
-        return run(items(source), journal, engine, span=span)
+        return run(items(source), journal, engine, span=span, stopped=stopped)
 
 
 def on_two():
@@ -117,6 +117,15 @@ def test_a_worker_that_is_killed_loses_nothing(source, plain, tmp_path):
     work(source, tmp_path / "out", watched, SPAN)
     killer.join(1)
     assert killed, "no worker was found"
+    same(tmp_path / "out", plain)
+
+
+def test_one_engine_goes_on_where_the_other_stopped(source, plain, tmp_path):
+    asked = iter([False, False, False, False, True, True])
+    begun = work(source, tmp_path / "out", here(paligemma.load, ORDER), BATCH, lambda: next(asked))
+    assert 0 < begun.items < COUNT
+    counts = work(source, tmp_path / "out", on_two(), SPAN)
+    assert (counts.items, counts.here, counts.finished) == (COUNT, COUNT - begun.items, True)
     same(tmp_path / "out", plain)
 
 

@@ -51,26 +51,26 @@ def test_frames_are_even_in_time(clip: Path):
 @pytest.mark.parametrize("ending", FORMATS)
 def test_containers(tmp_path: Path, ending: str):
     path = write(tmp_path / f"a{ending}", 50, rate=25, codec=FORMATS[ending])
-    frames = [number(frame) for frame in video._decode(str(path), 5, VideoLimits())]
+    frames = [number(frame) for frame in video._decode(str(path), {"count": 5}, VideoLimits())[1]]
     assert np.abs(np.array(frames) - [5, 15, 25, 35, 45]).max() <= 1  # some containers round times to milliseconds
     assert ending in video.EXTENSIONS
 
 
 def test_seeking_finds_the_frames_that_decoding_all_finds(tmp_path: Path, monkeypatch):
     path = write(tmp_path / "long.mp4", 250, rate=5, group=20)
-    jumping = [number(frame) for frame in video._decode(str(path), 6, VideoLimits(max_decoded=130))]
+    jumping = [number(frame) for frame in video._decode(str(path), {"count": 6}, VideoLimits(max_decoded=130))[1]]
     assert jumping == [int((i + 0.5) * 250 / 6) for i in range(6)]
     monkeypatch.setattr(video, "_JUMP", float("inf"))
-    assert [number(frame) for frame in video._decode(str(path), 6, VideoLimits())] == jumping
+    assert [number(frame) for frame in video._decode(str(path), {"count": 6}, VideoLimits())[1]] == jumping
     with pytest.raises(InputError, match="more than 130 frames"):
-        video._decode(str(path), 6, VideoLimits(max_decoded=130))
+        video._decode(str(path), {"count": 6}, VideoLimits(max_decoded=130))
 
 
 def test_short_videos_repeat_frames(tmp_path: Path):
     path = write(tmp_path / "short.mp4", 3)
-    assert [number(frame) for frame in video._decode(str(path), 7, VideoLimits())] == [0, 0, 1, 1, 1, 2, 2]
+    assert [number(frame) for frame in video._decode(str(path), {"count": 7}, VideoLimits())[1]] == [0, 0, 1, 1, 1, 2, 2]
     path = write(tmp_path / "one.mp4", 1)
-    assert [number(frame) for frame in video._decode(str(path), 3, VideoLimits())] == [0, 0, 0]
+    assert [number(frame) for frame in video._decode(str(path), {"count": 3}, VideoLimits())[1]] == [0, 0, 0]
 
 
 def test_phone_videos_are_turned_upright(tmp_path: Path):
@@ -80,7 +80,7 @@ def test_phone_videos_are_turned_upright(tmp_path: Path):
     matrix = data.index(b"tkhd") + 44
     data[matrix : matrix + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30))
     path.write_bytes(data)
-    (frame,) = video._decode(str(path), 1, VideoLimits())
+    (frame,) = video._decode(str(path), {"count": 1}, VideoLimits())[1]
     assert frame.size == (32, 128)
     assert np.asarray(frame.convert("L"))[8::16, 16].argmax() == 0  # the stripe of bit 0 was leftmost
 
@@ -96,7 +96,7 @@ def test_phone_videos_are_turned_upright(tmp_path: Path):
 )
 def test_limits_inside_the_child(clip: Path, limits: VideoLimits, told: str, code: str):
     with pytest.raises(InputError, match=told) as caught:
-        video._decode(str(clip), 8, limits)
+        video._decode(str(clip), {"count": 8}, limits)
     assert caught.value.code == code
 
 
@@ -150,7 +150,7 @@ def test_playlists_and_other_files_are_not_followed(clip: Path, tmp_path: Path):
     for name, text in playlists.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match="not a video that can be read"):
-            video._decode(str(tmp_path / name), 2, VideoLimits())
+            video._decode(str(tmp_path / name), {"count": 2}, VideoLimits())
 
 
 def test_sound_alone(tmp_path: Path):
@@ -162,7 +162,7 @@ def test_sound_alone(tmp_path: Path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(InputError, match="no picture track"):
-        video._decode(str(path), 2, VideoLimits())
+        video._decode(str(path), {"count": 2}, VideoLimits())
 
 
 def test_names(tmp_path: Path, monkeypatch, clip: Path):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import glob
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -69,28 +70,34 @@ def _paths(argument: str) -> list[Path]:
     """Files meant by a name, a folder or a pattern; a name that is not there stands for itself."""
     path = Path(argument)
     if os.path.isdir(path):
-        return list(_below(path)) or [path]
+        return list(below(path)) or [path]
     if not os.path.lexists(path) and glob.has_magic(argument):
-        return sorted((file for file in _matching(path) if not os.path.isdir(file)), key=natural_order) or [path]
+        return sorted((file for file in matching(path) if not os.path.isdir(file)), key=natural_order) or [path]
     return [path]
 
 
-def _matching(pattern: Path) -> Iterator[Path]:
+def matching(pattern: Path) -> Iterator[Path]:
     """What a pattern matches. As in a shell, hidden files only where it names them; ** does not follow links, which may lead in circles."""
-    fixed = next(place for place, part in enumerate(pattern.parts) if glob.has_magic(part))
-    base, rest = Path(*pattern.parts[:fixed]), pattern.parts[fixed:]
+    base = base_of(pattern)
+    rest = pattern.parts[len(base.parts) :]
     hidden = any(part.startswith(".") for part in rest)
     for found in base.glob(str(Path(*rest))):
         if hidden or not any(part.startswith(".") for part in found.relative_to(base).parts):
             yield found
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Pictures and videos in a folder and its subfolders. Hidden ones are left out, links to other folders are not followed."""
+def base_of(pattern: Path) -> Path:
+    """The folder in which a pattern begins to choose: all of it before the first part with a wildcard."""
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+
+
+def below(folder: Path, endings: Collection[str] = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS) -> Iterator[Path]:
+    """Files with these endings in a folder and its subfolders, one folder at a time. Hidden ones are left out, links to other folders are
+    not followed."""
     for where, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_order)
         for name in sorted(files, key=natural_order):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS:
+            if not name.startswith(".") and Path(name).suffix.lower() in endings:
                 yield Path(where, name)
 
 

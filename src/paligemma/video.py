@@ -1,4 +1,6 @@
-"""A video file -> a few frames, evenly spaced in time. Decoding runs in a child process, because a damaged video can kill its decoder.
+"""A video file -> a few frames, evenly spaced in time, or one every so many seconds.
+
+Decoding runs in a child process, because a damaged video can kill its decoder.
 
 The child is `python -m paligemma.video`: it is told what to do in one line of JSON on its standard input, and answers with one line of
 JSON and the pixels. It limits its own memory and time, and reads only well-known containers, whose contents cannot refer to other files.
@@ -31,6 +33,8 @@ EXTENSIONS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg",
 """What is taken for a video by its name."""
 DEFAULT_FRAMES = 16
 MAX_FRAMES = 256
+WINDOW = 32
+"""Frames that are in memory at a time where there may be any number."""
 
 _CONTAINERS = "mov,matroska,webm,avi,mpeg,ogg"
 """FFmpeg's names of the formats that are opened. Playlists are not among them: they make the decoder open other files and addresses."""
@@ -53,10 +57,26 @@ def sample_frames(path: str | Path, count: int = DEFAULT_FRAMES, *, limits: Vide
 
     Raises `InputError` for what is missing, too large, too long, damaged, or not a video, and where PyAV is not installed.
     """
-    limits = limits or VideoLimits()
-    name = printable(str(path))
     if not 1 <= count <= MAX_FRAMES:
         raise UsageError(f"{count:,} frames of a video were asked for; it can be 1 to {MAX_FRAMES}")
+    return [image for _, image in _frames(path, {"count": count}, limits or VideoLimits())]
+
+
+def frames_every(path: str | Path, seconds: float, *, limits: VideoLimits | None = None) -> Iterator[tuple[float, Image.Image]]:
+    """(seconds since the beginning, upright RGB frame), the first on screen in the middle of the first so many `seconds`, and so on to the
+    end. A few at a time are in memory. Raises as `sample_frames`, `UsageError` where `seconds` is less than a hundredth."""
+    if not seconds >= 0.01:
+        raise UsageError(f"a frame every {seconds} seconds was asked for; it can be a hundredth at least")
+    first, found = 0, [()] * WINDOW
+    while len(found) == WINDOW:
+        found = _frames(path, {"every": seconds, "first": first, "count": WINDOW}, limits or VideoLimits())
+        yield from found
+        first += WINDOW
+
+
+def _frames(path: str | Path, wanted: dict[str, Any], limits: VideoLimits) -> list[tuple[float, Image.Image]]:
+    """Those at the wanted times (see `_times`), by a child."""
+    name = printable(str(path))
     if importlib.util.find_spec("av") is None:
         raise InputError(
             f"{name}: reading a video needs PyAV, which is not installed", hint='pip install "paligemma[video]"', code="video_unsupported"
@@ -66,7 +86,7 @@ def sample_frames(path: str | Path, count: int = DEFAULT_FRAMES, *, limits: Vide
     size = os.path.getsize(path)
     if size > limits.max_bytes:
         raise InputError(f"{name}: {size:,} bytes, at most {limits.max_bytes:,} are allowed for a video", code="video_too_large")
-    task = {"path": os.path.abspath(path), "count": count, "limits": dataclasses.asdict(limits)}
+    task = {"path": os.path.abspath(path), "wanted": wanted, "limits": dataclasses.asdict(limits)}
     try:
         done = subprocess.run(
             # -P: a module lying in the working directory is not imported by mistake.
@@ -85,7 +105,7 @@ def sample_frames(path: str | Path, count: int = DEFAULT_FRAMES, *, limits: Vide
     reply = json.loads(answer)
     if "error" in reply:
         raise InputError(f"{name}: {reply['error']}", code=reply["code"])
-    return list(_split(reply["sizes"], memoryview(pixels)))
+    return list(zip(reply["times"], _split(reply["sizes"], memoryview(pixels)), strict=True))
 
 
 def _child_environment() -> dict[str, str]:
@@ -120,8 +140,8 @@ def _main() -> None:
     reply: dict[str, Any]
     frames: list[Image.Image] = []
     try:
-        frames = _decode(task["path"], task["count"], limits)
-        reply = {"sizes": [frame.size for frame in frames]}
+        times, frames = _decode(task["path"], task["wanted"], limits)
+        reply = {"times": times, "sizes": [frame.size for frame in frames]}
     except InputError as error:
         reply = {"error": error.message, "code": error.code}
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
@@ -138,7 +158,8 @@ def _limit_process(limits: VideoLimits) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
 
 
-def _decode(path: str, count: int, limits: VideoLimits) -> list[Image.Image]:
+def _decode(path: str, wanted: dict[str, Any], limits: VideoLimits) -> tuple[list[float], list[Image.Image]]:
+    """Times since the beginning, and the frames."""
     import av
     import av.error
 
@@ -146,7 +167,9 @@ def _decode(path: str, count: int, limits: VideoLimits) -> list[Image.Image]:
     try:
         # An open file instead of its name: to FFmpeg a name such as "concat:a|b" is more than a name.
         with open(path, "rb") as file, av.open(file, mode="r", options=options) as container:
-            return [_upright(frame) for frame in _sample(container, count, limits)]
+            begin, times = _times(container, wanted, limits)
+            frames = [_upright(frame) for frame in _sample(container, begin, times, limits)]
+            return [moment - begin for moment in times], frames
     except InputError:
         raise
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -157,8 +180,9 @@ _JUMP = 3.0
 """Seconds ahead from which seeking (to the key frame before) is preferred to decoding all that lies between."""
 
 
-def _sample(container: InputContainer, count: int, limits: VideoLimits) -> Iterator[VideoFrame]:
-    """The frame on screen at each of the wanted times."""
+def _times(container: InputContainer, wanted: dict[str, Any], limits: VideoLimits) -> tuple[float, list[float]]:
+    """The video's first moment and those that are wanted: the middles of `count` equal parts; or of parts of `every` seconds, `count` of
+    them from number `first` on, as far as there are."""
     if not container.streams.video:
         raise InputError("there is no picture track", code="video_damaged")
     stream = container.streams.video[0]
@@ -167,14 +191,23 @@ def _sample(container: InputContainer, count: int, limits: VideoLimits) -> Itera
     begin, end = _span(container, stream)
     if end - begin > limits.max_seconds:
         raise InputError(f"{end - begin:.0f} s long, at most {limits.max_seconds:.0f} s are allowed", code="video_too_long")
+    if "every" not in wanted:
+        return begin, [begin + (index + 0.5) * (end - begin) / wanted["count"] for index in range(wanted["count"])]
+    parts = range(wanted["first"], wanted["first"] + wanted["count"])
+    times = [begin + (part + 0.5) * wanted["every"] for part in parts]
+    # A video that is shorter than half a part has its only frame.
+    return begin, [moment for moment in times if moment < end] or ([begin] if not wanted["first"] else [])
 
+
+def _sample(container: InputContainer, begin: float, times: list[float], limits: VideoLimits) -> Iterator[VideoFrame]:
+    """The frame on screen at each of these times, which rise."""
+    stream = container.streams.video[0]
     frames = container.decode(stream)
     shown: VideoFrame | None = None
     following: VideoFrame | None = None
     position = begin
     decoded = 0
-    for index in range(count):
-        wanted = begin + (index + 0.5) * (end - begin) / count
+    for wanted in times:
         if wanted - position > _JUMP:
             container.seek(int(wanted / float(stream.time_base or 1)), stream=stream)
             frames, shown, following = container.decode(stream), None, None

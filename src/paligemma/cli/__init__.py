@@ -25,6 +25,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "ocr": ("tasks:ocr", "Read the text.", "receipt.jpg"),
         "question": ("tasks:question", "Ask a question that has the given answer.", 'photo.jpg "two"'),
         "describe-box": ("tasks:describe_box", "Say what a box holds.", "photo.jpg 10,20,110,220"),
+        "batch": (
+            "jobs:batch",
+            "Ask all pictures of a folder, a table or a shard; results as JSON lines or Parquet.\n\n"
+            "A job that was stopped, however that was, goes on with the same command. Exit code 6 if some of it failed.",
+            'photos/ --task detect:"cat;dog" --task caption --out results',
+        ),
         "run": ("tasks:run", "Any prompt, exactly as the model was trained on it.", 'chart.png "answer en what is the highest bar?"'),
     },
     "Teach": {

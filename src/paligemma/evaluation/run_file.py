@@ -103,7 +103,7 @@ def describe_run(predictor: Predictor, dataset: DataSet, *, recipe: str = "", op
     return Run(
         model=size[1] if size else "",
         model_path=os.path.abspath(predictor.path) if predictor.path else "",
-        model_fingerprint=_fingerprint(predictor.path) if predictor.path else "",
+        model_fingerprint=fingerprint(predictor.path) if predictor.path else "",
         description=predictor.description.splitlines()[0],
         resolution=config.vision.image_size,
         calibration=dict(predictor.calibration.parameters),
@@ -123,8 +123,8 @@ def calibration_of(run: Run | None) -> Calibration:
     return Calibration(run.calibration) if run else Calibration()
 
 
-def _fingerprint(path: Path) -> str:
-    """Of the weights and tokenizer: of a folder, or of one file."""
+def fingerprint(path: Path) -> str:
+    """Of the weights and tokenizer, by the names, sizes and times of their files: of a folder, or of one file."""
     others = ("tokenizer.json", PACK_INDEX)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in _WEIGHTS or file.name in others]
     found = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

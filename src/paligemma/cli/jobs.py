@@ -1,0 +1,297 @@
+"""`paligemma batch`: tasks over many pictures -> tables of results. A job that ends before its time goes on with the same command."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from ..errors import UsageError
+from ..printable import printable
+from ..video import DEFAULT_FRAMES
+from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
+from .show import as_json
+
+if TYPE_CHECKING:
+    from ..config import PaliGemmaConfig
+    from ..jobs.items import Ways
+    from ..jobs.job import Counts, Engine
+    from ..jobs.work import Order
+    from ..predictor import Predictor
+
+# DType: the parser reads inherited annotations as if they stood here.
+
+PARTLY_FAILED, ALL_FAILED = 6, 3
+PLACES = PlaceOptions()
+EVERY = 30.0
+"""Seconds between two lines that say how far a job is, where no terminal shows a bar."""
+PER_WORKER = 64
+"""Pictures that a worker is given at a time, about: each time it writes what came of them."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class JobModel(ModelOptions):
+    """Which model, and where it runs."""
+
+    model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var=MODEL_VARIABLE)] = None
+    """A folder, an .npz file or a Hugging Face id that was pulled. The bundled small model by default."""
+    engine: Annotated[Literal["static", "ray"] | None, Parameter(group=MODEL)] = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """static: few shapes, compiled, for a GPU. ray: the job on Ray Data, by --workers processes. By default this process, plainly."""
+    workers: Annotated[int | None, Parameter(group=MODEL)] = None
+    """With --engine ray: processes that each have the model. By default one for each GPU, or else one for each processor."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and (self.engine != "ray" or self.workers < 1):
+            raise UsageError(f"--workers {self.workers}: at least 1, and only with --engine ray")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What `paligemma.load` takes."""
+        names = ("tokenizer", "codec", "device", "dtype", "quantize")
+        return {name: getattr(self, name) for name in names} | {"engine": None if self.engine == "ray" else self.engine}
+
+
+DEFAULTS = JobModel()
+
+
+def batch(
+    source: Annotated[str, named("SOURCE", "A folder, a pattern, a .jsonl, .parquet or .tar (WebDataset), a picture or a video.")],
+    /,
+    *,
+    task: Annotated[list[str] | None, Parameter(group=ANSWERS, negative="")] = None,
+    max_tokens: Annotated[int | None, Parameter(group=ANSWERS)] = None,
+    beams: Annotated[int, Parameter(group=ANSWERS)] = 1,
+    places: PlaceOptions = PLACES,
+    batch: Annotated[int, Parameter(group=INPUT)] = 8,
+    frames: Annotated[int, Parameter(group=INPUT)] = DEFAULT_FRAMES,
+    tiles: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    track: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    every: Annotated[float, Parameter(group=INPUT)] = 0.5,
+    image_root: Annotated[Path | None, Parameter(group=INPUT)] = None,
+    allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    out: Annotated[Path, Parameter(alias="-o", group=OUTPUT)],
+    format: Annotated[Literal["jsonl", "parquet"], Parameter(group=OUTPUT)] = "jsonl",
+    draw: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    overwrite: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False,
+    json: Json = False,
+    options: JobModel = DEFAULTS,
+) -> int:
+    """Ask every picture of a source, each as many tasks as you like; a row of results each.
+
+    Parameters
+    ----------
+    task
+        What to ask, once or several times: caption, caption:de, ask:"how many dogs?", detect:"cat;dog", segment:cat, ocr, run:PROMPT.
+    max_tokens
+        Longest answer. By default what suits the task.
+    beams
+        Search for the most probable whole answer, this many candidates wide.
+    batch
+        How many pictures go through the model at a time.
+    frames
+        How many frames of a video, spread evenly over its length.
+    tiles
+        Search and read large pictures in overlapping parts besides, for what is too small to be seen in the whole.
+    track
+        Follow videos: boxes of every frame joined into tracks, everything else once a scene.
+    every
+        With --track: seconds from one frame to the next.
+    image_root
+        The folder that pictures named in a table must lie in. By default the table's own.
+    allow_urls
+        Fetch https addresses that a table names.
+    out
+        The folder for results, errors.jsonl and what is needed to go on.
+    format
+        Of the results.
+    draw
+        A folder for pictures with their results drawn on them.
+    overwrite
+        If --out holds results of another job, remove them.
+    """
+    from ..checkpoint.finding import find
+    from ..jobs.asked import all_asked
+    from ..jobs.facts import facts
+    from ..jobs.items import Ways, items
+    from ..jobs.job import run
+    from ..jobs.journal import opened
+    from ..jobs.parts import ERRORS, RESULTS
+    from ..jobs.rows import FORMS
+    from ..jobs.work import Order
+    from ..training.stopping import Stopping
+
+    if batch < 1 or frames < 1:
+        raise UsageError(f"--batch and --frames are at least 1, got {batch} and {frames}")
+    if track and (draw is not None or not every >= 0.01):
+        raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
+    if draw is not None and Path(source).is_dir() and draw.resolve().is_relative_to(Path(source).resolve()):
+        raise UsageError(f"--draw {draw} is within the source, whose pictures it would add to", hint="choose another folder")
+    order = Order(
+        all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None, tiles, every if track else None
+    )
+    ways = Ways(image_root, allow_urls, frames)
+    found = items(source, ways)
+    numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
+    ordered = facts(source, ways, order, format, find(options.model), numbers)
+    with Stopping() as stopping, opened(out, ordered, FORMS[format](), draw=draw, overwrite=overwrite) as journal:
+        engine, span = _engine(options, order, batch)
+        with _progress(source, ways) as tell:
+            counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
+        tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
+    if json:
+        print(as_json(_summary(counts) | {f"{kind}_file": str(path) for kind, path in tables.items()}))
+    else:
+        print(_told(counts, tables[RESULTS], tables[ERRORS]))
+    if not counts.finished:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return stopping.exit_code
+    return 0 if not counts.codes else ALL_FAILED if counts.failed == counts.items else PARTLY_FAILED
+
+
+def _engine(options: JobModel, order: Order, batch: int) -> tuple[Engine, int]:
+    """Who does it, and how many items it is given at a time."""
+    if options.engine != "ray":
+        from ..jobs.job import here
+
+        return here(lambda: _load(options), order), batch
+    from ..jobs.ray_engine import on_ray
+
+    gpus = _gpus(options)
+    cores = os.cpu_count() or 1
+    workers = options.workers or gpus or cores
+    load = functools.partial(_loaded, options.model, options.loading)
+    share = gpus / workers if gpus else 0
+    engine = on_ray(load, _config(options), order, batch=batch, workers=workers, cpus=max(cores // workers, 1), gpus=share)
+    return engine, batch * max(PER_WORKER // batch, 1)
+
+
+def _load(options: JobModel) -> Predictor:
+    from .batch import load
+
+    return load(dataclasses.replace(options, workers=None))
+
+
+def _loaded(model: str | None, loading: dict[str, Any]) -> Predictor:
+    """In a worker."""
+    import paligemma
+
+    return paligemma.load(model, **loading)
+
+
+def _gpus(options: JobModel) -> int:
+    """Those that the model may have: none where a CPU is asked for, or PyTorch is not there."""
+    if options.device == "cpu":
+        return 0
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return 0
+    return torch.cuda.device_count()
+
+
+def _config(options: JobModel) -> PaliGemmaConfig:
+    """Of the model, from its headers: what opens pictures needs to know their size."""
+    from .. import checkpoint
+    from ..checkpoint.finding import base_of, find
+    from ..edge.pack_file import is_pack, read_index
+
+    path = find(options.model)
+    if is_pack(path):
+        return read_index(path).config
+    return checkpoint.inspect(base_of(path) if checkpoint.is_adapter(path) else path).config
+
+
+def _summary(counts: Counts) -> dict[str, Any]:
+    return {
+        "finished": counts.finished,
+        "items": counts.items,
+        "rows": counts.rows,
+        "failed": counts.failed,
+        "errors": dict(counts.codes.most_common()),
+        "cut_short": counts.cut,
+        "items_here": counts.here,
+        "seconds": round(counts.seconds, 3),
+        "items_per_second": round(counts.rate, 3),
+    }
+
+
+def _told(counts: Counts, results: Path, errors: Path) -> str:
+    lines = [f"{counts.items:,} items, {counts.rows:,} results" + (f", {counts.failed:,} items failed" if counts.failed else "")]
+    if counts.here:
+        lines.append(f"{counts.here:,} of them now, in {counts.seconds:.1f} s: {counts.rate:.2f} a second")
+    if counts.codes:
+        lines.append("errors: " + ", ".join(f"{count:,} {printable(code)}" for code, count in counts.codes.most_common()))
+    if counts.cut:
+        lines.append(f"{counts.cut:,} answers reached --max-tokens and were cut off")
+    if counts.finished:
+        lines.append(printable(f"results: {results}" + (f", errors: {errors}" if counts.codes else "")))
+    return "\n".join(lines)
+
+
+Tell = Callable[["Counts"], None]
+
+
+@contextlib.contextmanager
+def _progress(source: str, ways: Ways) -> Iterator[Tell]:
+    """On standard error: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _now_and_then()
+        return
+    import threading
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[more]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        line = bar.add_task("pictures", total=None, more="")
+        threading.Thread(target=lambda: bar.update(line, total=_count(source, ways)), daemon=True).start()
+
+        def tell(counts: Counts) -> None:
+            bar.update(line, completed=counts.items, more=_how(counts))
+
+        yield tell
+
+
+def _now_and_then() -> Tell:
+    said = time.monotonic()
+
+    def tell(counts: Counts) -> None:
+        nonlocal said
+        if time.monotonic() - said >= EVERY:
+            said = time.monotonic()
+            print(f"{counts.items:,} items, {_how(counts)}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _how(counts: Counts) -> str:
+    errors = "".join(f", {count:,} {printable(code)}" for code, count in counts.codes.most_common(3))
+    return f"{counts.rate:.2f} a second{errors}"
+
+
+def _count(source: str, ways: Ways) -> int | None:
+    """How many items there are, without opening them; None where that cannot be said."""
+    from ..errors import PaliGemmaError
+    from ..jobs.items import items
+
+    try:
+        return sum(1 for _ in items(source, ways))
+    except PaliGemmaError:
+        return None

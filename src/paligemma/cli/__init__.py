@@ -30,7 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Search": {
         "index": (
             "search:index",
-            "Make a folder of pictures searchable; again, only what changed is looked at.\n\nExit code 6 if some pictures could not be read.",
+            "Make a folder of pictures searchable. Run again, it looks only at what changed.\n\nExit code 6 if some could not be read.",
             "photos --what vectors,captions",
         ),
         "search": (

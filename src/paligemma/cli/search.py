@@ -22,7 +22,7 @@ from .show import as_json
 from .tasks import edges, names
 
 if TYPE_CHECKING:
-    from ..index.building import Builder, Report
+    from ..index.building import Report
     from ..index.encoder import Encoder
     from ..index.query import Hit, Query
     from ..index.store import Index
@@ -267,7 +267,7 @@ def _complain(error: InputError) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[tuple[Any, Any]]:
-    """What is called with the number of pictures to look at, and with how many were written; a bar with the time that is left where a person
+    """What is called with the number of pictures to look at, and with how many were written: a bar with the time left where a person
     watches."""
     if not sys.stderr.isatty():
         yield (lambda total: None), (lambda count: None)

@@ -28,7 +28,7 @@ from ..image import Limits, open_image, opened
 from ..predictor.pictures import Prepared, prepare
 from ..printable import printable
 from .changes import Changes, File, Origin, files, rows
-from .describing import Wanted, describe
+from .describing import NOTHING, Wanted, describe
 from .encoder import Encoder, squeezed
 from .entries import Entry
 from .store import Writer
@@ -74,7 +74,7 @@ class Builder:
     writer: Writer
     root: Path
     encoder: Encoder
-    wanted: Wanted = Wanted()
+    wanted: Wanted = NOTHING
     predictor: Predictor | None = None
     batch: int = BATCH
     threads: int = THREADS

@@ -41,8 +41,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a file's entry comes from. `row`: the row that holds what is known of its content, if any does. `id`: of the row that it takes the
-    place of, None where it is one more."""
+    """Where a file's entry comes from. `row`: the row that holds what is known of its content, if any does. `id`: of the row that it takes
+    the place of, None where it is one more."""
 
     what: What
     row: Row | None
@@ -50,8 +50,10 @@ class Origin:
 
 
 def files(root: Path) -> list[File]:
-    """The pictures below a folder. One that cannot be looked at is among them, and fails when it is read. Raises `InputError` where there are
-    none: a disk that is not mounted is no reason to forget all pictures."""
+    """The pictures below a folder. One that cannot be looked at is among them, and fails when it is read.
+
+    Raises `InputError` where there are none: a disk that is not mounted is no reason to forget all pictures.
+    """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder", code="not_found")
     found: list[File] = []
@@ -83,7 +85,7 @@ def _row(one: Mapping[str, Any], wanted: Wanted) -> Row:
 
 @dataclass
 class Changes:
-    """`due`: files that must be looked at. `unchanged`: how many need not. `settled`: digests of pictures about which nothing is to be asked."""
+    """`due`: files that must be looked at. `unchanged`: how many need not. `settled`: digests of pictures of which all is known."""
 
     due: list[File]
     unchanged: int

@@ -33,6 +33,9 @@ class Wanted:
         return Wanted(missing, self.text and not known.text, () if self.classes == known.classes else self.classes, self.model)
 
 
+NOTHING = Wanted()
+
+
 class Known(NamedTuple):
     """What was asked about a picture already, and of whom."""
 

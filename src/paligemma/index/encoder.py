@@ -14,7 +14,8 @@ from ..image import squeeze
 class Encoder(Protocol):
     """Vectors of unit length, float32 (n, dimensions); those of pictures and those of texts can be compared.
 
-    `name`: changes with the weights. `config`: `vision.image_size` and `resize`, which say what `image.squeeze` makes of a picture first. That a picture shows what a text says: probability = sigmoid(scale * similarity + bias).
+    `name`: changes with the weights. `config`: has `vision.image_size` and `resize`, with which `image.squeeze` makes of a picture what the
+    encoder looks at. That a picture shows what a text says: probability = sigmoid(scale * similarity + bias).
     """
 
     @property
@@ -32,6 +33,5 @@ class Encoder(Protocol):
 
 
 def squeezed(encoder: Encoder, picture: Image.Image) -> Image.Image:
-    """A picture as small as the encoder looks at it, of which it makes the same vector: so that this is done by threads of ours, and pictures
-    that wait are small."""
+    """A picture as the encoder looks at it, of which it makes the same vector: threads of ours can do this part, and what waits is small."""
     return Image.fromarray(squeeze(picture, encoder.config.vision.image_size, encoder.config.resize))

@@ -36,7 +36,7 @@ LONGEST = 4096
 
 @dataclass(frozen=True)
 class Query:
-    """At least one of them. `picture`: an RGB image; `has`, `where` (the store's SQL): only pictures that meet all of these. `UsageError`."""
+    """At least one of them. `picture`: RGB; `has`, `where` (the store's SQL): only pictures that meet all of these. Raises `UsageError`."""
 
     words: str | None = None
     picture: Image.Image | None = field(default=None, compare=False)
@@ -56,8 +56,8 @@ class Query:
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture that was found. `score`: what it is sorted by, to be compared within one answer only. `ranks`: its place in each ranking that
-    it is in, from 1. `similarity`: cosine, to the words or else the picture. `probability`: that the words are about it, by the encoder.
+    """A picture that was found. `score`: what it is sorted by, to be compared within one answer only. `ranks`: its place, from 1, in each
+    ranking that it is in. `similarity`: cosine, to the words or else the picture. `probability`: that the words are about it, by the encoder.
     `likelihood`: log-probability of the words by a PaliGemma that was asked to sort the best again."""
 
     entry: Entry

@@ -30,7 +30,7 @@ LOCK = "writer.lock"
 LARGE = 100_000
 """Rows from which on an approximate index of the vectors is worth it; below, all of them are looked at (docs/search.md has the times)."""
 GROWN = 4
-"""The approximate index is made anew once there are so many times the rows that it was made for; until then it takes in new rows as it is."""
+"""The approximate index is made anew once there are so many times the rows it was made for; until then it takes in new rows as it is."""
 ROWS_A_PARTITION = 4096
 PROBES = 24
 """Partitions that a search looks into."""

@@ -127,6 +127,11 @@ def _killed(
     return done, begun
 
 
+def _answer(pipe: Connection) -> tuple[int, str]:
+    assert pipe.poll(PATIENCE), "a reader hangs"
+    return pipe.recv()
+
+
 def expected(known: dict[int, tuple[int, int]], done: Sequence[Change]) -> dict[int, tuple[int, int]]:
     """Group -> (change, rows) after those changes."""
     after = dict(known)

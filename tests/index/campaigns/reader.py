@@ -14,7 +14,7 @@ from .writer import FACTS
 
 
 def run(pipe: Any) -> None:
-    """A process that reads the index whose place it is told, until it is told ""; then says (looks, what was wrong), and waits for the next."""
+    """A process that reads the index whose place it is told until it is told "", then says (looks, what was wrong) and waits for the next."""
     rng = np.random.default_rng(0)
     while True:
         where, looks, wrong, newest = pipe.recv(), 0, "", 0
@@ -59,7 +59,8 @@ def whole(rows: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
         groups[int(row["id"].partition("-")[0])].append(row)
     for group, some in groups.items():
         numbers, sizes = {row["modified"] for row in some}, {row["size"] for row in some}
-        assert len(numbers) == 1 and sizes == {len(some)}, f"group {group}: {len(some)} rows of changes {numbers}, sizes {sizes}"
+        what = f"group {group}: {len(some)} rows of changes {numbers}, sizes {sizes}"
+        assert (len(numbers), sizes) == (1, {len(some)}), what
         assert len({row["id"] for row in some}) == len(some), f"group {group} has a row twice"
     return {group: (some[0]["modified"], len(some)) for group, some in groups.items()}
 

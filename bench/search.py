@@ -1,7 +1,7 @@
 """`python -m bench.search`: an index of a million vectors: how long it takes to build and to ask, and how much of the truth it finds.
 
 The vectors are generated: topics, each a direction with a spread of its own in few of the dimensions, as those of pictures lie, and then
-every direction a little. Questions are vectors near some of them, not among them. What an exact search of the same vectors finds is the truth.
+every direction a little. Questions are vectors near some of them, not among them. The truth is what an exact search finds.
 
 Every question goes through `Index.nearest`, then `Index.entries` for what would be shown, in a fresh process, alone, one after the other.
 """

@@ -33,5 +33,5 @@ class Encoder(Protocol):
 
 
 def squeezed(encoder: Encoder, picture: Image.Image) -> Image.Image:
-    """A picture as the encoder looks at it, of which it makes the same vector: threads of ours can do this part, and what waits is small."""
+    """A picture as the encoder looks at it, of which it makes the same vector: threads of ours can do this, and what waits is small."""
     return Image.fromarray(squeeze(picture, encoder.config.vision.image_size, encoder.config.resize))

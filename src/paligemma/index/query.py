@@ -57,7 +57,7 @@ class Query:
 @dataclass(frozen=True)
 class Hit:
     """A picture that was found. `score`: what it is sorted by, to be compared within one answer only. `ranks`: its place, from 1, in each
-    ranking that it is in. `similarity`: cosine, to the words or else the picture. `probability`: that the words are about it, by the encoder.
+    ranking that it is in. `similarity`: cosine, to the words or else the picture. `probability`: that the words fit, by the encoder.
     `likelihood`: log-probability of the words by a PaliGemma that was asked to sort the best again."""
 
     entry: Entry

@@ -23,7 +23,7 @@ def caption_likelihoods(
     """Of each picture, the natural log-probability that its caption begins with `text`: at most 0, the higher the more likely.
 
     The end token is not counted: what is asked for need not be all that there is to say. Numbers of one text may be compared from picture
-    to picture. `batch_size`: see `How`. Raises `UsageError` for empty text or one of too many tokens, `InputError` for what cannot be opened.
+    to picture. `batch_size`: see `How`. Raises `UsageError` for no text or too much, `InputError` for what cannot be opened.
     """
     network, tokenizer = predictor.network, predictor.tokenizer
     prompt, answer = prompt_ids(tokenizer, caption.prompt(lang)), tokenizer.encode(words(text, "the text"), locations=False)

@@ -14,7 +14,7 @@ from .writer import FACTS
 
 
 def run(pipe: Any) -> None:
-    """A process that reads the index whose place it is told until it is told "", then says (looks, what was wrong) and waits for the next."""
+    """A process that reads the index it is told of until it is told "", then says (looks, what was wrong) and waits for the next."""
     rng = np.random.default_rng(0)
     while True:
         where, looks, wrong, newest = pipe.recv(), 0, "", 0

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paligemma.embedding import load_encoder
 from PIL import Image
 
-from paligemma.embedding import load_encoder
 from paligemma.image import open_image
 from paligemma.index.building import BATCH, THREADS, Builder
 from paligemma.index.encoder import squeezed

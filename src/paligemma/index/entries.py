@@ -56,7 +56,7 @@ def schema(facts: Facts) -> pyarrow.Schema:
     import pyarrow as pa
 
     caption = pa.struct([("language", pa.string()), ("text", pa.string())])
-    edges = [(edge, pa.float32()) for edge in ("x0", "y0", "x1", "y1", "score")]
+    edges = [(edge, pa.float64()) for edge in ("x0", "y0", "x1", "y1", "score")]
     fields = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False, metadata={"root": facts.root}),
@@ -94,8 +94,8 @@ def to_table(entries: Sequence[Entry], form: pyarrow.Schema) -> pyarrow.Table:
     import pyarrow as pa
 
     dimensions = form.field("vector").type.list_size
-    vectors = np.array([entry.vector for entry in entries], np.float32).reshape(len(entries), -1)
-    if entries and (vectors.shape[1] != dimensions or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)):
+    vectors = np.array([entry.vector for entry in entries], np.float32).reshape(len(entries), -1 if entries else dimensions)
+    if vectors.shape[1] != dimensions or not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
         raise ValueError(f"expected vectors of {dimensions} numbers and length 1, found shape {vectors.shape}, or another length")
     columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in _PLAIN}
     columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dimensions)
@@ -110,9 +110,7 @@ def to_table(entries: Sequence[Entry], form: pyarrow.Schema) -> pyarrow.Table:
 
 def from_table(table: pyarrow.Table) -> list[Entry]:
     vectors = table.column("vector").combine_chunks()
-    numbers = vectors.values.to_numpy(zero_copy_only=False) if len(vectors) else np.empty(0, np.float32)
-    start = vectors.offset * vectors.type.list_size
-    numbers = numbers[start : start + len(vectors) * vectors.type.list_size].reshape(len(vectors), -1)
+    numbers = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), vectors.type.list_size)
     rows = table.drop_columns(["vector", "words", "labels"]).to_pylist()
     return [_entry(row, vector) for row, vector in zip(rows, numbers, strict=True)]
 

@@ -177,7 +177,7 @@ class Writer(Index):
         with told(self.where):
             config = IvfHnswSq(distance_type="cosine", num_partitions=max(1, rows // ROWS_A_PARTITION))
             self.table.create_index("vector", config=config, replace=True)
-            self.table.replace_field_metadata("vector", {"rows": str(rows)})
+            self.table.update_field_metadata({"path": "vector", "metadata": {"rows": str(rows)}})
         self._indexed = self._indices()
 
     def _trained(self) -> int:
@@ -213,7 +213,7 @@ def writing(where: str | Path, facts: Facts, *, overwrite: bool = False) -> Iter
         found = _facts(table, place)
         _check_same(found, facts, place)
         if found.root != facts.root:
-            table.replace_field_metadata("path", {"root": facts.root})
+            table.update_field_metadata({"path": "path", "metadata": {"root": facts.root}})
         writer = Writer(table, place, _facts(table, place))
         writer.prepare()
         yield writer
@@ -265,7 +265,7 @@ def _connect(where: str) -> Any:
         raise ResourceError(
             "an index needs LanceDB, which is not installed", hint="pip install 'paligemma[index]'", code="no_lancedb"
         ) from None
-    return lancedb.connect(where)
+    return lancedb.connect(folder_of(where) or where)
 
 
 def _table(where: str) -> Table | None:
@@ -275,7 +275,7 @@ def _table(where: str) -> Table | None:
         return None
     with told(where):
         database = _connect(where)
-        return database.open_table(NAME) if NAME in database.table_names(limit=1000) else None
+        return database.open_table(NAME) if NAME in database.list_tables().tables else None
 
 
 def _facts(table: Table, where: str) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -11,6 +12,9 @@ from paligemma.errors import InputError
 from paligemma.index.store import Index
 
 from .writer import FACTS
+
+PAUSE = 0.01
+"""Seconds between two looks, which would otherwise leave the writer no time."""
 
 
 def run(pipe: Any) -> None:
@@ -30,8 +34,9 @@ def run(pipe: Any) -> None:
                 newest = _newer(index.version, newest)
                 look(index, rng.standard_normal(FACTS.dimensions, np.float32))
                 looks += 1
+                time.sleep(PAUSE)
             except InputError:  # not made yet
-                continue
+                time.sleep(PAUSE)
             except Exception as error:
                 wrong = wrong or f"{type(error).__name__}: {error}"
         pipe.recv()

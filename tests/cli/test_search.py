@@ -72,6 +72,14 @@ def test_galleries(album, call, tmp_path):
         assert picture.format == "PNG"
 
 
+def test_what_an_index_does_not_hold_is_said(album, call):
+    call("index", "album")
+    for arguments, what in ((("--has", "cat"), "objects"), (("--text", "stop"), "text")):
+        done = call("search", *arguments)
+        assert (done.code, done.lines) == (0, ["nothing found"])
+        assert f"holds no {what}" in done.err
+
+
 def test_bad_pictures(album, call):
     (album / "bad.png").write_bytes(b"no picture")
     done = call("index", "album")

@@ -169,6 +169,8 @@ def search(
     if out is not None:
         write(hits, root, _asked(query, picture, region), out)
     _show(hits, opened, json)
+    if not hits:
+        _note(query, opened)
     if out is not None:
         print(printable(f"written: {out}"), file=sys.stderr)
     return 0
@@ -241,6 +243,13 @@ def _show(hits: Sequence[Hit], opened: Index, json: bool) -> None:
             print(printable("  ".join(part for part in (f"{place:>3}", number, hit.entry.path, said) if part)))
     if not hits and not json:
         print("nothing found")
+
+
+def _note(query: Query, opened: Index) -> None:
+    """Why nothing can be found, where the index does not hold what is asked for."""
+    for asked, column, what in ((query.has, "labels", "objects"), (query.text, "text", "text")):
+        if asked and not opened.count(f"{column} IS NOT NULL"):
+            print(f"note: this index holds no {what}: paligemma index FOLDER --what vectors,{what}", file=sys.stderr)
 
 
 def _said(report: Report, held: int, out: str, json: bool) -> int:

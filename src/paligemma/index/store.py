@@ -82,7 +82,8 @@ class Index:
     def nearest(self, vector: np.ndarray, count: int, condition: str | None = None) -> list[Match]:
         """The rows whose vectors are most similar, and their cosine similarity."""
         with told(self.where, condition):
-            search = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector").distance_type("cosine")
+            search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector")
+            search = search.distance_type("cosine")
             if "vector" in self._indexed:
                 search = search.nprobes(PROBES).refine_factor(REFINE)
             return [Match(row, 1 - far) for row, far in self._found(search, count, condition, "_distance")]
@@ -94,7 +95,7 @@ class Index:
         from lancedb.query import MatchQuery
 
         with told(self.where, condition):
-            search = self.table.search(MatchQuery(words, column), query_type="fts")
+            search = self.table.search(MatchQuery(words, column), query_type="fts")  # pyright: ignore[reportCallIssue]
             return [Match(row, score) for row, score in self._found(search, count, condition, "_score")]
 
     def listed(self, count: int, condition: str | None = None) -> list[Match]:

@@ -100,8 +100,21 @@ def build(where: Path, rows: int, dimensions: int, uniform: bool) -> dict[str, f
         "writing, s": written - began - making,
         "indexing and joining, s": tidied - written,
         "on disk, GiB": size / GIB,
-        "memory while building, GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
+        "memory while building, GiB": peak(),
     }
+
+
+def index(where: Path, rows: int, kind: str) -> dict[str, float]:
+    """Another index in place of the one that is there."""
+    facts = Index.open(where).facts
+    with writing(where, facts) as writer:
+        began = time.monotonic()
+        writer.index_vectors(rows, kind)
+        return {f"indexing ({kind}), s": time.monotonic() - began, "memory while indexing, GiB": peak()}
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
 def ask(where: Path, asked: np.ndarray, expected: list[set[str]]) -> dict[str, float]:
@@ -118,7 +131,7 @@ def ask(where: Path, asked: np.ndarray, expected: list[set[str]]) -> dict[str, f
         "p50, ms": statistics.median(times),
         "p99, ms": float(np.percentile(times, 99)),
         "recall@10": statistics.mean(shares),
-        "memory while asking, GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
+        "memory while asking, GiB": peak(),
     }
 
 
@@ -126,6 +139,7 @@ def child(options: argparse.Namespace, part: str) -> dict[str, float]:
     """A part in a process of its own, so that its memory is its own."""
     command = [sys.executable, "-m", "bench.search", "--part", part, "--folder", str(options.folder)]
     command += ["--rows", str(options.rows), "--dimensions", str(options.dimensions), "--questions", str(options.questions)]
+    command += ["--rows-a-partition", str(options.rows_a_partition), *(["--kind", options.kind] if options.kind else [])]
     command += ["--probes", str(options.probes), "--refine", str(options.refine), *(["--uniform"] if options.uniform else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -133,6 +147,9 @@ def child(options: argparse.Namespace, part: str) -> dict[str, float]:
 
 def part(options: argparse.Namespace) -> dict[str, Any]:
     where = options.folder / "index"
+    store.ROWS_A_PARTITION = options.rows_a_partition
+    if options.part == "index":
+        return index(where, options.rows, options.kind)
     if options.part == "build":
         return build(where, options.rows, options.dimensions, options.uniform)
     asked = questions(options.questions, options.dimensions, options.uniform)
@@ -152,13 +169,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dimensions", type=int, default=DIMENSIONS)
     parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--kind", help="another kind of index than ours: IvfPq, IvfSq, IvfRq, IvfHnswPq, ...")
+    parser.add_argument("--rows-a-partition", type=int, default=store.ROWS_A_PARTITION)
     parser.add_argument("--probes", type=int, default=store.PROBES)
     parser.add_argument("--refine", type=int, default=store.REFINE)
     parser.add_argument(
         "--uniform", action="store_true", help="directions without topics: the hardest there are, and nothing like pictures"
     )
     parser.add_argument("--folder", type=Path, help="keep the index here, and use the one that is here")
-    parser.add_argument("--part", choices=("build", "truth", "ask"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=("build", "index", "truth", "ask"), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write every number to this file")
     options = parser.parse_args()
     if options.part:
@@ -169,6 +188,7 @@ def main() -> None:
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
         found = {} if (options.folder / "index").exists() else child(options, "build")
+        found |= child(options, "index") if options.kind else {}
         child(options, "truth")
         found |= child(options, "ask")
     finally:

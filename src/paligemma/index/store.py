@@ -31,6 +31,8 @@ LARGE = 100_000
 """Rows from which on an approximate index of the vectors is worth it; below, all of them are looked at (docs/search.md has the times)."""
 GROWN = 4
 """The approximate index is made anew once there are so many times the rows it was made for; until then it takes in new rows as it is."""
+KIND = "IvfHnswSq"
+"""Of the approximate index."""
 ROWS_A_PARTITION = 4096
 PROBES = 24
 """Partitions that a search looks into."""
@@ -171,12 +173,12 @@ class Writer(Index):
             self.table.optimize(cleanup_older_than=KEEP)
         self._indexed = self._indices()
 
-    def index_vectors(self, rows: int) -> None:
-        """An approximate index of the vectors, for so many rows."""
-        from lancedb.index import IvfHnswSq
+    def index_vectors(self, rows: int, kind: str = KIND) -> None:
+        """An approximate index of the vectors, for so many rows. `kind`: a class of `lancedb.index`."""
+        import lancedb.index
 
         with told(self.where):
-            config = IvfHnswSq(distance_type="cosine", num_partitions=max(1, rows // ROWS_A_PARTITION))
+            config = getattr(lancedb.index, kind)(distance_type="cosine", num_partitions=max(1, rows // ROWS_A_PARTITION))
             self.table.create_index("vector", config=config, replace=True)
             self.table.update_field_metadata({"path": "vector", "metadata": {"rows": str(rows)}})
         self._indexed = self._indices()

@@ -1,7 +1,7 @@
 """/v1/search: pictures of an index that the server has at hand, found in words, by a picture, by what is read and seen in them.
 
-The index is read in its newest version for every request. Pictures are shown small, with their boxes, as data: URLs, since a page cannot send
-its key with the address of a picture. Conditions in SQL are not for strangers: only objects and their counts can be asked for.
+The index is read in its newest version for every request. Pictures are shown small, with their boxes, as data: URLs, since a page cannot
+send its key with the address of a picture. Conditions in SQL are not for strangers: only objects and their counts can be asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .bodies import checked, read_json
 from .decoding import Decoders
 from .media import Budget, read_picture
 from .native import ERRORS
-from .refusals import Refused
+from .refusals import Refused, told
 from .schemas import Name, Picture, Words
 from .settings import Settings
 from .streaming import while_there
@@ -107,7 +107,10 @@ def search_routes(collection: Collection) -> APIRouter:
 
     async def find(request: Request) -> Response:
         body = checked(SearchBody, await read_json(request, collection.settings))
-        return JSONResponse({"results": await while_there(request, collection.find(body))})
+        try:
+            return JSONResponse({"results": await while_there(request, collection.find(body))})
+        except Exception as error:
+            raise told(error) from error
 
     described = {"required": True, "content": {"application/json": {"schema": SearchBody.model_json_schema()}}}
     router.add_api_route("/v1/search", facts, methods=["GET"], name="what can be searched", responses=ERRORS)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..drawing import Shape, data_url, draw_shapes, draw_text
+from ..drawing import MIN_SIDE, Shape, data_url, draw_shapes, draw_text
 from ..errors import InputError
 from ..image import open_image
 from ..pages.templates import templates
@@ -19,8 +19,8 @@ from .query import Hit
 
 SIDE = 640
 """Longest side of a picture on the page, in pixels."""
-CELL, GAP = 320, 12
-"""Of the one picture: a cell's width, and what is between cells."""
+CELL, GAP = MIN_SIDE, 16
+"""Of the one picture: a cell's width, such that writing fits, and what is between cells."""
 ENDINGS = (".html", ".png")
 
 

@@ -29,11 +29,11 @@ from .writer import FACTS, Change
 
 NAME = "C18"
 TITLE = "index: kill -9, 4 readers"
-SIZES = {"push": 30, "ci": 300, "release": 3000}
+SIZES = {"push": 10, "ci": 100, "release": 1000}
 READERS = 4
 KILLS = 3
-"""Of each case: every writer goes on with what the one before left."""
-LONGEST = 40
+"""Of each case, so that there are three times as many kills: every writer goes on with what the one before left."""
+LONGEST = 20
 """Changes before a kill, at most."""
 QUERIES, TOP = 8, 10
 PATIENCE = 60.0

@@ -16,6 +16,7 @@ from paligemma.index.store import Index, writing
 
 COLOURS = {
     "red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "white": (255, 255, 255), "black": (0, 0, 0),
+    "pink": (255, 120, 200), "grey": (128, 128, 128),
 }  # fmt: skip
 
 

@@ -32,9 +32,9 @@ def test_what_filters_and_full_text_look_at():
     assert table.column("words").to_pylist() == [None, "a cat\neine Katze"]
 
 
-@pytest.mark.parametrize("vector", [np.full(6, np.nan), np.zeros(6), np.ones(6), np.array([1.0]), np.eye(7)[0]])
+@pytest.mark.parametrize("vector", [np.full(8, np.nan), np.zeros(8), np.ones(8), np.array([1.0]), np.eye(9)[0]])
 def test_a_vector_that_is_none_is_refused(vector):
-    with pytest.raises(ValueError, match="expected vectors of 6 numbers and length 1"):
+    with pytest.raises(ValueError, match="expected vectors of 8 numbers and length 1"):
         to_table([entry(0, vector)], schema(facts()))
 
 

@@ -42,7 +42,7 @@ def test_a_reader_stays_with_its_version(tmp_path):
 def test_similarities_are_cosines_the_highest_first(tmp_path):
     with writing(tmp_path, facts()) as writer:
         writer.add([entry(n) for n in range(30)])
-        asked = unit(np.ones((1, 6)))[0] * 7
+        asked = unit(np.ones((1, 8)))[0] * 7
         found = writer.nearest(asked, 30)
     exact = sorted((float(entry(n).vector @ asked) / np.linalg.norm(asked) for n in range(30)), reverse=True)
     assert [match.score for match in found] == pytest.approx(exact, abs=1e-5)
@@ -96,7 +96,7 @@ def test_one_writer(tmp_path):
 def test_another_encoders_vectors_are_refused(tmp_path):
     with writing(tmp_path, facts()) as writer:
         writer.add([entry(1)])
-    for other in (Facts("colours-2", 6, "", "/pictures"), Facts(ColourEncoder.name, 7, "", "/pictures")):
+    for other in (Facts("colours-2", 8, "", "/pictures"), Facts(ColourEncoder.name, 7, "", "/pictures")):
         with pytest.raises(CheckpointError, match="made by colours-1"), writing(tmp_path, other):
             pass
     with writing(tmp_path, Facts("colours-2", 7, "", "/pictures"), overwrite=True) as writer:
@@ -149,24 +149,38 @@ def test_a_creation_that_was_killed_is_made_again(tmp_path):
     assert Index.open(tmp_path).count() == 1
 
 
-def test_the_approximate_index_takes_in_what_comes_later(tmp_path, monkeypatch):
+def test_vectors_of_any_length_can_be_indexed(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "LARGE", 300)
-    monkeypatch.setattr(store, "ROWS_A_PARTITION", 200)
-    with writing(tmp_path, facts()) as writer:
-        writer.add([entry(n) for n in range(600)])
+    vectors = unit(np.random.default_rng(0).standard_normal((400, 5)))
+    with writing(tmp_path, Facts("fives", 5, "", "/pictures")) as writer:
+        writer.add([entry(n, vector) for n, vector in enumerate(vectors)])
         writer.tidy()
         assert "vector" in writer._indexed
-        made = writer._trained()
-        assert made == 600
-        writer.add([entry(n) for n in range(600, 900)])
+        assert paths(writer, writer.nearest(vectors[7], 1)) == ["7.png"]
+
+
+@pytest.mark.parametrize("dimensions", [8, store.MANY], ids=["eight bits", "one bit"])
+def test_the_approximate_index_takes_in_what_comes_later(dimensions, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LARGE", 300)
+    monkeypatch.setattr(store, "ROWS_A_PARTITION", 200)
+    vectors = unit(np.random.default_rng(0).standard_normal((2600, dimensions)))
+    rows = [entry(n, vector) for n, vector in enumerate(vectors)]
+    with writing(tmp_path, Facts("any", dimensions, "", "/pictures")) as writer:
+        writer.add(rows[:600])
+        writer.tidy()
+        kinds = {one.columns[0]: one.index_type for one in writer.table.list_indices()}
+        assert kinds["vector"].upper().replace("_", "") == ("IVFRQ" if dimensions == store.MANY else "IVFSQ")
+        assert writer._trained() == 600
+        writer.add(rows[600:900])
         writer.delete([f"id{n}" for n in range(100)])
         for _ in range(2):
-            for asked in (5, 250, 700):
-                exact = sorted(range(100, 900), key=lambda n: -float(entry(n).vector @ entry(asked).vector))[:10]
-                found = {int(path.removesuffix(".png")) for path in paths(writer, writer.nearest(entry(asked).vector, 10))}
-                assert len(found & set(exact)) >= 9
+            right = 0
+            for asked in range(0, 900, 90):
+                exact = set(100 + np.argsort(-vectors[100:900] @ vectors[asked])[:10])
+                right += len(exact & {int(path.removesuffix(".png")) for path in paths(writer, writer.nearest(vectors[asked], 10))})
+            assert right >= 95
             writer.tidy()
-        assert writer._trained() == made, "it was made anew for a few rows more"
-        writer.add([entry(n) for n in range(900, 2600)])
+        assert writer._trained() == 600, "it was made anew for a few rows more"
+        writer.add(rows[900:])
         writer.tidy()
         assert writer._trained() == 2500

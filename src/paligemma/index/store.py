@@ -31,12 +31,12 @@ LARGE = 100_000
 """Rows from which on an approximate index of the vectors is worth it; below, all of them are looked at (docs/search.md has the times)."""
 GROWN = 4
 """The approximate index is made anew once there are so many times the rows it was made for; until then it takes in new rows as it is."""
-KIND = "IvfHnswSq"
-"""Of the approximate index."""
+MANY = 512
+"""Numbers in a vector of which one bit each is enough to find what is then compared exactly (RaBitQ); of fewer, eight bits are kept."""
 ROWS_A_PARTITION = 4096
 PROBES = 24
 """Partitions that a search looks into."""
-REFINE = 4
+REFINE = 8
 """So many times the wanted rows are compared again, by their exact vectors."""
 KEEP = timedelta(hours=1)
 """How long an older version stays for those who still read it."""
@@ -173,11 +173,13 @@ class Writer(Index):
             self.table.optimize(cleanup_older_than=KEEP)
         self._indexed = self._indices()
 
-    def index_vectors(self, rows: int, kind: str = KIND) -> None:
-        """An approximate index of the vectors, for so many rows. `kind`: a class of `lancedb.index`."""
+    def index_vectors(self, rows: int, kind: str | None = None) -> None:
+        """An approximate index of the vectors, for so many rows. `kind`: a class of `lancedb.index`, by default what suits."""
         import lancedb.index
 
         with told(self.where):
+            one_bit = self.facts.dimensions >= MANY and self.facts.dimensions % 8 == 0  # in whole bytes
+            kind = kind or ("IvfRq" if one_bit else "IvfSq")
             config = getattr(lancedb.index, kind)(distance_type="cosine", num_partitions=max(1, rows // ROWS_A_PARTITION))
             self.table.create_index("vector", config=config, replace=True)
             self.table.update_field_metadata({"path": "vector", "metadata": {"rows": str(rows)}})

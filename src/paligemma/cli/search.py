@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401  (as below)
 
 from cyclopts import Group, Parameter
 
@@ -17,7 +17,7 @@ from ..errors import InputError, UsageError, did_you_mean
 from ..printable import printable
 from .batch import PARTLY_FAILED, load
 from .failures import lines
-from .options import MODEL, MODEL_VARIABLE, OUTPUT, Json, ModelOptions, named
+from .options import MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, named  # noqa: F401  (the parser looks for names of inherited fields here)
 from .show import as_json
 from .tasks import edges, names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import types
 
@@ -70,6 +71,12 @@ def test_galleries(album, call, tmp_path):
     call("search", "red", "--out", "found.png")
     with Image.open(tmp_path / "found.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_the_parser_finds_inherited_options_in_a_process_of_its_own():
+    for command in ("index", "search"):
+        done = subprocess.run([sys.executable, "-m", "paligemma", command, "--help"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, "--dtype" in done.stdout) == (0, True), done.stderr
 
 
 def test_what_an_index_does_not_hold_is_said(album, call):

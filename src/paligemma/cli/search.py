@@ -56,6 +56,7 @@ def index(
     out: Annotated[str, Parameter(alias="-o", group=BUILD)] = WHERE,
     what: Annotated[str, Parameter(group=BUILD)] = "vectors",
     classes: Annotated[str | None, Parameter(group=BUILD)] = None,
+    min_score: Annotated[float, Parameter(group=BUILD)] = 0.3,
     lang: Annotated[str, Parameter(group=BUILD)] = "en",
     overwrite: Annotated[bool, Parameter(group=BUILD, negative="", show_default=False)] = False,
     batch: Annotated[int, Parameter(group=BUILD)] = 32,
@@ -73,6 +74,8 @@ def index(
         Vectors, without which there is no index, and what a PaliGemma adds to them, separated by commas: captions, text, objects.
     classes
         Objects to find, separated by `;`.
+    min_score
+        Leave out objects that the model is less sure of.
     lang
         Of captions, separated by commas: en,de.
     overwrite
@@ -90,7 +93,7 @@ def index(
     for name, value in (("batch", batch), ("threads", threads)):
         if value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
-    wanted = _wanted(what, classes, lang, options)
+    wanted = _wanted(what, classes, min_score, lang, options)
     root = absolute(folder)
     files(root)  # before a model is loaded
     encoder = _encoder(options.encoder, options.device)
@@ -176,7 +179,7 @@ def search(
     return 0
 
 
-def _wanted(what: str, classes: str | None, lang: str, options: SearchOptions) -> Any:
+def _wanted(what: str, classes: str | None, min_score: float, lang: str, options: SearchOptions) -> Any:
     from ..index.describing import Wanted
     from ..tasks.languages import check_language
 
@@ -192,7 +195,7 @@ def _wanted(what: str, classes: str | None, lang: str, options: SearchOptions) -
     languages = tuple(dict.fromkeys(check_language(one) for one in lang.split(","))) if "captions" in kinds else ()
     if not {"captions", "text", "objects"} & set(kinds):
         return Wanted()
-    return Wanted(languages, "text" in kinds, tuple(names(classes)) if classes else (), options.model or "bundled")
+    return Wanted(languages, "text" in kinds, tuple(names(classes)) if classes else (), options.model or "bundled", min_score)
 
 
 def _encoder(source: str | None, device: str | None) -> Encoder:

@@ -15,12 +15,14 @@ from .entries import Entry
 
 @dataclass(frozen=True)
 class Wanted:
-    """`languages`: of captions. `text`: what is printed in the picture. `classes`: of objects. `model`: who is asked."""
+    """`languages`: of captions. `text`: what is printed in the picture. `classes`: of objects, with at least `min_score`. `model`: who is
+    asked."""
 
     languages: tuple[str, ...] = ()
     text: bool = False
     classes: tuple[str, ...] = ()
     model: str | None = None
+    min_score: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.languages or self.text or self.classes)
@@ -30,7 +32,8 @@ class Wanted:
         if not self or known.model != self.model:
             return self
         missing = tuple(language for language in self.languages if language not in known.languages)
-        return Wanted(missing, self.text and not known.text, () if self.classes == known.classes else self.classes, self.model)
+        classes = () if self.classes == known.classes else self.classes
+        return dataclasses.replace(self, languages=missing, text=self.text and not known.text, classes=classes)
 
 
 NOTHING = Wanted()
@@ -77,7 +80,7 @@ def _ask(predictor: Predictor, pictures: Sequence[Picture], wanted: Wanted) -> l
         for one, reading in zip(found, predictor.ocr(seen), strict=True):
             one["text"] = reading.text
     if wanted.classes:
-        for one, detections in zip(found, predictor.detect(seen, wanted.classes), strict=True):
+        for one, detections in zip(found, predictor.detect(seen, wanted.classes, min_score=wanted.min_score), strict=True):
             one |= {"classes": wanted.classes, "objects": detections.boxes}
     return found
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401  (as below)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast  # noqa: F401  (as below)
 
 from cyclopts import Group, Parameter
 
@@ -201,7 +201,7 @@ def _wanted(what: str, classes: str | None, min_score: float, lang: str, options
 def _encoder(source: str | None, device: str | None) -> Encoder:
     from ..embedding import load_encoder
 
-    return load_encoder(source, device=device)
+    return cast("Encoder", load_encoder(source, device=device))
 
 
 def _picture(path: str | None, region: str | None) -> Any:

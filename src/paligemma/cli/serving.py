@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal  # noqa: F401  (as above)
+from typing import TYPE_CHECKING, Annotated, Literal, cast  # noqa: F401  (as above)
 
 from cyclopts import Group, Parameter
 
@@ -15,6 +15,7 @@ from ..errors import ResourceError, UsageError
 from .options import MODEL, MODEL_VARIABLE, DType, ModelOptions  # noqa: F401  (the parser looks for the names of inherited fields here)
 
 if TYPE_CHECKING:
+    from ..index.encoder import Encoder
     from ..server.searching import Collection
     from ..server.settings import Settings
 
@@ -136,7 +137,7 @@ def _collection(options: ServeOptions, settings: Settings) -> Collection:
 
     assert options.index is not None
     source = options.encoder or Index.open(options.index).facts.source or None
-    return Collection(options.index, load_encoder(source, device=options.device), settings)
+    return Collection(options.index, cast("Encoder", load_encoder(source, device=options.device)), settings)
 
 
 def _adapter(text: str) -> tuple[str, str]:

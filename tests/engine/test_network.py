@@ -36,6 +36,9 @@ class TableOffer:
     def best(self, count: int, eos_id: int) -> tuple[list[list[Choice]], list[float]]:
         return [[self._choice(row, int(i)) for i in (-row).argsort()[:count]] for row in self.logprobs], self.logprobs[:, eos_id].tolist()
 
+    def given(self, ids: Sequence[int]) -> list[Choice]:
+        return [self._choice(row, id) for row, id in zip(self.logprobs, ids, strict=True)]
+
     @staticmethod
     def _choice(row: np.ndarray, id: int) -> Choice:
         return Choice(id, float(row[id]), math.exp(row[id]), 1.0)

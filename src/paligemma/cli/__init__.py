@@ -33,6 +33,18 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         ),
         "run": ("tasks:run", "Any prompt, exactly as the model was trained on it.", 'chart.png "answer en what is the highest bar?"'),
     },
+    "Search": {
+        "index": (
+            "search:index",
+            "Make a folder of pictures searchable. Run again, it looks only at what changed.\n\nExit code 6 if some could not be read.",
+            "photos --what vectors,captions",
+        ),
+        "search": (
+            "search:search",
+            "Find pictures in words, by a picture, by what is read or seen in them.",
+            '"two cats and a red car" --has cat --count 2 --out gallery.html',
+        ),
+    },
     "Teach": {
         "data": ("paligemma.cli.data:app", "Look at annotated pictures before training on them: `data check SOURCE`.", ""),
         "train": (

@@ -6,13 +6,18 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal  # noqa: F401  (as above)
+from typing import TYPE_CHECKING, Annotated, Literal, cast  # noqa: F401  (as above)
 
 from cyclopts import Group, Parameter
 
 from ..checkpoint.finding import BUNDLED
 from ..errors import ResourceError, UsageError
 from .options import MODEL, MODEL_VARIABLE, DType, ModelOptions  # noqa: F401  (the parser looks for the names of inherited fields here)
+
+if TYPE_CHECKING:
+    from ..index.encoder import Encoder
+    from ..server.searching import Collection
+    from ..server.settings import Settings
 
 ADDRESS = Group("Address", sort_key=2)
 ACCESS = Group("Who may ask", sort_key=3)
@@ -51,6 +56,11 @@ class ServeOptions(ModelOptions):
     """Hosts that pictures may be fetched from, over https. None by default."""
     media_root: Annotated[Path | None, Parameter(group=PICTURES)] = None
     """A folder whose pictures clients may name: file:NAME."""
+
+    index: Annotated[str | None, Parameter(group=PICTURES)] = None
+    """An index of `paligemma index`, to be searched here: a folder or an address. Clients see its pictures."""
+    encoder: Annotated[str | None, Parameter(group=PICTURES)] = None
+    """The SigLIP of the index, where it is not to be found under the name that it had."""
 
     rows: Annotated[int, Parameter(group=ENGINE)] = 16
     """Answers that are written side by side."""
@@ -104,6 +114,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
         quantize=options.quantize,
         mapped=options.mmap,
     )
+    collection = None if options.index is None else _collection(options, settings)
     log_to(sys.stderr, json_lines=options.log_json)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")
     service = Service(predictor, settings, name=name)
@@ -112,10 +123,21 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     run(
         service,
         listening,
+        collection=collection,
         notes=HONEST[:2] if predictor.path and predictor.path.parent == BUNDLED else (),
         ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
     )
     return 0
+
+
+def _collection(options: ServeOptions, settings: Settings) -> Collection:
+    from ..embedding import load_encoder
+    from ..index.store import Index
+    from ..server.searching import Collection
+
+    assert options.index is not None
+    source = options.encoder or Index.open(options.index).facts.source or None
+    return Collection(options.index, cast("Encoder", load_encoder(source, device=options.device)), settings)
 
 
 def _adapter(text: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ class ArrayOffer:
     loc: range
 
     def choose(self, options: Options, uniform: Sequence[float]) -> list[Choice]:
-        """See `engine.network.Offer`, and for `best`."""
+        """See `engine.network.Offer`, and for `best` and `given`."""
         columns = self.logits.argmax(1) if options.temperature == 0 else self._drawn(options, uniform)
         return [row[0] for row in self._choices(columns[:, None])]
 
@@ -39,6 +39,9 @@ class ArrayOffer:
         there = place < len(self.ids) and self.ids[place] == eos_id
         ends = self.logits[:, place] - self.kernels.log_sum_exp(self.logits) if there else np.full(len(self.logits), -np.inf)
         return self._choices(few), ends.tolist()
+
+    def given(self, ids: Sequence[int]) -> list[Choice]:
+        return [row[0] for row in self._choices(np.searchsorted(self.ids, np.asarray(ids, np.int64))[:, None])]
 
     def _choices(self, columns: NDArray[np.int64]) -> list[list[Choice]]:
         """columns (B, n) -> n of each row."""

@@ -36,7 +36,7 @@ class Candidates:
         return columns if self.ids is None else self.ids[columns]
 
     def choose(self, options: Options, uniform: Sequence[float]) -> list[Choice]:
-        """See `network.Offer`, and for `best`."""
+        """See `network.Offer`, and for `best` and `given`."""
         return [row[0] for row in self._choices(sampling.choose(self.logits, options, uniform)[:, None])]
 
     def best(self, count: int, eos_id: int) -> tuple[list[list[Choice]], list[float]]:
@@ -44,6 +44,11 @@ class Candidates:
         columns = torch.arange(logprobs.shape[-1], device=logprobs.device)
         ends = logprobs.masked_fill(self.token(columns) != eos_id, float("-inf")).amax(-1).tolist()
         return self._choices(logprobs.topk(min(count, logprobs.shape[-1]), dim=-1).indices), ends
+
+    def given(self, ids: Sequence[int]) -> list[Choice]:
+        told = torch.tensor(ids, device=self.logits.device)
+        columns = told if self.ids is None else torch.searchsorted(self.ids, told)
+        return [row[0] for row in self._choices(columns[:, None])]
 
     def _choices(self, columns: Tensor) -> list[list[Choice]]:
         """columns (B, n) -> n of each row. One transfer from the device."""

@@ -4,6 +4,7 @@
     network.begin(soft, prompts, max_tokens)  -> Rows     pictures and prompts are read, each row is due its first token
     rows.offer(places, allowed, loc)          -> Offer    what may come next, for some of the rows
     offer.choose(...), offer.best(...)        -> Choice   one for each row, or the best few
+    offer.given(ids)                          -> Choice   of a token that is not chosen but told
     rows.extend(ids)                                      every row goes on, and is due another token
     rows.select(places), rows.join(others)    -> Rows     rows leave, are repeated, and others come to them
 
@@ -43,6 +44,10 @@ class Offer(Protocol):
     def best(self, count: int, eos_id: int) -> tuple[list[list[Choice]], list[float]]:
         """Each row's `count` likeliest, or as many as there are, the likeliest first (impossible ones may be among them, at -inf);
         and each row's log-probability of ending here, -inf where it may not."""
+        ...
+
+    def given(self, ids: Sequence[int]) -> list[Choice]:
+        """Each row's own token, which is one of those it may choose: as if it had been chosen."""
         ...
 
 

@@ -228,6 +228,11 @@ class StaticOffer:
         with self.network.lock:
             return self._candidates().best(count, eos_id)
 
+    @torch.inference_mode()
+    def given(self, ids: Sequence[int]) -> list[Choice]:
+        with self.network.lock:
+            return self._candidates().given(ids)
+
     def _candidates(self) -> Candidates:
         rows = torch.tensor(self.rows, device=self.network.model.device)
         return candidates(self.network.model, self.network.pool.hidden[rows], self.allowed, self.loc)

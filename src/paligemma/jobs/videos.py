@@ -42,7 +42,9 @@ class Tracks:
             import supervision
             from trackers import ByteTrackTracker  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
-            raise UsageError("--track needs the package trackers, which is not installed", hint="pip install 'paligemma[tracks]'") from error
+            raise UsageError(
+                "--track needs the package trackers, which is not installed", hint="pip install 'paligemma[tracks]'"
+            ) from error
         self._supervision, self._tracker, self._every = supervision, ByteTrackTracker, every
         self._trackers: dict[str, Any] = {}
         self._numbers: dict[tuple[str, int], int] = {}

@@ -6,6 +6,7 @@ asking.py     pictures and prompts -> batches -> answers; streaming
 reading.py    generated ids -> typed results; what may be written where objects are asked for
 packs.py      a pack, or a small checkpoint, -> a Predictor that needs no PyTorch
 several.py    one picture or several, one prompt for all or one each
+likelihood.py how likely a model finds words that it did not write
 verbs.py      caption, ask, detect, ...: which prompt, which grammar, which result
 """
 

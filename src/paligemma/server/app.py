@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,18 +18,21 @@ from .page_files import page_routes
 from .refusals import answer
 from .service import Service
 
+if TYPE_CHECKING:
+    from .searching import Collection
+
 DESCRIPTION = (
     "PaliGemma on pictures: captions, answers, boxes, masks and text. Boxes and masks are in pixels of the picture that was sent, "
     "upright, x to the right and y down."
 )
 
 
-def build_app(service: Service, *, notes: Sequence[str] = ()) -> FastAPI:
-    """`notes`: what users of this model should know, shown with it."""
+def build_app(service: Service, *, notes: Sequence[str] = (), collection: Collection | None = None) -> FastAPI:
+    """`notes`: what users of this model should know, shown with it. `collection`: pictures that can be searched."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service:
+        async with service, collection.running() if collection else nullcontext():
             yield
 
     app = FastAPI(
@@ -42,6 +46,10 @@ def build_app(service: Service, *, notes: Sequence[str] = ()) -> FastAPI:
     )
     for router in (health_routes(service), task_routes(service), chat_routes(service, notes), page_routes(service)):
         app.include_router(router)
+    if collection is not None:
+        from .searching import search_routes
+
+        app.include_router(search_routes(collection))
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)
     return app

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -15,6 +16,9 @@ from .app import build_app
 from .gate import Gate
 from .protocol import guarded
 from .service import Service
+
+if TYPE_CHECKING:
+    from .searching import Collection
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,13 +43,20 @@ class Server(uvicorn.Server):
     SIGTERM and SIGINT: no new questions, those that are in are answered; the second time: at once.
     """
 
-    def __init__(self, service: Service, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None):
+    def __init__(
+        self,
+        service: Service,
+        *,
+        notes: tuple[str, ...] = (),
+        collection: Collection | None = None,
+        ready: Callable[[str], None] = lambda address: None,
+    ):
         settings = service.settings
         self.service, self._ready = service, ready
         self._draining: asyncio.Task[None] | None = None
         super().__init__(
             uvicorn.Config(
-                Gate(build_app(service, notes=notes), settings, observe=service.metrics.seen, admit=service.admit),
+                Gate(build_app(service, notes=notes, collection=collection), settings, observe=service.metrics.seen, admit=service.admit),
                 http=guarded(settings.limits),
                 ws="none",
                 lifespan="on",
@@ -82,7 +93,12 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    service: Service, listening: socket.socket, *, notes: tuple[str, ...] = (), ready: Callable[[str], None] = lambda address: None
+    service: Service,
+    listening: socket.socket,
+    *,
+    notes: tuple[str, ...] = (),
+    collection: Collection | None = None,
+    ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """On a socket of `bind`, until a signal ends it."""
-    asyncio.run(Server(service, notes=notes, ready=ready).serve([listening]))
+    asyncio.run(Server(service, notes=notes, collection=collection, ready=ready).serve([listening]))

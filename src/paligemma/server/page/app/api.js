@@ -6,7 +6,9 @@ import { remember, remembered } from "./settings.js";
 
 const KEY = "paligemma-key"; // in this tab only
 
-export const address = (path) => new URL(path, document.baseURI).href;
+const ROOT = new URL("../../", import.meta.url); // of the server: this file is page/app/api.js
+
+export const address = (path) => new URL(path, ROOT).href;
 export const key = () => remembered(KEY, "sessionStorage") ?? "";
 export const useKey = (text) => remember(KEY, text, "sessionStorage");
 
@@ -21,6 +23,12 @@ export async function examples() {
   const found = await (await call("page/examples.json")).json();
   return found.map((one) => ({ ...one, image: address(one.image.replace(/^\//, "")) }));
 }
+
+// The index that is searched: how many pictures it holds, and of how many more is known.
+export const held = async () => (await call("v1/search")).json();
+
+// One search.
+export const found = async (body) => (await call("v1/search", { body: JSON.stringify(body) })).json();
 
 export const fetchBlob = async (url) => (await call(url)).blob();
 

@@ -1,0 +1,299 @@
+"""`paligemma index`, `paligemma search`: a folder of pictures, searchable in words, by picture, by what is read and seen in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast  # noqa: F401  (as below)
+
+from cyclopts import Group, Parameter
+
+from ..errors import InputError, UsageError, did_you_mean
+from ..printable import printable
+from .batch import PARTLY_FAILED, load
+from .failures import lines
+from .options import MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, named  # noqa: F401  (the parser looks for names of inherited fields here)
+from .show import as_json
+from .tasks import edges, names
+
+if TYPE_CHECKING:
+    from ..index.building import Report
+    from ..index.encoder import Encoder
+    from ..index.query import Hit, Query
+    from ..index.store import Index
+
+WHERE = "paligemma-index"
+"""The index, in the current folder, unless another is named."""
+KINDS = ("vectors", "captions", "text", "objects")
+BUILD = Group("Index", sort_key=0)
+ASK = Group("Search for", sort_key=0)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SearchOptions(ModelOptions):
+    """Which PaliGemma describes pictures, or sorts them again."""
+
+    model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var=MODEL_VARIABLE)] = None
+    """A folder, an .npz file or a Hugging Face id that was pulled. The bundled small model by default."""
+    encoder: Annotated[str | None, Parameter(group=MODEL)] = None
+    """What makes the vectors: a SigLIP, as a folder, an .npz file or an id that was pulled. The bundled small one by default; `search`
+    takes the one that made the index."""
+
+
+DEFAULTS = SearchOptions()
+
+
+def index(
+    folder: Annotated[Path, named("FOLDER", "Pictures, with all folders below. Videos are left out.")],
+    /,
+    *,
+    out: Annotated[str, Parameter(alias="-o", group=BUILD)] = WHERE,
+    what: Annotated[str, Parameter(group=BUILD)] = "vectors",
+    classes: Annotated[str | None, Parameter(group=BUILD)] = None,
+    min_score: Annotated[float, Parameter(group=BUILD)] = 0.3,
+    lang: Annotated[str, Parameter(group=BUILD)] = "en",
+    overwrite: Annotated[bool, Parameter(group=BUILD, negative="", show_default=False)] = False,
+    batch: Annotated[int, Parameter(group=BUILD)] = 32,
+    threads: Annotated[int, Parameter(group=BUILD)] = 4,
+    json: Json = False,
+    options: SearchOptions = DEFAULTS,
+) -> int:
+    """Make or renew the index of a folder.
+
+    Parameters
+    ----------
+    out
+        Where the index is: a folder, or an object store (s3://bucket/index). It may be searched while it is written.
+    what
+        Vectors, without which there is no index, and what a PaliGemma adds to them, separated by commas: captions, text, objects.
+    classes
+        Objects to find, separated by `;`.
+    min_score
+        Leave out objects that the model is less sure of.
+    lang
+        Of captions, separated by commas: en,de.
+    overwrite
+        Forget what is there.
+    batch
+        Pictures that go through a model at a time.
+    threads
+        That read and decode pictures ahead of the model.
+    """
+    from ..index.building import Builder
+    from ..index.changes import absolute, files
+    from ..index.entries import Facts
+    from ..index.store import writing
+
+    for name, value in (("batch", batch), ("threads", threads)):
+        if value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    wanted = _wanted(what, classes, min_score, lang, options)
+    root = absolute(folder)
+    files(root)  # before a model is loaded
+    encoder = _encoder(options.encoder, options.device)
+    predictor = load(options) if wanted else None
+    warnings.simplefilter("ignore")  # a caption that is cut short is still one
+    facts = Facts(encoder.name, encoder.dimensions, options.encoder or "", str(root))
+    with writing(out, facts, overwrite=overwrite) as writer, _progress() as (begin, tell):
+        report = Builder(writer, root, encoder, wanted, predictor, batch, threads, tell, begin).run()
+        held = writer.count()
+    return _said(report, held, out, json)
+
+
+def search(
+    words: Annotated[str | None, named("WORDS", 'What the pictures show: "two cats and a red car".')] = None,
+    /,
+    *,
+    index: Annotated[str, Parameter(alias="-i", group=ASK)] = WHERE,
+    picture: Annotated[str | None, Parameter(group=ASK)] = None,
+    region: Annotated[str | None, Parameter(group=ASK, allow_leading_hyphen=True)] = None,
+    text: Annotated[str | None, Parameter(group=ASK)] = None,
+    has: Annotated[list[str] | None, Parameter(group=ASK, negative="")] = None,
+    count: Annotated[list[str] | None, Parameter(group=ASK, negative="")] = None,
+    where: Annotated[str | None, Parameter(group=ASK)] = None,
+    top: Annotated[int, Parameter(group=ASK)] = 20,
+    rerank: Annotated[bool, Parameter(group=ASK, negative="", show_default=False)] = False,
+    lang: Annotated[str, Parameter(group=ASK)] = "en",
+    out: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None,
+    json: Json = False,
+    options: SearchOptions = DEFAULTS,
+) -> int:
+    """Search an index: in words, by a picture or a part of one, by what is read or seen in the pictures.
+
+    Parameters
+    ----------
+    index
+        Where it is.
+    picture
+        Pictures that look like this file.
+    region
+        Only this part of it: left, top, right, bottom in pixels.
+    text
+        Pictures in which these words are printed, of an index made with --what vectors,text.
+    has
+        Only pictures with an object of this name, of an index made with --what vectors,objects. Several: once for each.
+    count
+        How many of them: "2", ">2", "<=3". Once for each --has.
+    where
+        Only pictures that meet a condition in SQL: "width > 1000 AND path LIKE 'holiday/%'".
+    top
+        How many are shown.
+    rerank
+        A PaliGemma sorts the best 50 again by how likely it finds the words.
+    lang
+        Of the words, for --rerank.
+    out
+        Also write a gallery: a page (gallery.html) or a picture (gallery.png).
+    """
+    from ..index.gallery import ENDINGS, write
+    from ..index.query import Query, needs_encoder
+    from ..index.query import search as found_in
+    from ..index.reranking import BEST
+    from ..index.reranking import rerank as sorted_again
+    from ..index.store import Index
+
+    if out is not None and out.suffix.lower() not in ENDINGS:
+        raise UsageError(f"--out {printable(str(out))}: a gallery is a page or a picture", hint="name it gallery.html or gallery.png")
+    if rerank and words is None:
+        raise UsageError("--rerank sorts by how likely words are, but there are no words")
+    query = Query(words, _picture(picture, region), text, _has(has or [], count or []), where)
+    opened = Index.open(index)
+    encoder = _encoder(options.encoder or opened.facts.source or None, options.device) if needs_encoder(query) else None
+    hits = found_in(opened, query, encoder, max(top, BEST) if rerank else top)
+    root = Path(opened.facts.root)
+    if rerank and query.words is not None:
+        hits = sorted_again(load(options), hits, query.words, root, lang=lang, failed=_complain)[:top]
+    if out is not None:
+        write(hits, root, _asked(query, picture, region), out)
+    _show(hits, opened, json)
+    if not hits:
+        _note(query, opened)
+    if out is not None:
+        print(printable(f"written: {out}"), file=sys.stderr)
+    return 0
+
+
+def _wanted(what: str, classes: str | None, min_score: float, lang: str, options: SearchOptions) -> Any:
+    from ..index.describing import Wanted
+    from ..tasks.languages import check_language
+
+    kinds = [kind.strip() for kind in what.split(",") if kind.strip()]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(f"--what: an index cannot hold {kind!r}", hint=did_you_mean(kind, KINDS, f"known: {', '.join(KINDS)}"))
+    if ("objects" in kinds) != (classes is not None):
+        raise UsageError(
+            "objects need names to look for" if classes is None else "--classes is for objects",
+            hint='--what vectors,objects --classes "cat ; dog"',
+        )
+    languages = tuple(dict.fromkeys(check_language(one) for one in lang.split(","))) if "captions" in kinds else ()
+    if not {"captions", "text", "objects"} & set(kinds):
+        return Wanted()
+    return Wanted(languages, "text" in kinds, tuple(names(classes)) if classes else (), options.model or "bundled", min_score)
+
+
+def _encoder(source: str | None, device: str | None) -> Encoder:
+    from ..embedding import load_encoder
+
+    return cast("Encoder", load_encoder(source, device=device))
+
+
+def _picture(path: str | None, region: str | None) -> Any:
+    from ..image import open_image
+    from ..index.query import part
+
+    if path is None:
+        if region is not None:
+            raise UsageError("--region is a part of a picture, and there is none", hint="--picture FILE --region 10,20,110,220")
+        return None
+    picture = open_image(Path(path))
+    return picture if region is None else part(picture, edges(region))
+
+
+def _has(labels: Sequence[str], counts: Sequence[str]) -> tuple[Any, ...]:
+    from ..index.filters import Has
+
+    if counts and len(counts) != len(labels):
+        raise UsageError(f"{len(counts)} times --count for {len(labels)} times --has: expected one for each", hint='--has dog --count ">2"')
+    return tuple(Has(label, count) for label, count in zip(labels, counts or [">0"] * len(labels), strict=True))
+
+
+def _asked(query: Query, picture: str | None, region: str | None) -> str:
+    """What was searched for, for people."""
+    parts = [query.words] if query.words else []
+    parts += [f"like {picture}" + (f" at {region}" if region else "")] if picture else []
+    parts += [f"reads “{query.text}”"] if query.text else []
+    parts += [f"{one.label} {one.count}" for one in query.has]
+    return printable("; ".join([*parts, *([query.where] if query.where else [])]))
+
+
+def _show(hits: Sequence[Hit], opened: Index, json: bool) -> None:
+    for place, hit in enumerate(hits, 1):
+        if json:
+            print(as_json({"place": place, **hit.to_dict(), "source": os.path.join(opened.facts.root, hit.entry.path)}))
+        else:
+            captions = hit.entry.captions or {}
+            said = captions.get("en") or next(iter(captions.values()), "")
+            number = (
+                f"{hit.likelihood:9.2f}" if hit.likelihood is not None else f"{hit.similarity:9.3f}" if hit.similarity is not None else ""
+            )
+            print(printable("  ".join(part for part in (f"{place:>3}", number, hit.entry.path, said) if part)))
+    if not hits and not json:
+        print("nothing found")
+
+
+def _note(query: Query, opened: Index) -> None:
+    """Why nothing can be found, where the index does not hold what is asked for."""
+    for asked, column, what in ((query.has, "labels", "objects"), (query.text, "text", "text")):
+        if asked and not opened.count(f"{column} IS NOT NULL"):
+            print(f"note: this index holds no {what}: paligemma index FOLDER --what vectors,{what}", file=sys.stderr)
+
+
+def _said(report: Report, held: int, out: str, json: bool) -> int:
+    """Print what was done. -> the exit code."""
+    for path, error in report.failed.items():
+        print(lines(error), file=sys.stderr)
+        if json:
+            print(as_json({"path": path, "error": {"code": error.code, "message": error.message}}))
+    done = {name: report.counts[name] for name in ("added", "changed", "moved", "copied", "touched", "described", "removed", "unchanged")}
+    if json:
+        print(as_json({"index": out, "pictures": held, **done, "failed": len(report.failed)}))
+    else:
+        told = ", ".join(f"{count:,} {name}" for name, count in done.items() if count)
+        print(printable(f"{out}: {held:,} pictures ({told or 'nothing to do'})"))
+    if report.failed:
+        print(f"{len(report.failed)} pictures could not be read and are not in the index", file=sys.stderr)
+        return PARTLY_FAILED if held else InputError.exit_code
+    return 0
+
+
+def _complain(error: InputError) -> None:
+    print(lines(error), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[tuple[Any, Any]]:
+    """What is called with the number of pictures to look at, and with how many were written: a bar with the time left where a person
+    watches."""
+    if not sys.stderr.isatty():
+        yield (lambda total: None), (lambda count: None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("index"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("index", total=None, rate="")
+
+        def tell(count: int) -> None:
+            bar.advance(line, count)
+            if speed := bar.tasks[0].speed:
+                bar.update(line, rate=f"{speed:.1f}/s")
+
+        yield (lambda total: bar.update(line, total=total)), tell

@@ -1,0 +1,122 @@
+"""`paligemma index` and `paligemma search` from the command line to a gallery."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+from PIL import Image
+
+import paligemma
+from paligemma.predictor import Predictor
+from tests import tiny
+from tests.index.making import ColourEncoder, paint
+
+pytest.importorskip("lancedb")
+
+
+@pytest.fixture
+def album(tmp_path, monkeypatch):
+    """Pictures in a folder that is not the current one, and an encoder and a model that are quickly loaded."""
+    embedding = types.ModuleType("paligemma.embedding")
+    embedding.load_encoder = lambda source=None, **how: ColourEncoder()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "paligemma.embedding", embedding)
+    predictor = Predictor(tiny.tiny_model(version=1), tiny.tiny_tokenizer())
+    monkeypatch.setitem(vars(paligemma), "load", lambda name=None, **options: predictor)
+    monkeypatch.chdir(tmp_path)
+    for name in ("red", "green", "blue"):
+        paint(tmp_path / "album" / f"{name}.png", name)
+    return tmp_path / "album"
+
+
+def test_a_folder_is_indexed_and_searched(album, call):
+    done = call("index", "album")
+    assert (done.code, done.lines) == (0, ["paligemma-index: 3 pictures (3 added)"])
+    assert call("index", "album").lines == ["paligemma-index: 3 pictures (3 unchanged)"]
+    found = call("search", "green", "--top", "2")
+    assert found.code == 0
+    assert len(found.lines) == 2
+    assert "green.png" in found.lines[0]
+    (hit,) = call("search", "--picture", album / "blue.png", "--top", "1", "--json").records
+    assert (hit["path"], hit["source"], hit["place"]) == ("blue.png", str(album / "blue.png"), 1)
+    assert call("search", "red", "--where", "path LIKE 'b%'").lines[0].split()[-1] == "blue.png"
+
+
+def test_a_part_of_a_picture(album, call, tmp_path):
+    call("index", "album")
+    picture = paint(tmp_path / "asked.png", "red", "green", size=(40, 20))
+    assert "red.png" in call("search", "--picture", picture, "--region", "0,0,20,20").lines[0]
+    assert "green.png" in call("search", "--picture", picture, "--region", "20,0,40,20").lines[0]
+
+
+def test_what_a_model_says_can_be_searched_and_sorted_by(album, call):
+    done = call("index", "album", "--what", "vectors,captions,text,objects", "--classes", "cat ; dog", "--lang", "en,de", "--json")
+    (said,) = done.records
+    assert (said["added"], said["failed"], said["pictures"]) == (3, 0, 3)
+    found = call("search", "green", "--rerank", "--json")
+    likelihoods = [hit["likelihood"] for hit in found.records]
+    assert likelihoods == sorted(likelihoods, reverse=True)
+    assert found.records[0]["captions"].keys() == {"en", "de"}
+    counts = {count: len(call("search", "--has", "cat", "--count", count, "--json").records) for count in (">0", "0")}
+    assert counts[">0"] + counts["0"] == 3
+
+
+def test_galleries(album, call, tmp_path):
+    call("index", "album")
+    done = call("search", "red", "--out", "found.html")
+    assert "written: found.html" in done.err
+    assert "<h1>red</h1>" in (tmp_path / "found.html").read_text("utf-8")
+    call("search", "red", "--out", "found.png")
+    with Image.open(tmp_path / "found.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_the_parser_finds_inherited_options_in_a_process_of_its_own():
+    for command in ("index", "search"):
+        done = subprocess.run([sys.executable, "-m", "paligemma", command, "--help"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, "--dtype" in done.stdout) == (0, True), done.stderr
+
+
+def test_what_an_index_does_not_hold_is_said(album, call):
+    call("index", "album")
+    for arguments, what in ((("--has", "cat"), "objects"), (("--text", "stop"), "text")):
+        done = call("search", *arguments)
+        assert (done.code, done.lines) == (0, ["nothing found"])
+        assert f"holds no {what}" in done.err
+
+
+def test_bad_pictures(album, call):
+    (album / "bad.png").write_bytes(b"no picture")
+    done = call("index", "album")
+    assert done.code == 6
+    assert "bad.png" in done.err
+    assert "1 pictures could not be read" in done.err
+    for name in ("red", "green", "blue"):
+        (album / f"{name}.png").unlink()
+    assert call("index", "album", "--out", "other").code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("search", "red"), 3, "there is no index here"),
+        (("search",), 2, "nothing is searched for"),
+        (("search", "red", "--out", "found.gif"), 2, "gallery.html or gallery.png"),
+        (("search", "--region", "1,2,3,4"), 2, "--region is a part of a picture"),
+        (("search", "--has", "cat", "--count", "1", "--count", "2"), 2, "expected one for each"),
+        (("search", "--has", "cat", "--count", "many"), 2, "is not a count"),
+        (("search", "--text", "x", "--rerank"), 2, "there are no words"),
+        (("index", "nowhere"), 3, "no such folder"),
+        (("index", "album", "--what", "caption"), 2, "did you mean 'captions'"),
+        (("index", "album", "--what", "objects"), 2, "objects need names"),
+        (("index", "album", "--classes", "cat"), 2, "--classes is for objects"),
+        (("index", "album", "--batch", "0"), 2, "--batch"),
+        (("index", "album", "--what", "captions", "--lang", "xx"), 2, "language"),
+    ],
+)
+def test_wrong_calls(album, call, arguments, code, said):
+    done = call(*arguments)
+    assert done.code == code
+    assert said in done.err

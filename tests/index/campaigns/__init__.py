@@ -1,0 +1,4 @@
+"""An index whose writer is killed, while others read it.
+
+See docs/search.md.
+"""

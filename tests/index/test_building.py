@@ -1,0 +1,174 @@
+"""A folder and its index stay the same through every kind of change, and nothing is computed that is known."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from paligemma.errors import InputError
+from paligemma.index import building
+from paligemma.index.describing import Wanted
+from paligemma.predictor import Predictor
+from tests import tiny
+from tests.index.making import ColourEncoder, build, held, paint
+
+pytest.importorskip("lancedb")
+
+
+@pytest.fixture
+def album(tmp_path):
+    root = tmp_path / "album"
+    for name, colours in {
+        "a.png": ["red"],
+        "b/b.png": ["green", "blue"],
+        "b/c.png": ["yellow"],
+        "d.png": ["white", "black", "red"],
+    }.items():
+        paint(root / name, *colours)
+    return root
+
+
+def check(root, where):
+    """Every picture is there with what its file says and the vector that the encoder gives it, and nothing else is."""
+    from PIL import Image
+
+    index = held(where)
+    on_disk = {path.relative_to(root).as_posix(): path for path in root.rglob("*.png")}
+    assert index.keys() == on_disk.keys()
+    for name, path in on_disk.items():
+        with Image.open(path) as picture:
+            np.testing.assert_allclose(index[name].vector, ColourEncoder().pictures([picture])[0], atol=1e-6)
+            assert (index[name].width, index[name].height) == picture.size
+        assert (index[name].modified, index[name].size) == (path.stat().st_mtime_ns, path.stat().st_size)
+    assert len({entry.id for entry in index.values()}) == len(index)
+    return index
+
+
+def test_only_what_changed_is_looked_at(album, tmp_path):
+    where, encoder = tmp_path / "index", ColourEncoder()
+    assert build(album, where, encoder).counts == {"unchanged": 0, "added": 4, "removed": 0}
+    first = check(album, where)
+    assert build(album, where, encoder).counts == {"unchanged": 4, "removed": 0}
+    assert encoder.seen == 4
+
+    (album / "a.png").rename(album / "b" / "moved.png")
+    paint(album / "d.png", "blue", "blue", "red")
+    paint(album / "new.png", "green")
+    (album / "copy.png").write_bytes((album / "b" / "b.png").read_bytes())
+    (album / "b" / "c.png").unlink()
+    os.utime(album / "b" / "b.png", ns=(1, 1))
+    counts = build(album, where, encoder).counts
+    assert counts == {"unchanged": 0, "moved": 1, "changed": 1, "added": 1, "copied": 1, "touched": 1, "removed": 1}
+    assert encoder.seen == 6, "only the changed and the new one"
+    second = check(album, where)
+    assert second["b/moved.png"].id == first["a.png"].id
+    assert second["d.png"].id == first["d.png"].id
+
+
+def test_pictures_that_change_places(album, tmp_path):
+    where = tmp_path / "index"
+    build(album, where)
+    for first, second in (("a.png", "d.png"), ("b/b.png", "b/c.png")):
+        (album / first).rename(album / "x")
+        (album / second).rename(album / first)
+        (album / "x").rename(album / second)
+    (album / "e.png").write_bytes((album / "a.png").read_bytes())
+    build(album, where, batch=1)
+    check(album, where)
+
+
+def test_a_copied_row_that_became_another_picture_is_not_copied(album, tmp_path, monkeypatch):
+    """`a` becomes another picture, which is written before `z`, a copy of what `a` was, is looked up."""
+    monkeypatch.setattr(building, "GROUP", 1)
+    where = tmp_path / "index"
+    build(album, where)
+    (album / "z.png").write_bytes((album / "a.png").read_bytes())
+    paint(album / "a.png", "blue", "yellow")
+    build(album, where, batch=1)
+    check(album, where)
+
+
+def test_bad_pictures_are_named_and_the_rest_goes_on(album, tmp_path):
+    where = tmp_path / "index"
+    build(album, where)
+    (album / "d.png").write_bytes(b"no picture any more")
+    (album / "cut.png").write_bytes((album / "a.png").read_bytes()[:60])
+    (album / "gone.png").symlink_to(album / "nowhere.png")
+    (album / os.fsdecode(b"odd\xff.png")).write_bytes((album / "a.png").read_bytes())
+    paint(album / "good.png", "blue")
+    told = []
+    report = build(album, where, tell=told.append)
+    assert report.failed.keys() == {"d.png", "cut.png", "gone.png", "odd\udcff.png"}
+    assert "\\udcff" in report.failed["odd\udcff.png"].message
+    assert sum(told) == 5
+    assert held(where).keys() == {"a.png", "b/b.png", "b/c.png", "good.png"}
+
+
+def test_broken_off_and_run_again(album, tmp_path, monkeypatch):
+    """What was told is kept; the rest is done by the next run, which does nothing twice."""
+    monkeypatch.setattr(building, "GROUP", 2)
+    where, told = tmp_path / "index", []
+
+    class Breaks(ColourEncoder):
+        def pictures(self, pictures):
+            if self.seen == 3:
+                raise KeyboardInterrupt
+            return super().pictures(pictures)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(album, where, Breaks(), batch=1, tell=told.append)
+    assert sum(told) == len(held(where)) == 2
+    encoder = ColourEncoder()
+    assert build(album, where, encoder).counts["added"] == 2
+    assert encoder.seen == 2
+    check(album, where)
+
+
+def test_an_empty_folder_forgets_nothing(album, tmp_path):
+    where = tmp_path / "index"
+    build(album, where)
+    for path in album.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match="no pictures"):
+        build(album, where)
+    assert len(held(where)) == 4
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(tiny.tiny_model(version=2), tiny.tiny_tokenizer())
+
+
+def test_what_a_model_says_is_asked_once(album, tmp_path, predictor):
+    where, encoder = tmp_path / "index", ColourEncoder()
+    build(album, where, encoder)
+    captions = Wanted(("en",), model="tiny")
+    assert build(album, where, encoder, wanted=captions, predictor=predictor).counts["described"] == 4
+    said = held(where)
+    assert all(entry.captions == {"en": predictor.caption(album / path).text} for path, entry in said.items())
+    assert build(album, where, encoder, wanted=captions, predictor=predictor).counts["described"] == 0
+
+    everything = Wanted(("en", "de"), True, ("cat", "dog"), "tiny")
+    (album / "a.png").rename(album / "moved.png")
+    report = build(album, where, encoder, wanted=everything, predictor=predictor)
+    assert (report.counts["described"], report.counts["moved"]) == (3, 1)
+    assert encoder.seen == 4
+    for path, entry in held(where).items():
+        assert entry.captions is not None
+        assert entry.captions.keys() == {"en", "de"}
+        assert (entry.classes, entry.model) == (("cat", "dog"), "tiny")
+        assert entry.text == predictor.ocr(album / path).text
+        assert entry.objects is not None
+        for box, expected in zip(entry.objects, predictor.detect(album / path, ["cat", "dog"]), strict=True):
+            assert (box.label, *box.xyxy, box.score) == pytest.approx((expected.label, *expected.xyxy, expected.score))
+
+
+def test_another_model_says_everything_anew(album, tmp_path, predictor):
+    where = tmp_path / "index"
+    build(album, where, wanted=Wanted(("en",), True, model="one"), predictor=predictor)
+    build(album, where, wanted=Wanted(("de",), model="other"), predictor=predictor)
+    for entry in held(where).values():
+        assert entry.captions is not None
+        assert (entry.captions.keys(), entry.text, entry.model) == ({"de"}, None, "other")

@@ -1,0 +1,186 @@
+"""The table: versions, the one writer, full text, an approximate index that finds what an exact search finds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from paligemma.errors import CheckpointError, InputError, UsageError
+from paligemma.index import store
+from paligemma.index.entries import Facts
+from paligemma.index.store import Index, folder_of, writing
+from tests.index.making import ColourEncoder, entry, facts, unit
+
+pytest.importorskip("lancedb")
+
+
+def paths(index: Index, matches) -> list[str]:
+    return [entry.path for entry in index.entries([match.row for match in matches])]
+
+
+def test_a_reader_stays_with_its_version(tmp_path):
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(n) for n in range(3)])
+        reader = Index.open(tmp_path)
+        before = reader.nearest(entry(1).vector, 3)
+        writer.replace([entry(1, path="elsewhere.png")])
+        writer.delete(["id0"])
+        writer.add([entry(3)])
+        writer.tidy()
+        assert reader.count() == 3
+        assert paths(reader, reader.nearest(entry(1).vector, 3)) == paths(reader, before)
+        assert paths(reader, before)[0] == "1.png"
+        reader.refresh()
+        assert reader.version == writer.version
+        assert paths(reader, reader.nearest(entry(1).vector, 1)) == ["elsewhere.png"]
+        assert {row["path"] for row in reader.columns(["path"])} == {"elsewhere.png", "2.png", "3.png"}
+
+
+def test_similarities_are_cosines_the_highest_first(tmp_path):
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(n) for n in range(30)])
+        asked = unit(np.ones((1, 8)))[0] * 7
+        found = writer.nearest(asked, 30)
+    exact = sorted((float(entry(n).vector @ asked) / np.linalg.norm(asked) for n in range(30)), reverse=True)
+    assert [match.score for match in found] == pytest.approx(exact, abs=1e-5)
+
+
+def test_full_text_before_and_after_upkeep(tmp_path):
+    with writing(tmp_path, facts()) as writer:
+        writer.add(
+            [
+                entry(1, captions={"en": "two owls on a tree", "zh": "猫头鹰、绿心和鱼"}, text="TO LET"),
+                entry(2, captions={"en": "an owl"}),
+                entry(3),
+            ]
+        )
+        for _ in range(2):
+            assert set(paths(writer, writer.matching("owls", "words", 9))) == {"1.png", "2.png"}
+            assert paths(writer, writer.matching("绿心", "words", 9)) == ["1.png"]
+            assert paths(writer, writer.matching("let", "text", 9)) == ["1.png"]
+            assert paths(writer, writer.matching("to", "text", 9)) == ["1.png"], "no word of printed text is too common to look for"
+            assert paths(writer, writer.matching("let", "words", 9)) == ["1.png"], "read text is part of what words are looked for in"
+            assert writer.matching("owl", "text", 9) == []
+            writer.tidy()
+
+
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_other_places_by_the_same_code(place, tmp_path):
+    where = f"file://{tmp_path}/a%20b" if place == "file" else "memory://"
+    with writing(where, facts()) as writer:
+        writer.add([entry(1), entry(2)])
+        assert paths(writer, writer.nearest(entry(2).vector, 1)) == ["2.png"]
+    if place == "file":
+        assert folder_of(where) == tmp_path / "a b"
+        assert Index.open(tmp_path / "a b").count() == Index.open(where).count() == 2
+
+
+def test_one_writer(tmp_path):
+    code = (
+        "import sys; from paligemma.index.store import writing; from tests.index.making import facts\n"
+        "with writing(sys.argv[1], facts()): pass"
+    )
+    with writing(tmp_path, facts()), pytest.raises(UsageError, match="another process is writing") as refused, writing(tmp_path, facts()):
+        pass
+    assert refused.value.code == "index_in_use"
+    with writing(tmp_path, facts()):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+        assert "index_in_use" in done.stderr or "another process is writing" in done.stderr
+    with writing(tmp_path, facts()):
+        pass
+
+
+def test_another_encoders_vectors_are_refused(tmp_path):
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(1)])
+    for other in (Facts("colours-2", 8, "", "/pictures"), Facts(ColourEncoder.name, 7, "", "/pictures")):
+        with pytest.raises(CheckpointError, match="made by colours-1"), writing(tmp_path, other):
+            pass
+    with writing(tmp_path, Facts("colours-2", 7, "", "/pictures"), overwrite=True) as writer:
+        assert (writer.count(), writer.facts.dimensions) == (0, 7)
+
+
+def test_an_index_of_another_folder_is_refused_unless_that_folder_moved(tmp_path):
+    old, new, where = tmp_path / "old", tmp_path / "new", tmp_path / "index"
+    old.mkdir()
+    with writing(where, facts(old)) as writer:
+        writer.add([entry(1)])
+    with pytest.raises(UsageError, match="the index of"), writing(where, facts(new)):
+        pass
+    old.rename(new)
+    with writing(where, facts(new)) as writer:
+        assert (writer.facts.root, writer.count()) == (str(new), 1)
+    assert Index.open(where).facts.root == str(new)
+
+
+def test_what_is_no_index(tmp_path):
+    import lancedb
+
+    with pytest.raises(InputError, match="no index here"):
+        Index.open(tmp_path)
+    with pytest.raises(InputError, match="no index here"):
+        Index.open(tmp_path / "nowhere")
+    lancedb.connect(tmp_path).create_table(store.NAME, [{"a": 1}])
+    with pytest.raises(CheckpointError, match="is not an index"):
+        Index.open(tmp_path)
+
+
+def test_damage_is_said_to_be_damage(tmp_path):
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(n) for n in range(9)])
+    data = next((tmp_path / "pictures.lance" / "data").iterdir())
+    data.write_bytes(data.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="cannot be used") as refused:
+        Index.open(tmp_path).nearest(entry(1).vector, 1)
+    assert refused.value.code == "bad_index"
+    for manifest in (tmp_path / "pictures.lance" / "_versions").iterdir():
+        manifest.write_bytes(b"no manifest")
+    with pytest.raises(CheckpointError):
+        Index.open(tmp_path)
+
+
+def test_a_creation_that_was_killed_is_made_again(tmp_path):
+    (tmp_path / "pictures.lance" / "_versions").mkdir(parents=True)
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(1)])
+    assert Index.open(tmp_path).count() == 1
+
+
+def test_vectors_of_any_length_can_be_indexed(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LARGE", 300)
+    vectors = unit(np.random.default_rng(0).standard_normal((400, 5)))
+    with writing(tmp_path, Facts("fives", 5, "", "/pictures")) as writer:
+        writer.add([entry(n, vector) for n, vector in enumerate(vectors)])
+        writer.tidy()
+        assert "vector" in writer._indexed
+        assert paths(writer, writer.nearest(vectors[7], 1)) == ["7.png"]
+
+
+@pytest.mark.parametrize("dimensions", [8, store.MANY], ids=["eight bits", "one bit"])
+def test_the_approximate_index_takes_in_what_comes_later(dimensions, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LARGE", 300)
+    monkeypatch.setattr(store, "ROWS_A_PARTITION", 200)
+    vectors = unit(np.random.default_rng(0).standard_normal((2600, dimensions)))
+    rows = [entry(n, vector) for n, vector in enumerate(vectors)]
+    with writing(tmp_path, Facts("any", dimensions, "", "/pictures")) as writer:
+        writer.add(rows[:600])
+        writer.tidy()
+        kinds = {one.columns[0]: one.index_type for one in writer.table.list_indices()}
+        assert kinds["vector"].upper().replace("_", "") == ("IVFRQ" if dimensions == store.MANY else "IVFSQ")
+        assert writer._trained() == 600
+        writer.add(rows[600:900])
+        writer.delete([f"id{n}" for n in range(100)])
+        for _ in range(2):
+            right = 0
+            for asked in range(0, 900, 90):
+                exact = set(100 + np.argsort(-vectors[100:900] @ vectors[asked])[:10])
+                right += len(exact & {int(path.removesuffix(".png")) for path in paths(writer, writer.nearest(vectors[asked], 10))})
+            assert right >= 85, "directions without topics are the hardest there are"
+            writer.tidy()
+        assert writer._trained() == 600, "it was made anew for a few rows more"
+        writer.add(rows[900:])
+        writer.tidy()
+        assert writer._trained() == 2500

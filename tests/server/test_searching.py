@@ -1,0 +1,107 @@
+"""/v1/search: an index over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from paligemma.errors import CheckpointError
+from paligemma.server.app import build_app
+from paligemma.server.searching import Collection
+from paligemma.server.service import Service
+from paligemma.server.settings import Settings
+from tests.index.making import ColourEncoder, build, paint
+from tests.server.conftest import Served, serving
+
+pytest.importorskip("lancedb")
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("search") / "album"
+    for name in ("red", "green", "blue"):
+        paint(root / f"{name}.png", name, size=(400, 200))
+    return root
+
+
+@pytest.fixture(scope="module")
+def index(album) -> str:
+    build(album, album.parent / "index")
+    return str(album.parent / "index")
+
+
+@pytest.fixture(scope="module")
+def served(index, predictor) -> Iterator[Served]:
+    settings = Settings()
+    service = Service(predictor, settings, name="nano-112")
+    app = build_app(service, collection=Collection(index, ColourEncoder(), settings))
+    with serving(app, settings, service.metrics.seen) as running:
+        yield running
+
+
+def ask(served: Served, **body) -> list[dict]:
+    reply = served.ask("POST", "/v1/search", json.dumps(body).encode())
+    assert reply.status == 200, reply.body
+    return reply.json()["results"]
+
+
+def png(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def test_words_and_pictures(served, album):
+    found = ask(served, words="green", top=2)
+    assert [len(found), found[0]["path"]] == [2, "green.png"]
+    head, _, data = found[0]["picture"].partition(",")
+    assert head == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        assert max(picture.size) == 320
+    assert found[0]["alt"] == "picture green.png"
+    assert "picture" not in ask(served, words="green", pictures=False)[0]
+    assert ask(served, image=png(album / "blue.png"), top=1)[0]["path"] == "blue.png"
+    assert ask(served, has=[{"label": "dog"}]) == []
+
+
+def test_it_sees_what_comes_later(served, album, index):
+    paint(album / "yellow.png", "yellow")
+    build(album, index)
+    assert ask(served, words="yellow", top=1)[0]["path"] == "yellow.png"
+    assert served.ask("GET", "/v1/search").json() == {"pictures": 4, "captions": 0, "text": 0, "objects": 0}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"words": ""}, {"words": 3}, {"words": "red", "top": 0}, {"words": "red", "top": 1000}, {"words": "red", "where": "1 = 1"},
+        {"words": "x" * 5000}, {"has": [{"label": "dog", "count": "many"}]}, {"has": [{"label": ""}]},
+        {"image": "data:image/png;base64,AAAA"},
+        {"image": "file:///etc/passwd"}, {"has": [{"label": "dog"}] * 17},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked(served, body):
+    reply = served.ask("POST", "/v1/search", json.dumps(body).encode())
+    assert reply.status == 400
+    reply.error()
+
+
+def test_the_page_and_the_description(served):
+    assert b"Search pictures" in served.ask("GET", "/page/search.html").body
+    assert served.ask("GET", "/openapi.json").json()["paths"]["/v1/search"].keys() == {"get", "post"}
+
+
+def test_a_server_without_an_index_has_no_search(nano: Served):
+    assert nano.ask("GET", "/v1/search").status == 404
+
+
+def test_another_encoder_is_refused_at_once(index):
+    class Other(ColourEncoder):
+        name = "colours-2"
+
+    with pytest.raises(CheckpointError, match="not by colours-2"):
+        Collection(index, Other(), Settings())

@@ -251,9 +251,9 @@ ATTACKS: dict[str, Attack] = {
     ),
     "S33": Attack(
         "searches for 10^9 pictures, by a wrong vector, files by a made-up id",
-        "there is no search to be asked; files of the page are looked up in a list",
-        _tests("server/test_app", "test_there_are_these_routes_and_no_others", "test_files_are_looked_up_in_a_list"),
-        but="the server has no index: the row is about what is not there",
+        "100 results at most, vectors are never taken from outside; files of the page are looked up in a list",
+        _tests("server/test_app", "test_there_are_these_routes_and_no_others", "test_files_are_looked_up_in_a_list")
+        + _tests("server/test_searching", "test_what_cannot_be_asked", "test_so_many_wait_and_no_more"),
     ),
     "S34": Attack(
         "two clients with one picture",

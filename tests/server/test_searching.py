@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import pytest
 from PIL import Image
 
 from paligemma.errors import CheckpointError
+from paligemma.server import searching
 from paligemma.server.app import build_app
-from paligemma.server.searching import Collection
+from paligemma.server.refusals import Refused
+from paligemma.server.searching import Collection, SearchBody
 from paligemma.server.service import Service
 from paligemma.server.settings import Settings
 from tests.index.making import ColourEncoder, build, paint
@@ -105,3 +109,26 @@ def test_another_encoder_is_refused_at_once(index):
 
     with pytest.raises(CheckpointError, match="not by colours-2"):
         Collection(index, Other(), Settings())
+
+
+def test_so_many_wait_and_no_more(index, monkeypatch):
+    monkeypatch.setattr(searching, "WAITING", 2)
+    go_on = threading.Event()
+
+    class Slow(ColourEncoder):
+        def texts(self, texts):
+            assert go_on.wait(10)
+            return super().texts(texts)
+
+    async def crowd() -> None:
+        collection = Collection(index, Slow(), Settings())
+        inside = [asyncio.create_task(collection.find(SearchBody(words="red", pictures=False))) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(Refused) as refused:
+            await collection.find(SearchBody(words="red", pictures=False))
+        assert (refused.value.status, refused.value.code) == (429, "queue_full")
+        go_on.set()
+        assert all(await asyncio.gather(*inside))
+        assert await collection.find(SearchBody(words="red", pictures=False))
+
+    asyncio.run(asyncio.wait_for(crowd(), 20))

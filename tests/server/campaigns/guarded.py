@@ -573,6 +573,11 @@ GUARDS: dict[str, Guard] = {
         },
     ),
     **_here(
+        "server/searching",
+        "server/test_searching",
+        {"searches that wait": ("if self._waiting >= WAITING:", "test_so_many_wait_and_no_more")},
+    ),
+    **_here(
         "client",
         "server/test_client",
         {

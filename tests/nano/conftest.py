@@ -72,7 +72,7 @@ def nano_tokenizer(tokenizer_path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def debug_run(tmp_path_factory, tokenizer_path) -> Path:
     """A finished run of the recipe `debug`, every step in its log. To be left as it is: see `finished_run`."""
-    from paligemma.nano import train
+    from paligemma.nano import phases, train
     from paligemma.nano.recipes import RECIPES
     from paligemma.nano.sprites import sprite_bank
 
@@ -80,7 +80,7 @@ def debug_run(tmp_path_factory, tokenizer_path) -> Path:
     run.mkdir()
     shutil.copy(tokenizer_path, run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "LOG_EVERY", 1)
+        patch.setattr(phases, "LOG_EVERY", 1)
         patch.setattr(train, "sprite_bank", lambda seed, views: sprite_bank(seed, min(views, VIEWS)))  # to measure the codec on: fewer
         train.train(RECIPES["debug"], run, compiled=False, log=lambda line: None)
     return run

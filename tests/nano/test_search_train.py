@@ -18,7 +18,7 @@ from paligemma.checkpoint.dual_load import load_dual_encoder
 from paligemma.checkpoint.finding import find
 from paligemma.embedding import load_encoder
 from paligemma.errors import CheckpointError, PaliGemmaError, UsageError
-from paligemma.nano import search_measure, search_publish, search_train
+from paligemma.nano import phases, search_measure, search_publish, search_train
 from paligemma.nano.pairs import PairMaker
 from paligemma.nano.search_recipes import SEARCH_RECIPES, search_recipe
 from paligemma.nano.search_train import SearchTrainer
@@ -44,8 +44,8 @@ def drawn_in_this_process():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search_train, "stream_of", lambda *given: _closable(stream(*given)))
-        patch.setattr(search_train, "LOG_EVERY", 1)
-        patch.setattr(search_train, "SAVE_EVERY", 1)
+        patch.setattr(phases, "LOG_EVERY", 1)
+        patch.setattr(phases, "SAVE_EVERY", 1)
         yield
 
 
@@ -74,7 +74,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(finished, tmp_path, stopped_in):
         with pytest.raises(KeyboardInterrupt):
             search_train.train(DEBUG, tmp_path, compiled=False, log=silent)
     search_train.train(DEBUG, tmp_path, compiled=False, log=silent)
-    whole, continued = (torch.load(run / "state.pt", weights_only=True)["model"] for run in (finished, tmp_path))
+    whole, continued = (torch.load(run / "state.pt", weights_only=True)["modules"] for run in (finished, tmp_path))
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
     assert [(entry["phase"], entry["step"]) for entry in _log(tmp_path)] == STEPS
 
@@ -92,7 +92,7 @@ def test_a_locked_tower_rests(tmp_path):
 
 def test_then_it_moves(finished):
     base = load_model(find(DEBUG.start)).vision.state_dict()
-    moved = torch.load(finished / "state.pt", weights_only=True)["model"]
+    moved = torch.load(finished / "state.pt", weights_only=True)["modules"]
     assert not torch.equal(moved["vision.blocks.0.attn.q.weight"], base["blocks.0.attn.q.weight"].float())
 
 

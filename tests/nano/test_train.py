@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 import paligemma
 from paligemma.checkpoint import load_codec, load_model
 from paligemma.errors import CheckpointError, PaliGemmaError, UsageError
-from paligemma.nano import train
+from paligemma.nano import phases, train
 from paligemma.nano.dense import DenseHead
 from paligemma.nano.names import dictionary_words
+from paligemma.nano.phases import schedule
 from paligemma.nano.recipes import RECIPES, Phase
-from paligemma.nano.train import Trainer, corpus, schedule, sine_positions
+from paligemma.nano.train import Trainer, corpus, sine_positions
 from paligemma.nano.world import CHARACTERS
 from paligemma.tokenizer import Tokenizer
 
@@ -79,8 +80,8 @@ def continued(request, debug_run, drawn_here, tmp_path_factory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "stream", drawn_here)
-        patch.setattr(train, "SAVE_EVERY", save_every)
-        patch.setattr(train, "LOG_EVERY", 1)
+        patch.setattr(phases, "SAVE_EVERY", save_every)
+        patch.setattr(phases, "LOG_EVERY", 1)
         patch.setattr(Trainer, "_update", stopping)
         with pytest.raises(KeyboardInterrupt):
             train.train(DEBUG, run, compiled=False, log=silent)

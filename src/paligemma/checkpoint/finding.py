@@ -49,7 +49,7 @@ def find(model: str | Path | None, default: str | None = None) -> Path:
         if not (BUNDLED / model).is_dir():
             raise CheckpointError(
                 f"this installation has no bundled model {model}",
-                hint="name a checkpoint, or install a release of paligemma, which has one",
+                hint="name a checkpoint: a folder, or an id that `paligemma pull` fetched (`paligemma models` lists them)",
                 code="no_bundled_model",
             )
         return BUNDLED / model

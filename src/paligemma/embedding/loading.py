@@ -45,7 +45,7 @@ def load_encoder(
     if not is_encoder(path):
         raise CheckpointError(
             f"{path} is no SigLIP, whose two towers search needs",
-            hint="leave it out for the bundled one, or fetch one: paligemma pull google/siglip2-base-patch16-224",
+            hint="fetch one: paligemma pull google/siglip2-base-patch16-224",
             code="no_encoder",
         )
     if find_spec("torch") is None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..embedding import load_encoder
 from .names import LANGUAGES, things
+from .phases import LOG
 from .search_measure import MAIN, Found, measure
 from .search_recipes import SearchRecipe
-from .train import LOG
 
 TARGETS = {"recall@1": 0.85, "recall@5": 0.97, "median rank": 1.0}
 """What we set out to reach, among 1,000 scenes with distinct captions."""

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_model
 from ..checkpoint.dual_load import save_dual_encoder
 from ..checkpoint.finding import find
-from ..errors import CheckpointError, PaliGemmaError, UsageError
+from ..errors import CheckpointError, UsageError
 from ..model import cpu
 from ..model.dual_encoder import DualEncoder
 from ..model.paligemma import PaliGemma
@@ -31,9 +30,9 @@ from ..training.run import fingerprint
 from .batches import stream_of
 from .muon import Muon
 from .pairs import TEXTS_PER_PICTURE, Pairing, PairMaker, Pairs
+from .phases import PhasedRun, write_whole
 from .search_recipes import SearchPhase, SearchRecipe
 from .sigmoid_loss import found_first, sigmoid_loss
-from .train import LOG, LOG_EVERY, MAX_GRADIENT, SAVE_EVERY, forget_later, schedule, write_whole
 
 CLAIM = "recipe.json"
 TOKENIZER = "tokenizer.model"
@@ -94,18 +93,16 @@ def new_encoder(recipe: SearchRecipe, base: PaliGemma) -> DualEncoder:
     return model
 
 
-class SearchTrainer:
-    """Encoder, optimizers and position of one run."""
+class SearchTrainer(PhasedRun[SearchPhase, Pairs]):
+    """Of an encoder. Seconds are those of all cores together, whatever else the machine does meanwhile."""
+
+    clock = staticmethod(time.process_time)
 
     def __init__(self, recipe: SearchRecipe, base: PaliGemma, run: Path, *, compiled: bool, log: Callable[[str], None]):
-        self.recipe, self.run, self.log = recipe, run, log
+        self.recipe = recipe
         self.model = new_encoder(recipe, base)
-        self.optimizers = self._optimizers()
+        super().__init__(recipe, run, self._optimizers(), log)
         self.bfloat16 = cpu.has_bfloat16()
-        self.phase = self.step = 0
-        self.started = time.process_time()
-        """Seconds are those of all cores together, whatever else the machine does meanwhile."""
-        self.elapsed_before = 0.0
         self.see = torch.compile(self._see, dynamic=False) if compiled else self._see
         self.read = torch.compile(self._read, dynamic=False) if compiled else self._read
 
@@ -125,54 +122,19 @@ class SearchTrainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             return self.model.encode_texts(ids)
 
-    def phases(self) -> None:
-        """All that is left of them, in turn."""
-        while True:
-            phase = self.recipe.phases[self.phase]
-            self.model.vision.requires_grad_(not phase.locked)
-            with self.batches(self.phase, phase, self.step) as batches:
-                for batch in batches:
-                    self._set_rates(schedule(self.step, phase, self.recipe.warmup))
-                    loss, record = self.loss(batch)
-                    self._update(loss)
-                    self.step += 1
-                    self._after(phase, record)
-            if self.phase + 1 == len(self.recipe.phases):
-                return
-            self.phase, self.step = self.phase + 1, 0
+    def modules(self) -> DualEncoder:
+        return self.model
 
-    def loss(self, batch: Pairs) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch, and what to log."""
+    def enter(self, phase: SearchPhase) -> None:
+        self.model.vision.requires_grad_(not phase.locked)
+
+    def loss(self, batch: Pairs, phase: SearchPhase, progress: float) -> tuple[Tensor, dict[str, float]]:
         logits = self.model.logits(self.see(batch.pixels), self.read(batch.ids))
         together = batch.contents[:, None] == batch.contents.repeat_interleave(TEXTS_PER_PICTURE)
         loss = sigmoid_loss(logits, together)
         found = found_first(logits.detach(), together)
         scale, bias = float(self.model.logit_scale.detach().exp()), float(self.model.logit_bias.detach())
         return loss, {"loss": loss.item(), "found": found, "scale": scale, "bias": bias}
-
-    def _update(self, loss: Tensor) -> None:
-        self._demand_finite(loss.item(), "loss")
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        moving = [p for p in self.model.parameters() if p.grad is not None]
-        self._demand_finite(nn.utils.clip_grad_norm_(moving, MAX_GRADIENT).item(), "gradient")
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-    def _demand_finite(self, value: float, name: str) -> None:
-        """Before a step that cannot be taken back."""
-        if not math.isfinite(value):
-            raise PaliGemmaError(
-                f"the {name} is {value} after {self.step} steps of phase {self.phase}",
-                hint="lower the learning rates of the recipe; the last saved state is from before",
-                code="loss_not_finite",
-            )
-
-    def _set_rates(self, factor: float) -> None:
-        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_lr, self.recipe.adam_lr), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
 
     @contextlib.contextmanager
     def batches(self, index: int, phase: SearchPhase, start: int) -> Iterator[Iterator[Pairs]]:
@@ -188,44 +150,6 @@ class SearchTrainer:
         }  # fmt: skip
         with contextlib.closing(stream_of(PairMaker, pairing, start)) as batches:
             yield itertools.islice(batches, phase.steps - start)
-
-    def _after(self, phase: SearchPhase, record: dict[str, float]) -> None:
-        last = self.step == phase.steps
-        if self.step % LOG_EVERY == 0 or last:
-            seconds = self.elapsed_before + time.process_time() - self.started
-            entry = {"phase": self.phase, "step": self.step, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
-            with (self.run / LOG).open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            self.log(" ".join(f"{k}={v}" for k, v in entry.items()))
-        if self.step % SAVE_EVERY == 0 or last:
-            self.save()
-
-    def save(self) -> None:
-        """Write the whole state, then put it in place of the old one."""
-        state = {
-            "model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "phase": self.phase, "step": self.step, "seconds": self.elapsed_before + time.process_time() - self.started,
-        }  # fmt: skip
-        temporary = self.run / "state.pt.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.run / "state.pt")
-
-    def resume(self) -> None:
-        """Continue from the latest state, if there is one. Raises `CheckpointError` if it cannot be read or is of another model."""
-        path = self.run / "state.pt"
-        if path.exists():
-            try:
-                state = torch.load(path, weights_only=True)
-                self.model.load_state_dict(state["model"])
-                for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                    optimizer.load_state_dict(saved)
-                self.phase, self.step, self.elapsed_before = state["phase"], state["step"], state["seconds"]
-            except Exception as error:  # a damaged file can raise anything on its way through the unpickler
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                hint = "delete it to start again"
-                raise CheckpointError(f"{path} is no state of this run: {reason}", hint=hint, code="bad_state") from error
-            self.log(f"continuing after {self.step} steps of phase {self.phase}")
-        forget_later(self.run / LOG, self.phase, self.step)
 
     def export(self) -> Path:
         """Write the encoder as a folder that any SigLIP loader reads, in bfloat16, with its tokenizer."""

@@ -10,12 +10,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from ..checkpoint import load_codec, save_codec, save_huggingface
 from ..config import PaliGemmaConfig
-from ..errors import CheckpointError, PaliGemmaError, UsageError
+from ..errors import CheckpointError, UsageError
 from ..model import cpu
 from ..model.mask_codec import MaskCodec
 from ..model.paligemma import PaliGemma
@@ -36,19 +33,15 @@ from .dense import DenseHead
 from .lessons import Teacher
 from .muon import Muon
 from .objective import CoordinateCode, selected_loss, suffix_weights
+from .phases import PhasedRun, write_whole
 from .pointing import PointHead, PointTargets
 from .recipes import Phase, Recipe, differences
 from .sprites import sprite_bank
 from .train_codec import codec_iou, sprite_masks, train_codec
 from .world import CHARACTERS, Split, World
 
-SAVE_EVERY = 200
-"""Steps between saved states."""
-LOG_EVERY = 20
-LOG = "log.jsonl"
 CORPUS_SCENES = 6000
 """Scenes whose lessons the tokenizer learns from."""
-MAX_GRADIENT = 1.0
 
 
 def train(
@@ -97,13 +90,6 @@ def _claim(recipe: Recipe, run: Path, began: Beginning = Beginning()) -> None:  
     write_whole(path, json.dumps(wanted, indent=2).encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 def _codec(recipe: Recipe, run: Path, log: Callable[[str], None]) -> MaskCodec:
     path = run / "mask_codec.safetensors"
     if not path.exists():
@@ -145,21 +131,18 @@ def _without_locations(text: str) -> str:
     return text if "<" not in text else "".join(part.split(">")[-1] for part in text.split("<"))
 
 
-class Trainer:
-    """Model, optimizers and position of one run."""
+class Trainer(PhasedRun[Phase, Batch]):
+    """Of a PaliGemma, with its training aids."""
 
     def __init__(self, recipe: Recipe, run: Path, tokenizer: Tokenizer, codec: MaskCodec, *, compiled: bool, log: Callable[[str], None]):
-        self.recipe, self.run, self.tokenizer, self.codec, self.log = recipe, run, tokenizer, codec, log
+        self.recipe, self.tokenizer, self.codec = recipe, tokenizer, codec
         self.model = new_model(recipe.config(), recipe.seed)
         self.head = DenseHead(recipe.vision.width)
         self.pointer = PointHead(recipe.text_width)
         self.code = CoordinateCode(recipe.text_width, tokenizer.loc.start, codec.codebook)
         parametrize.register_parametrization(self.model.text.embed, "weight", self.code)
-        self.optimizers = self._optimizers()
+        super().__init__(recipe, run, self._optimizers(), log)
         self.bfloat16 = cpu.has_bfloat16()
-        self.phase = self.step = 0
-        self.started = time.monotonic()
-        self.elapsed_before = 0.0
         self.codes = bank_codes(codec, recipe.bank_size, recipe.seed, recipe.vision.image_size)
         self.before_last: list[Tensor] = [torch.empty(0)]
         self.model.text.blocks[-1].register_forward_pre_hook(self._keep)
@@ -194,21 +177,6 @@ class Trainer:
         """A hook, because the model has no business giving out its inner states for the sake of a training aid."""
         self.before_last[0] = inputs[0]
 
-    def phases(self) -> None:
-        """All that is left of them, in turn."""
-        while True:
-            phase = self.recipe.phases[self.phase]
-            with self.batches(self.phase, phase, self.step) as batches:
-                for batch in batches:
-                    self._set_rates(schedule(self.step, phase, self.recipe.warmup))
-                    loss, record = self.loss(batch, phase, self.step / phase.steps)
-                    self._update(loss)
-                    self.step += 1
-                    self._after(phase, record)
-            if self.phase + 1 == len(self.recipe.phases):
-                return
-            self.phase, self.step = self.phase + 1, 0
-
     def loss(self, batch: Batch, phase: Phase, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch: dense targets alone, or texts, and the dense targets with their current weight."""
         dense, soft = self.see(batch.pixels)
@@ -242,30 +210,6 @@ class Trainer:
             points = self.pointer.loss(before_last, PointTargets(text.points.named[:, :-1], text.points.boxes[:, :-1]))
         return loss, points, right.float().mean().item()
 
-    def _update(self, loss: Tensor) -> None:
-        self._demand_finite(loss, "loss")
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        everything = [p for o in self.optimizers for g in o.param_groups for p in g["params"]]
-        self._demand_finite(torch.nn.utils.clip_grad_norm_(everything, MAX_GRADIENT), "gradient")
-        for optimizer in self.optimizers:
-            optimizer.step()
-
-    def _demand_finite(self, value: Tensor, name: str) -> None:
-        """Before a step that cannot be taken back."""
-        if not torch.isfinite(value):
-            raise PaliGemmaError(
-                f"the {name} is {value.item()} after {self.step} steps of phase {self.phase}",
-                hint="lower the learning rates of the recipe; the last saved state is from before",
-                code="loss_not_finite",
-            )
-
-    def _set_rates(self, factor: float) -> None:
-        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_lr, self.recipe.adam_lr), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
-
     @contextlib.contextmanager
     def batches(self, index: int, phase: Phase, start: int) -> Iterator[Iterator[Batch]]:
         """What is left, from batch `start`, of the phase's own stream. The process that draws it ends with the block."""
@@ -281,62 +225,12 @@ class Trainer:
         with contextlib.closing(stream(making, start)) as batches:
             yield itertools.islice(batches, phase.steps - start)
 
-    def _after(self, phase: Phase, record: dict[str, float]) -> None:
-        last = self.step == phase.steps
-        if self.step % LOG_EVERY == 0 or last:
-            seconds = self.elapsed_before + time.monotonic() - self.started
-            entry = {"phase": self.phase, "step": self.step, "seconds": round(seconds, 1)} | {k: round(v, 4) for k, v in record.items()}
-            with (self.run / LOG).open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            self.log(" ".join(f"{k}={v}" for k, v in entry.items()))
-        if self.step % SAVE_EVERY == 0 or last:
-            self.save()
-
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"model": self.model, "head": self.head, "pointer": self.pointer})
-
-    def save(self) -> None:
-        """Write the whole state, then put it in place of the old one."""
-        state = {
-            "modules": self.modules().state_dict(), "optimizers": [o.state_dict() for o in self.optimizers],
-            "phase": self.phase, "step": self.step, "seconds": self.elapsed_before + time.monotonic() - self.started,
-        }  # fmt: skip
-        temporary = self.run / "state.pt.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.run / "state.pt")
-
-    def resume(self) -> None:
-        """Continue from the latest state, if there is one. Raises `CheckpointError` if it cannot be read or is of another model."""
-        path = self.run / "state.pt"
-        if not path.exists():
-            forget_later(self.run / LOG, self.phase, self.step)
-            return
-        try:
-            state = torch.load(path, weights_only=True)
-            self.modules().load_state_dict(state["modules"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            self.phase, self.step, self.elapsed_before = state["phase"], state["step"], state["seconds"]
-        except Exception as error:  # a damaged file can raise anything on its way through the unpickler
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise CheckpointError(f"{path} is no state of this run: {reason}", hint="delete it to start again", code="bad_state") from error
-        forget_later(self.run / LOG, self.phase, self.step)
-        self.log(f"continuing after {self.step} steps of phase {self.phase}")
 
     def export(self) -> Path:
         """Write the plain PaliGemma: training aids folded in or dropped."""
         return export(self.model, self.tokenizer, self.codec, self.run / "model")
-
-
-def forget_later(path: Path, phase: int, step: int) -> None:
-    """Take lines of steps after the state, which are done again, out of a log. Raises `CheckpointError` for what is no log."""
-    if path.exists():
-        try:
-            entries = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [entry for entry in entries if (entry["phase"], entry["step"]) <= (phase, step)]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no log of this run", hint="move it away: only the curve is lost", code="bad_state") from error
-        write_whole(path, "".join(f"{json.dumps(entry)}\n" for entry in kept).encode())
 
 
 def export(model: PaliGemma, tokenizer: Tokenizer, codec: MaskCodec, folder: Path) -> Path:
@@ -381,24 +275,3 @@ def sine_positions(grid: int, width: int) -> Tensor:
     row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     parts = [f(axis.flatten()[:, None] * frequency) for axis in (row, column) for f in (torch.sin, torch.cos)]
     return 0.5 * torch.cat(parts, dim=1)
-
-
-class Paced(Protocol):
-    """A stretch of a run as `schedule` sees it: see `Phase`."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def decay_from(self) -> float: ...
-
-
-def schedule(step: int, phase: Paced, warmup: int) -> float:
-    """Factor on the learning rates at a step of a phase: warm-up, constant, cosine to zero."""
-    if step < warmup:
-        return phase.rate * (step + 1) / warmup
-    progress = step / phase.steps
-    if progress < phase.decay_from:
-        return phase.rate
-    return phase.rate * (0.5 + 0.5 * math.cos(math.pi * (progress - phase.decay_from) / (1 - phase.decay_from)))

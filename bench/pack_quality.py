@@ -28,16 +28,16 @@ from .__main__ import say
 KINDS = ("float32", "int8", "int4", "int4 calibrated")
 TARGETS = {"int8": 0.995, "int4": 0.98, "int4 calibrated": 0.98}
 SEEN = 24
-"""Samples of each task that rounding looks at."""
+"""Samples of each task that rounding looks at, by default."""
 SEEN_SEED = 77
 
 
-def moments(model: Path, folder: Path) -> Moments:
+def moments(model: Path, folder: Path, seen: int) -> Moments:
     """What the decoder's matrices see in scenes of the training stream."""
     predictor = paligemma.load(pack_model(model, folder, "bf16"))
     assert isinstance(predictor.network, EdgeNetwork)
     with observed(predictor.network) as found:
-        Examination(predictor, SEEN, SEEN_SEED, lambda _line: None, split=Split.TRAIN).run()
+        Examination(predictor, seen, SEEN_SEED, lambda _line: None, split=Split.TRAIN).run()
     return found
 
 
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled", help="of the bundled family (default: the one used when none is named)")
     parser.add_argument("--samples", type=int, default=600, help="of each task (default 600)")
     parser.add_argument("--seed", type=int, default=4242)
+    parser.add_argument("--seen", type=int, default=SEEN, help=f"of each task, for rounding that looks at data (default {SEEN})")
     parser.add_argument("--packs", type=lambda text: text.split(","), default=list(KINDS), help=f"of {', '.join(KINDS)} (default: all)")
     parser.add_argument("--json", type=Path, help="also write every number to this file")
     options = parser.parse_args()
@@ -81,8 +82,8 @@ def main() -> None:
         for kind in options.packs:
             say(kind)
             bits, _, calibrated = kind.partition(" ")
-            seen = moments(model, Path(scratch) / "plain") if calibrated else None
-            pack = pack_model(model, Path(scratch) / kind.replace(" ", "-"), bits, moments=seen)  # type: ignore[arg-type]
+            found_there = moments(model, Path(scratch) / "plain", options.seen) if calibrated else None
+            pack = pack_model(model, Path(scratch) / kind.replace(" ", "-"), bits, moments=found_there)  # type: ignore[arg-type]
             found[kind] = scores(pack, options.samples, options.seed)
             if options.json is not None:
                 options.json.write_text(

@@ -299,8 +299,10 @@ def test_no_picture_is_taken_before_the_camera_shows_one(page):
     page.evaluate("""() => {
       const play = HTMLVideoElement.prototype.play;
       HTMLVideoElement.prototype.play = async function () {
+        const stream = this.srcObject;
         await new Promise((resolve) => (window.wake = resolve));
         HTMLVideoElement.prototype.play = play;
+        if (this.srcObject !== stream) throw new DOMException("interrupted by a new load", "AbortError"); // as browsers do
         return this.play();
       };
     }""")

@@ -49,20 +49,24 @@ function listenToCamera(onPicture, onError) {
     live.srcObject = null;
     show(false);
   };
+  const failed = () => {
+    close();
+    onError(new Error("The camera cannot be used: there is none, or the browser was told to refuse. Choose a picture instead."));
+  };
+  let asked = false; // the person, who may take a while to allow it
   camera.addEventListener("click", async () => {
     if (live.srcObject) return close();
-    let stream;
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-      live.srcObject = stream;
-      show(true);
-      await live.play();
-      if (live.srcObject === stream) shoot.hidden = false;
-    } catch {
-      if (stream && live.srcObject !== stream) return; // closed before its first picture came
-      close();
-      onError(new Error("The camera cannot be used: there is none, or the browser was told to refuse. Choose a picture instead."));
-    }
+    if (asked) return;
+    asked = true;
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } }).catch(() => null);
+    asked = false;
+    if (!stream) return failed();
+    live.srcObject = stream;
+    show(true);
+    const plays = await live.play().then(() => true, () => false);
+    if (live.srcObject !== stream) return; // closed before its first picture came
+    if (plays) shoot.hidden = false;
+    else failed();
   });
   shoot.addEventListener("click", () => {
     const canvas = filmed(live);

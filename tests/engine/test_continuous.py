@@ -278,6 +278,7 @@ def test_pictures_are_encoded_together_and_once(case, network, monkeypatch):
     first = features.of([pixels[0], pixels[1], pixels[0].copy()])
     assert sizes == [2]
     assert first[0] is first[2]
+    assert _held(first[0]) == first[0].nbytes, "and not the whole batch with it"
     assert features.of([pixels[1]])[0] is first[1]
     assert sizes == [2], "it was kept"
     clip, _ = features.of([pixels, pixels[2]])
@@ -286,6 +287,13 @@ def test_pictures_are_encoded_together_and_once(case, network, monkeypatch):
     features.of([pixels[0]])
     assert sizes == [2, 4, 1], "two are kept, the oldest went"
     torch.testing.assert_close(torch.as_tensor(clip[:, : first[0].shape[1]]), torch.as_tensor(first[0]), atol=1e-5, rtol=1e-5)
+
+
+def _held(array):
+    """Bytes that stay in memory as long as this array does."""
+    if isinstance(array, torch.Tensor):
+        return array.untyped_storage().nbytes()
+    return (array if array.base is None else array.base).nbytes
 
 
 def test_what_was_seen_through_another_adapter_is_another_thing(case, network, monkeypatch):

@@ -33,8 +33,8 @@ from .packing import quantize as nearest
 
 GROUP, SMALL_GROUP, WIDE = 128, 32, 1024
 """Inputs that share a scale of weights with 4 bits, of matrices with at least `WIDE` inputs, and of smaller ones; in smaller ones
-activations share theirs so with 8 bits too. There the table of words is kept as bfloat16: half of what rounding does to a small model's
-answers comes from it. A small model forgives less, and has little to save."""
+activations share theirs so with 8 bits too. A decoder that narrow keeps its table of words as bfloat16, and 8 bits in attention where the
+rest has 4: half of what rounding does to its answers comes from there. A small model forgives less, and has little to save."""
 ROWS = 2**23
 """Weights that are read at once."""
 CARD = "README.md"
@@ -105,14 +105,16 @@ def sources(config: PaliGemmaConfig, quantize: Quantize) -> dict[str, Source]:
         biased(f"{block}.mlp.down", v.width, v.mlp_dim)
     norm("vision.norm")
     biased("projector", t.width, v.width)
-    matrix("text.embed", t.vocab_size, t.width, kept["bf16"] if decoder[1] and t.width < WIDE else decoder)
+    narrow = decoder[1] is not None and t.width < WIDE
+    attention = kept["int8"] if narrow else decoder
+    matrix("text.embed", t.vocab_size, t.width, kept["bf16"] if narrow else decoder)
     for i in range(t.depth):
         block = f"text.blocks.{i}"
         for name in ("pre_attn_norm", "pre_mlp_norm", *(("post_attn_norm", "post_mlp_norm") if t.post_norms else ())):
             vector(f"{block}.{name}.weight", t.width)
-        matrix(f"{block}.attn.q", t.heads * t.head_dim, t.width, decoder)
-        matrix(f"{block}.attn.kv", 2 * t.kv_heads * t.head_dim, t.width, decoder, "k", "v")
-        matrix(f"{block}.attn.o", t.width, t.heads * t.head_dim, decoder)
+        matrix(f"{block}.attn.q", t.heads * t.head_dim, t.width, attention)
+        matrix(f"{block}.attn.kv", 2 * t.kv_heads * t.head_dim, t.width, attention, "k", "v")
+        matrix(f"{block}.attn.o", t.width, t.heads * t.head_dim, attention)
         matrix(f"{block}.mlp.gate", t.mlp_dim, t.width, decoder)
         matrix(f"{block}.mlp.up", t.mlp_dim, t.width, decoder)
         matrix(f"{block}.mlp.down", t.width, t.mlp_dim, decoder)

@@ -31,7 +31,8 @@ class Features:
             frames = [pixels if pixels.ndim == 4 else pixels[None] for pixels in new.values()]
             soft, start = self.network.encode(np.concatenate(frames)), 0
             for key, own in zip(new, frames, strict=True):
-                found[key] = soft[start : start + len(own)].reshape(1, -1, soft.shape[-1])
+                rows = soft[list(range(start, start + len(own)))]  # copied: a slice would keep the whole batch for as long as one picture
+                found[key] = rows.reshape(1, -1, soft.shape[-1])
                 start += len(own)
         for key in keys:
             self._kept[key] = found[key]

@@ -62,6 +62,11 @@ def no_torch(what: str = "this", *, otherwise: str | None = None) -> ResourceErr
     )
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether it says that an allocation was refused. PyTorch, which is not imported for this, has two ways to say so."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None, *, cutoff: float = 0.6) -> str | None:
     """A hint for a name that is unknown: the closest of those that are known; `otherwise` where none is close."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -169,3 +171,36 @@ def test_nobody_waits_where_the_thread_has_died(monkeypatch):
     assert asking.stalled == math.inf
     with pytest.raises(RuntimeError, match="closed"):
         asking.submit(PROMPTS[0], Options(), soft=SOFT)
+
+
+SHORT_OF_MEMORY = """
+import resource
+import psutil, torch
+from paligemma.engine.batcher import Batcher
+from paligemma.engine.options import Options
+from paligemma.engine.torch_network import TorchNetwork
+from paligemma.errors import lacks_memory
+from tests import tiny
+
+torch.set_num_threads(1)
+model = tiny.random_model(tiny.tiny_config())
+pixels = tiny.random_pixels(model.config, 1).numpy()
+with Batcher(TorchNetwork(model), eos_id=-1, loc=range(0)) as batcher:
+    ask = lambda pixels: batcher.submit([2, 7], Options(max_tokens=4), pixels=pixels)
+    first = ask(pixels[0]).result(60)
+    many = pixels.repeat(20_000, axis=0)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), used + (64 << 20)))
+    hungry, other = ask(many), ask(1 - pixels[0])
+    assert lacks_memory(hungry.exception(60)), hungry.exception()
+    assert len(other.result(60).ids) == 4
+    assert ask(pixels[0]).result(60) == first
+print("went on")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's memory is Linux's")
+def test_memory_that_runs_out_is_its_own_error():
+    """The process may take 64 MB more; 20,000 pictures under one prompt take more. Who asks beside and after that is answered."""
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "went on\n", done.stderr[-3000:]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from paligemma.engine import continuous
 from paligemma.engine.continuous import ContinuousBatch, Job
 from paligemma.engine.features import Features
 from paligemma.engine.generate import Options, Token, generate
@@ -220,7 +221,7 @@ def test_a_picture_that_does_not_fit_is_found_out_alone(case, network):
         same(job.outcome, alone(network, case, job, network.encode(own)))
 
 
-def test_a_network_that_fails_loses_what_it_was_writing_and_goes_on(case, network, monkeypatch):
+def test_a_network_that_fails_for_each_loses_what_it_was_writing_and_goes_on(case, network, monkeypatch):
     going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=2)
     jobs = [Job([2, 7], Options(max_tokens=4), soft=case.soft[:1]) for _ in range(3)]
     for job in jobs:
@@ -236,6 +237,78 @@ def test_a_network_that_fails_loses_what_it_was_writing_and_goes_on(case, networ
     assert all(isinstance(job.outcome, torch.OutOfMemoryError) for job in jobs[:2])
     assert run(going) == [jobs[2]]
     same(jobs[2].outcome, generate(network, case.soft[:1], [[2, 7]], Options(max_tokens=4), eos_id=-1, loc=LOC)[0])
+
+
+def _failing(network, case, monkeypatch, fails):
+    """`extend` raises where `fails(ids)`, after it has done half of its work: what it wrote must not be used."""
+    rows = type(network.begin(case.soft[:1], [[2]], 1))
+    extend = rows.extend
+
+    def or_fail(self, ids):
+        extend(self, ids)
+        if fails(ids):
+            raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(rows, "extend", or_fail)
+
+
+def test_one_whose_step_fails_fails_alone(case, network, monkeypatch):
+    """The others' tokens are as without it."""
+    how = Options(max_tokens=6)
+    alone = [
+        generate(network, case.soft[row : row + 1], [prompt], how, eos_id=-1, loc=LOC)[0] for row, prompt in enumerate(case.prompts[:3])
+    ]
+    elsewhere = {token for one in (alone[0], alone[2]) for token in one.ids}
+    poison = next((token for token in alone[1].ids[1:-1] if token not in elsewhere), None)
+    if poison is None:
+        pytest.skip("these random weights give all three the same tokens")
+    going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=3)
+    jobs = [Job(prompt, how, soft=case.soft[row : row + 1]) for row, prompt in enumerate(case.prompts[:3])]
+    for job in jobs:
+        going.submit(job)
+    with monkeypatch.context() as patch:
+        _failing(network, case, patch, lambda ids: poison in ids)
+        run(going)
+    assert isinstance(jobs[1].outcome, torch.OutOfMemoryError)
+    same(jobs[0].outcome, alone[0])
+    same(jobs[2].outcome, alone[2])
+
+
+def test_what_fails_only_together_is_answered(case, network, monkeypatch):
+    """Memory that is enough for one, not for three: every answer is as it is alone, sampled ones and the best of some too."""
+    hows = [Options(max_tokens=4), Options(max_tokens=6, temperature=1.0, seed=3), Options(max_tokens=3, temperature=1.0, best_of=2, seed=5)]
+    alone = [
+        generate(network, case.soft[row : row + 1], [case.prompts[row]], how, eos_id=-1, loc=LOC)[0] for row, how in enumerate(hows)
+    ]
+    going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=4)
+    jobs = [Job(case.prompts[row], how, soft=case.soft[row : row + 1]) for row, how in enumerate(hows)]
+    for job in jobs:
+        going.submit(job)
+    with monkeypatch.context() as patch:
+        _failing(network, case, patch, lambda ids: len(ids) > 1)
+        run(going)
+    for job, right in zip(jobs, alone, strict=True):
+        same(job.outcome, right)
+
+
+def test_a_choice_that_always_fails_ends_all(case, network, monkeypatch):
+    """It is tried twice, not for ever."""
+    going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=2)
+    jobs = [Job([2, 7], Options(max_tokens=4), soft=case.soft[:1]) for _ in range(2)]
+    for job in jobs:
+        going.submit(job)
+    tried = []
+
+    def fail(*given):
+        tried.append(given)
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(continuous, "choose", fail)
+        run(going)
+    assert all(isinstance(job.outcome, torch.OutOfMemoryError) for job in jobs)
+    assert len(tried) == 2
+    assert not going.busy
 
 
 @pytest.mark.parametrize("when", ["waiting", "writing", "searching", "ended"])

@@ -216,16 +216,20 @@ ATTACKS: dict[str, Attack] = {
         "one request in a batch of 8 that fails in the engine",
         "it alone fails; the others' tokens are as without it",
         _tests("server/test_service", "test_one_that_fails_fails_alone")
-        + _tests("engine/test_continuous", "test_an_error_ends_its_own_job_only"),
-        but="an error in the middle of a step, which belongs to none of them, ends those that are being written (S29)",
+        + _tests(
+            "engine/test_continuous",
+            "test_an_error_ends_its_own_job_only",
+            "test_one_whose_step_fails_fails_alone",
+            "test_what_fails_only_together_is_answered",
+        ),
     ),
     "S29": Attack(
         "no memory in the engine",
         "503, what it held is free, the next one is answered; an engine that stands still is not healthy",
         _tests("server/test_service", "test_one_that_fails_fails_alone", "test_the_engines_health_is_the_servers")
-        + _tests("engine/test_continuous", "test_a_network_that_fails_loses_what_it_was_writing_and_goes_on")
+        + _tests("engine/test_continuous", "test_a_network_that_fails_for_each_loses_what_it_was_writing_and_goes_on")
+        + _tests("engine/test_batcher", "test_memory_that_runs_out_is_its_own_error")
         + _tests("server/test_refusals", "test_what_becomes_what"),
-        but="the error is made by the test; memory that really runs out has not been tried",
     ),
     "S30": Attack(
         "another Host, another site's Origin, its preflight",

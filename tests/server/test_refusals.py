@@ -29,6 +29,7 @@ class OutOfMemoryError(RuntimeError):
         (ResourceError("no decoder", code="no_decoder"), 503, "overloaded_error", "no_decoder"),
         (MemoryError(), 503, "overloaded_error", "out_of_memory"),
         (OutOfMemoryError("CUDA"), 503, "overloaded_error", "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 503, "overloaded_error", "out_of_memory"),
         (CheckpointError("/models/x: damaged"), 503, "overloaded_error", "model_unavailable"),
         (HTTPException(404), 404, "not_found_error", "not_found"),
         (HTTPException(405), 405, "invalid_request_error", "method_not_allowed"),

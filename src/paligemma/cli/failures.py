@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 
-from ..errors import PaliGemmaError, ResourceError, UsageError, no_torch
+from ..errors import PaliGemmaError, ResourceError, UsageError, lacks_memory, no_torch
 from ..printable import printable
 from ..training.stopping import exit_code as stopped_by
 from . import COMMANDS
@@ -107,7 +107,7 @@ def explain(error: BaseException) -> PaliGemmaError | None:
         return ResourceError(f"{error.filename or 'output'}: {os.strerror(error.errno)}", code=_LACK[error.errno])
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
         return UsageError(f"{error.filename}: {os.strerror(error.errno).lower()}", hint="choose another place")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if lacks_memory(error):
         return ResourceError(
             f"out of memory: {one_line(error) or 'the system refused an allocation'}",
             hint="use a smaller --batch, fewer --frames, fewer --max-tokens, --dtype bfloat16 or a smaller model",

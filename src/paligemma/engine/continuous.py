@@ -5,7 +5,8 @@
                     -> [ answers that ended leave ]
 
 Each job's answer is that of `generate` alone, to the token where the network computes in float32: rows know nothing of each other, and
-random numbers belong to the answer. An error of a job, of its limits or of its callback, ends that job only.
+random numbers belong to the answer. An error of a job, of its limits or of its callback, ends that job only; after an error of the network
+in the middle of a step each answer is begun again alone, up to where it was, and who fails alone is lost.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ class Job:
 
 @dataclass(eq=False)
 class _Row:
-    """An answer that is being written, and for whom."""
+    """An answer that is being written, and for whom. `again`: tokens that it had when it was last begun again."""
 
     job: Job
     answer: Answer
+    again: int | None = None
 
 
 class ContinuousBatch:
@@ -185,7 +187,7 @@ class ContinuousBatch:
             try:
                 chosen = choose(self._rows, [place for place, _ in live], [row.answer for _, row in live], self.loc)
             except Exception as error:
-                return self._give_up(error)
+                return self._begin_again(error)
             for (_, row), (one, beside) in zip(live, chosen, strict=True):
                 if row.job.outcome is None:  # another of its copies may have failed just now
                     self._take(row, one, beside)
@@ -195,7 +197,7 @@ class ContinuousBatch:
             if going_on and self._rows is not None:
                 self._rows.extend([ENDED if row is None else row.answer.last for row in self._written])
         except Exception as error:
-            self._give_up(error)
+            self._begin_again(error)
 
     def _take(self, row: _Row, one: Choice, beside: Alternatives) -> None:
         assert self._rows is not None
@@ -250,9 +252,34 @@ class ContinuousBatch:
         self._searches.pop(job, None)
         self._written = [None if row is not None and row.job is job else row for row in self._written]
 
-    def _give_up(self, error: Exception) -> None:
-        """The network failed in the middle of a step: what it was writing is lost. Those that wait may fare better."""
-        for row in self._written:
-            if row is not None:
+    def _begin_again(self, error: Exception) -> None:
+        """The network failed in the middle of a step: for one of its rows, or for want of memory. What it holds of them is dropped, and
+        each is read again alone. Who fails alone has an error of its own; who has come no further since the last time, this one."""
+        left, self._rows, self._written = [row for row in self._written if row is not None], None, []
+        read: list[tuple[_Row, Rows]] = []
+        for row in left:
+            if row.job.outcome is not None:  # another of its copies failed just now
+                continue
+            if row.again == len(row.answer.ids):
                 self._end(row.job, error)
-        self._rows, self._written = None, []
+                continue
+            row.again = len(row.answer.ids)
+            try:
+                read.append((row, self._read_alone(row)))
+            except Exception as own:
+                self._end(row.job, own)
+        read = [(row, rows) for row, rows in read if row.job.outcome is None]
+        try:
+            for row, rows in read:
+                self._rows = rows if self._rows is None else self._rows.join(rows)
+                self._written.append(row)
+        except Exception as together:
+            self._rows, self._written = None, []
+            for row, _ in read:
+                self._end(row.job, together)
+
+    def _read_alone(self, row: _Row) -> Rows:
+        rows = self._begin([row.job])
+        for token in row.answer.ids:
+            rows.extend([token])
+        return rows

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ..errors import CheckpointError, InputError, ResourceError, UsageError
+from ..errors import CheckpointError, InputError, ResourceError, UsageError, lacks_memory
 from ..printable import printable
 
 LOG = logging.getLogger("paligemma.server")
@@ -114,13 +114,11 @@ def refusal_of(error: BaseException) -> Refused:
             return Refused(400, error.message + hint, error.code)
         case ResourceError(code="busy"):
             return Refused(429, "too many requests are waiting: ask again in a moment", "busy", retry_after=1)
-        case MemoryError():
-            return Refused(503, "the server has too little memory for this now", "out_of_memory", retry_after=5)
         case ResourceError():
             return Refused(503, "the server lacks what this takes", error.code, retry_after=5)
         case CheckpointError():
             return Refused(503, "the model cannot be used", "model_unavailable", retry_after=30)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+    if lacks_memory(error):
         return Refused(503, "the server has too little memory for this now", "out_of_memory", retry_after=5)
     return Refused(500, f"an error of the server, in its log as request {REQUEST_ID.get()}", "internal_error")
 

@@ -56,7 +56,6 @@ ATTACKS: dict[str, Attack] = {
         "n of 10^9, max_tokens of -1, 0, 10^12, true, '5', a million stop words, logit_bias of no token",
         "400 that names the field",
         _tests("server/test_openai", "test_what_is_not_served_is_refused_by_name", "test_a_million_stop_words_are_not_even_looked_at"),
-        but="a million stop words are refused for their number before it is known whose they are; five are refused by name",
     ),
     "S7": Attack(
         "min above max, fields that would change the meaning (tools, response_format), stream of another type",
@@ -90,7 +89,6 @@ ATTACKS: dict[str, Attack] = {
         "a GIF of 100,000 frames, an animated PNG, an MPO",
         "the first frame, and no time for the others",
         _tests("server/test_decoding", "test_a_very_long_animation", "test_every_kind_is_as_the_model_sees_it"),
-        but="the test allows a second where 0.1 is the aim, for it runs beside others",
     ),
     "S13": Attack(
         "texts and profiles that unpack to 256 MiB, EXIF in a circle and of megabytes",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -131,9 +132,19 @@ def test_a_very_long_animation(pool: Pool):
     one = file(NOISE.crop((0, 0, 8, 8)), "GIF")
     frame = one[one.rindex(b",\0\0\0\0") : -1]
     many = one[:-1] + frame * 100_000 + b";"
-    begun = time.monotonic()
-    assert np.array_equal(pool.decode(many).pixels, pool.decode(one).pixels)
-    assert time.monotonic() - begun < 1  # looking at all takes ten times as long
+    first = pool.decode(one).pixels  # its process has begun
+    took = []
+    for _ in range(3):
+        before = _processor_time()
+        assert np.array_equal(pool.decode(many).pixels, first)
+        took.append(_processor_time() - before)
+    assert min(took) < 0.1
+
+
+def _processor_time() -> float:
+    """Seconds of this process and of those that it started: what else the machine does takes none of them."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 # Files that are none

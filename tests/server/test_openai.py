@@ -136,7 +136,7 @@ def test_what_is_not_served_is_refused_by_name(nano, more, param):
 def test_a_million_stop_words_are_not_even_looked_at(nano):
     body = {"messages": [turn("caption en")], "stop": ["x"] * 1_000_000}
     reply = nano.ask("POST", "/v1/chat/completions", json.dumps(body).encode())
-    assert (reply.status, reply.error()["code"]) == (400, "json_too_large")
+    assert (reply.status, reply.error()["code"], reply.error()["param"]) == (400, "json_too_large", "stop")
 
 
 def test_fields_that_change_nothing_are_ignored(nano):

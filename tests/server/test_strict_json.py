@@ -95,3 +95,21 @@ def test_json_of_any_value_is_that_value(value: object, ascii_only: bool):
 def test_any_bytes_are_read_as_python_reads_them_or_refused(data: bytes):
     with contextlib.suppress(Refused):  # anything else would be an error of ours
         assert parse(data, LIMITS) == json.loads(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (b'{"model": "m", "stop": [' + b"0," * 10_000 + b"0]}", "stop"),
+        (b'{"a": "b", "c": {"d": [' + b'"x",' * 10_000 + b"0]}}", "c"),
+        (b'{"a": [{"b": 1}], "c": {"x": ' + b"[0," * 6 + b"0," * 10_000, "c"),
+        (b"[" + b"0," * 10_000 + b"0]", None),
+        (b'{"' + b"k" * 65 + b'": [' + b"0," * 10_000 + b"0]}", None),
+        (b'{"<b>": [' + b"0," * 10_000 + b"0]}", None),
+        (b'{"a": 0, ' + b'"b": 0, ' * 10_000 + b'"c": 0}', None),
+    ],
+)
+def test_the_field_that_has_too_many_values_is_named(data: bytes, param: str | None):
+    with pytest.raises(Refused, match=param or "the body") as caught:
+        parse(data, LIMITS)
+    assert (caught.value.code, caught.value.param) == ("json_too_large", param)

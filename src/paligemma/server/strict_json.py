@@ -18,6 +18,8 @@ _OUTSIDE = 1 << 20
 _QUOTES = 1 << 16
 """Escaped quotes within strings: as many as a prompt has bytes."""
 _MAX_DIGITS = 20
+_KEY = 64
+"""Bytes of a key that is told."""
 _BACKSLASH = ord("\\")
 
 _STRUCTURE = re.compile(rb'[\[\]{},"]')
@@ -39,23 +41,28 @@ def parse(data: bytes, limits: Limits) -> Any:
         _refuse(f"the body is not JSON, at character {error.pos:,}: {error.msg}")
 
 
-def _refuse(message: str, code: str = "invalid_json") -> NoReturn:
-    raise Refused(400, message, code)
+def _refuse(message: str, code: str = "invalid_json", param: str | None = None) -> NoReturn:
+    raise Refused(400, message, code, param)
 
 
 def _measure(data: bytes, limits: Limits) -> None:
-    """Depth, values and bytes outside strings. The parser sees the same strings up to the first mistake, where it stops."""
+    """Depth, values and bytes outside strings. The parser sees the same strings up to the first mistake, where it stops.
+
+    What is too much within a list or an object of the outermost object is told with its key: the last string that stands there.
+    """
     escapes = data.count(b"\\")
     if escapes > _OUTSIDE or (escapes and data.count(b'\\"') > _QUOTES):
         _refuse("the body has too many escapes", "json_too_large")
-    depth, values, strings, outside, start = 0, 1, 0, 0, 0
+    depth, values, strings, outside, start, key = 0, 1, 0, 0, 0, b""
     while outside <= _OUTSIDE and (found := _STRUCTURE.search(data, start, start + _OUTSIDE)):
         outside += found.end() - start
         start = found.end()
         match found[0]:
             case b'"':
                 strings += 1
-                start = _string_end(data, start)
+                begin, start = start, _string_end(data, start)
+                if depth == 1:
+                    key = data[begin : min(start - 1, begin + _KEY + 1)]
             case b"[" | b"{":
                 depth += 1
                 values += 1
@@ -68,7 +75,8 @@ def _measure(data: bytes, limits: Limits) -> None:
         if depth > limits.json_depth:
             _refuse(f"the body is nested more than {limits.json_depth} deep", "json_too_deep")
         if max(values, strings // 2) > limits.json_nodes:  # a value may be a string and have a key
-            _refuse(f"the body has more than {limits.json_nodes:,} values", "json_too_large")
+            name = key.decode() if depth > 1 and re.fullmatch(rb"\w{1,%d}" % _KEY, key) else None
+            _refuse(f"{name or 'the body'} has more than {limits.json_nodes:,} values", "json_too_large", name)
     if outside + len(data) - start > _OUTSIDE:
         _refuse("the body is too large outside of its strings", "json_too_large")
 

@@ -88,6 +88,16 @@ def test_a_codebook_has_a_row_for_each_mask_token(tmp_path, rows):
     assert caught.value.code == "tensors_differ"
 
 
+def test_models_that_lie_side_by_side_share_one(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    shared, own = save_codec(random_codec(1), tmp_path), save_codec(random_codec(2), tmp_path / "two")
+    assert find_codec(tmp_path / "one") == shared
+    assert find_codec(tmp_path / "two") == own
+    monkeypatch.chdir(tmp_path / "one")
+    assert find_codec(".") == shared
+
+
 def test_nothing_there(tmp_path):
     assert find_codec(tmp_path) is None
     for path in (tmp_path, tmp_path / "vae-oid.npz"):

@@ -276,10 +276,9 @@ def test_one_whose_step_fails_fails_alone(case, network, monkeypatch):
 
 def test_what_fails_only_together_is_answered(case, network, monkeypatch):
     """Memory that is enough for one, not for three: every answer is as it is alone, sampled ones and the best of some too."""
-    hows = [Options(max_tokens=4), Options(max_tokens=6, temperature=1.0, seed=3), Options(max_tokens=3, temperature=1.0, best_of=2, seed=5)]
-    alone = [
-        generate(network, case.soft[row : row + 1], [case.prompts[row]], how, eos_id=-1, loc=LOC)[0] for row, how in enumerate(hows)
-    ]
+    drawn = {"temperature": 1.0, "seed": 3}
+    hows = [Options(max_tokens=4), Options(max_tokens=6, **drawn), Options(max_tokens=3, best_of=2, **drawn)]
+    alone = [generate(network, case.soft[row : row + 1], [case.prompts[row]], how, eos_id=-1, loc=LOC)[0] for row, how in enumerate(hows)]
     going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=4)
     jobs = [Job(case.prompts[row], how, soft=case.soft[row : row + 1]) for row, how in enumerate(hows)]
     for job in jobs:

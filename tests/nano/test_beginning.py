@@ -15,7 +15,7 @@ import torch
 from paligemma.checkpoint import load_model
 from paligemma.errors import CheckpointError, UsageError
 from paligemma.nano import beginning, train
-from paligemma.nano.beginning import PARTS, START, origin
+from paligemma.nano.beginning import CODEC, START, TOKENIZER, origin
 from paligemma.nano.recipes import RECIPES, Recipe
 from paligemma.nano.resolution import resize_positions
 
@@ -52,7 +52,7 @@ def other(start, tmp_path) -> Path:
     with torch.no_grad():
         model.text.embed.weight.mul_(2)
     train.save_huggingface(model, folder)
-    for name in PARTS:
+    for name in (CODEC, TOKENIZER):
         (folder / name).write_bytes(b"another")
     return folder
 
@@ -82,7 +82,7 @@ def test_a_run_begins_with_an_exported_model_and_stretches_its_positions(start, 
     assert torch.allclose(after.vision.pos_embed, stretched, atol=0.01)
     old, new = before.state_dict(), after.state_dict()
     assert all(torch.allclose(old[name], new[name], atol=0.01) for name in old if name != "vision.pos_embed")
-    assert all((model / name).read_bytes() == (start / name).read_bytes() for name in PARTS)
+    assert all((model / name).read_bytes() == (start / name).read_bytes() for name in (CODEC, TOKENIZER))
 
 
 def test_the_beginning_is_written_down_once_and_named_as_the_model_names_itself(start, begun, tmp_path):

@@ -15,7 +15,7 @@ from paligemma import doctor
 from paligemma.nano.evaluate import Examination
 from paligemma.nano.metrics import Score
 from paligemma.nano.names import LANGUAGES
-from paligemma.nano.publish import TARGETS, card, curve, finish
+from paligemma.nano.publish import TARGETS, card, curve, finish, ship
 from paligemma.nano.recipes import RECIPES, Phase
 from paligemma.predictor import CutShort, load
 from paligemma.tasks import detect, ocr, segment
@@ -167,3 +167,17 @@ def test_without_samples_nothing_is_claimed(finished_run):
     names = {path.name for path in (finished_run / "model").iterdir()}
     assert "reference.json" in names
     assert not names & {"README.md", "scores.json", "calibration.json"}
+
+
+def test_models_that_are_shipped_together_share_a_mask_codec(tmp_path):
+    """Only where it is the same one."""
+    model, codec = tmp_path / "made", "mask_codec.safetensors"
+    model.mkdir()
+    (model / codec).write_bytes(b"codec")
+    (model / "config.json").write_bytes(b"{}")
+    alone = ship(model, tmp_path / "bundled" / "one")
+    assert sorted(path.name for path in alone.iterdir()) == ["config.json", codec]
+    (tmp_path / "bundled" / codec).write_bytes(b"codec")
+    assert [path.name for path in ship(model, tmp_path / "bundled" / "two").iterdir()] == ["config.json"]
+    (tmp_path / "bundled" / codec).write_bytes(b"other")
+    assert len(list(ship(model, tmp_path / "bundled" / "three").iterdir())) == 2

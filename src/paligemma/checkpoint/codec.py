@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 def find_codec(folder: str | Path) -> Path | None:
-    """The codec beside a model, or None."""
-    return next((Path(folder) / name for name in CODEC_FILES if (Path(folder) / name).is_file()), None)
+    """The codec beside a model, or beside its folder, where several models share one; or None."""
+    folder = Path(folder).expanduser()
+    places = (folder, folder.resolve().parent)
+    return next((place / name for place in places for name in CODEC_FILES if (place / name).is_file()), None)
 
 
 def read_codec(path: str | Path) -> dict[str, NDArray[np.float32]]:

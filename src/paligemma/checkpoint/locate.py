@@ -16,7 +16,7 @@ FORMATS: dict[Format, str] = {
     "big_vision": "one .npz file",
 }
 CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
-"""The mask codec beside a model, looked for in this order; never taken for the model itself."""
+"""The mask codec beside a model or its folder, looked for in this order; never taken for the model itself."""
 CALIBRATION = "calibration.json"
 COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
 """Beside a model too, and copied along, with the mask codec: a model is of no use without them."""

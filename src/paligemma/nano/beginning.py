@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..checkpoint import load_model
+from ..checkpoint import find_codec, load_model
 from ..config import PaliGemmaConfig
 from ..errors import CheckpointError, UsageError
 from ..training.run import fingerprint
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 SAY_EVERY = 20
 START = "start.json"
-PARTS = ("mask_codec.safetensors", "tokenizer.model")
-"""What a run takes over from the model it begins with, besides the weights."""
+CODEC, TOKENIZER = "mask_codec.safetensors", "tokenizer.model"
+
+
+def parts(model: Path) -> dict[str, Path]:
+    """What a run takes over from the model it begins with, besides the weights: its name in the run -> where it is, if it is there."""
+    found = {CODEC: find_codec(model), TOKENIZER: model / TOKENIZER}
+    return {name: path for name, path in found.items() if path is not None and path.name == name and path.is_file()}
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def _demand(recipe: Recipe, beginning: Beginning) -> None:
     model = load_model(folder, dtype=torch.float32)
     if fingerprint(model) != beginning.fingerprint:
         raise CheckpointError(f"{folder} is no longer the model that the run begins with", hint="choose another run folder")
-    if missing := [name for name in PARTS if not (folder / name).exists()]:
+    if missing := [name for name in (CODEC, TOKENIZER) if name not in parts(folder)]:
         raise CheckpointError(f"{folder} has no {' and no '.join(missing)}", hint="begin with a model that `paligemma nano train` made")
     wanted = recipe.config()
     found = model.config.with_resolution(wanted.vision.image_size)  # positions are stretched

@@ -181,17 +181,16 @@ def family(name: str, *, out: Path | None = None, base: str = "bundled", into: P
     into
         Also copy the finished model to this folder, under its name.
     """
-    import shutil
-
     from ..errors import UsageError
     from .family import make, member_named
+    from .publish import ship
 
     member = member_named(name)
     if into is not None and into.exists() and not into.is_dir():
         raise UsageError(f"--into names a folder, {into} is none")
     model = make(member, out or Path("runs") / name, base=base)
     if into is not None:
-        model = Path(shutil.copytree(model, into / name, dirs_exist_ok=True))
+        model = ship(model, into / name)
     print(f"{member.command} --model {model}")
 
 
@@ -244,9 +243,8 @@ def train_search(
     into
         Also copy the finished encoder to this folder, under its name.
     """
-    import shutil
-
     from ..errors import UsageError
+    from .publish import ship
     from .search_publish import finish
     from .search_recipes import search_recipe
     from .search_train import train as run_training
@@ -261,7 +259,7 @@ def train_search(
     model = run_training(chosen, run, compiled=compiled)
     finish(model, run, chosen, scenes=count)
     if into is not None:
-        model = Path(shutil.copytree(model, into / chosen.name, dirs_exist_ok=True))
+        model = ship(model, into / chosen.name)
     print(f"paligemma info {model}")
 
 

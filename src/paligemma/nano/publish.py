@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from .. import doctor
 from ..predictor import load
-from .beginning import origin
+from .beginning import CODEC, origin
 from .evaluate import Examination, write_scores
 from .metrics import Score
 from .names import LANGUAGES, things
@@ -35,6 +37,15 @@ def finish(model: Path, run: Path, *, samples: int) -> None:
         write_scores(scores, model / "scores.json")
         (model / "README.md").write_text(card(recipe, scores, _log(run), origin(run)), encoding="utf-8")
     doctor.write_reference(load(model))
+
+
+def ship(model: Path, place: Path) -> Path:
+    """Copy a finished model's folder; returns `place`. A mask codec that lies beside that place already is not copied once more."""
+    shutil.copytree(model, place, dirs_exist_ok=True)
+    own, shared = place / CODEC, place.parent / CODEC
+    if own.is_file() and shared.is_file() and filecmp.cmp(own, shared, shallow=False):
+        own.unlink()
+    return place
 
 
 def _log(run: Path) -> list[dict[str, Any]]:

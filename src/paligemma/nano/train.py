@@ -28,7 +28,7 @@ from ..model.paligemma import PaliGemma
 from ..tokenizer import Tokenizer
 from ..tokenizer_training import train_tokenizer
 from .batches import SHORTS_PER_PICTURE, Batch, Making, TextBatch, bank_codes, stream
-from .beginning import PARTS, START, Beginning, begin, beginning
+from .beginning import START, Beginning, begin, beginning, parts
 from .dense import DenseHead
 from .lessons import Teacher
 from .muon import Muon
@@ -57,9 +57,9 @@ def train(
     began = beginning(recipe, run, start, phase)
     _claim(recipe, run, began)
     if began.name:
-        for name in PARTS:
+        for name, path in parts(Path(began.folder)).items():
             if not (run / name).exists():
-                write_whole(run / name, (Path(began.folder) / name).read_bytes())
+                write_whole(run / name, path.read_bytes())
     codec = _codec(recipe, run, log)
     tokenizer = _tokenizer(recipe, run, log)
     trainer = Trainer(recipe, run, tokenizer, codec, compiled=compiled, log=log)

@@ -45,7 +45,7 @@ def build_app(service: Service, *, notes: Sequence[str] = (), collection: Collec
         docs_url=None,  # their scripts come from elsewhere
         redoc_url=None,
     )
-    tasks = (task_routes(service), chat_routes(service, notes), label_studio_routes(service))
+    tasks = (task_routes(service), chat_routes(service, notes, searched=collection is not None), label_studio_routes(service))
     for router in (health_routes(service), *tasks, page_routes(service)):
         app.include_router(router)
     if collection is not None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from paligemma.mask_formats import Polygon, compress, decompress, from_run_lengths, polygons, run_lengths
+from paligemma.mask_formats import Polygon, compress, decompress, from_run_lengths, polygons, run_lengths, simplified
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans())
 
@@ -84,3 +84,22 @@ def test_a_ring_with_a_hole_has_a_cut():
 def test_corners_that_touch_are_two_parts_and_nothing_is_none():
     assert polygons(np.eye(2, dtype=bool)) == (((0, 0), (1, 0), (1, 1), (0, 1)), ((1, 1), (2, 1), (2, 2), (1, 2)))
     assert polygons(np.zeros((4, 4), bool)) == ()
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 3.0])
+def test_simplified_outlines_have_fewer_corners_none_of_them_new_and_stay_close(tolerance):
+    y, x = np.mgrid[:60, :80]
+    ((ring,),) = (polygons((x - 40) ** 2 / 900 + (y - 30) ** 2 / 400 < 1),)
+    short = simplified(ring, tolerance)
+    assert 3 <= len(short) < len(ring) / 2
+    assert [corner for corner in ring if corner in set(short)] == list(short), "in their order"
+    start, stop = np.array(short, float), np.array([*short[1:], short[0]], float)
+    for corner in np.array(ring, float):
+        way = stop - start
+        along = np.clip(((corner - start) * way).sum(1) / (way * way).sum(1), 0, 1)
+        assert np.linalg.norm(corner - start - along[:, None] * way, axis=1).min() <= tolerance + 1e-9
+
+
+def test_an_outline_that_would_vanish_stays():
+    pixel = ((3, 3), (4, 3), (4, 4), (3, 4))
+    assert simplified(pixel, 1.0) == pixel

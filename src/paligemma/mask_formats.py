@@ -91,6 +91,25 @@ def polygons(mask: np.ndarray) -> tuple[Polygon, ...]:
     return tuple(_corners(ring) for i, ring in enumerate(rings) if root[i] == i)
 
 
+def simplified(ring: Polygon, tolerance: float) -> Polygon:
+    """Fewer of its corners: those that are left out lie within `tolerance` pixels of the new outline (Douglas and Peucker)."""
+    points = np.array([*ring, ring[0]], float)
+    far = int(np.argmax(np.linalg.norm(points - points[0], axis=1)))
+    kept, waiting = {0, far}, [(0, far), (far, len(ring))]
+    while waiting:
+        start, stop = waiting.pop()
+        if stop - start < 2:
+            continue
+        way, off = points[stop] - points[start], points[start + 1 : stop] - points[start]
+        along = np.clip(off @ way / max(way @ way, 1.0), 0.0, 1.0)
+        distances = np.linalg.norm(off - along[:, None] * way, axis=1)
+        if distances.max() > tolerance:
+            middle = start + 1 + int(np.argmax(distances))
+            kept.add(middle)
+            waiting += [(start, middle), (middle, stop)]
+    return tuple(ring[place] for place in sorted(kept)) if len(kept) > 2 else ring
+
+
 # East, south, west, north, as (dx, dy). A ring has its object on the right hand, so a part is walked clockwise and its holes the other way.
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 

@@ -73,6 +73,7 @@ class Stub:
     key: str | None = None
     pace: float = 0.0
     models: tuple[str, ...] = ("nano-112",)
+    search: list[dict[str, Any]] | None = None  # what is found; None: there is no index
     loading: int = 0  # so often it says that it is not ready
     faults: list[Fault] = field(default_factory=list)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -180,9 +181,29 @@ def make_app(stub: Stub) -> FastAPI:
         if stub.loading:
             stub.loading -= 1
             return refused(Fault(503, "loading", headers={"Retry-After": "1"}))
-        about = {"tasks": TASKS, "languages": [*CAPTIONS], "image_size": 112, "limits": {}, "notes": [NOTE]}
+        about = {
+            "tasks": TASKS,
+            "languages": [*CAPTIONS],
+            "image_size": 112,
+            "limits": {},
+            "notes": [NOTE],
+            "search": stub.search is not None,
+        }
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about} for name in stub.models]
         return JSONResponse({"object": "list", "data": listed})
+
+    @app.get("/v1/search")
+    def held(request: Request) -> Response:
+        if locked(request):
+            return refused(LOCKED)
+        if stub.search is None:
+            return refused(Fault(404, "not_found"))
+        return JSONResponse({"pictures": 1234, "captions": 1234, "text": 0, "objects": 7})
+
+    @app.post("/v1/search")
+    async def found(request: Request) -> Response:
+        stub.asked.append(("search", json.loads(await request.body())))
+        return JSONResponse({"results": stub.search})
 
     @app.post("/v1/{task}")
     async def ask(task: str, request: Request) -> Response:

@@ -15,8 +15,13 @@ from .conftest import Served, live, reply
 
 KEY = "the-key"
 OPEN = {"/", "/healthz", "/page/examples.json", "/page/{name:path}"}
-LOCKED = {"/readyz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/{name:path}"}
-ASKED = {"/v1/chat/completions", "/v1/batch", *(f"/v1/{task}" for task in TASKS)}
+LOCKED = {"/readyz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/{name:path}", "/labelstudio/health"}
+ASKED = {
+    "/v1/chat/completions",
+    "/v1/batch",
+    *(f"/v1/{task}" for task in TASKS),
+    *(f"/labelstudio/{call}" for call in ("setup", "predict", "webhook")),
+}
 """By POST, the others by GET."""
 
 
@@ -73,7 +78,7 @@ def test_every_body_is_read_strictly(locked, body: bytes):
 
 def test_forms_are_for_tasks(locked):
     served, _ = locked
-    for path in ("/v1/batch", "/v1/chat/completions"):
+    for path in ("/v1/batch", "/v1/chat/completions", "/labelstudio/setup", "/labelstudio/predict", "/labelstudio/webhook"):
         answer = served.ask("POST", path, b"--x--", Content_Type="multipart/form-data; boundary=x", X_API_Key=KEY)
         assert (answer.status, answer.error()["code"]) == (415, "unsupported_media_type")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import resource
@@ -183,6 +184,7 @@ def test_an_origin_that_is_allowed(locked: Served):
         {"Authorization": f"bearer  {HEADER_KEY}"},
         {"X_API_Key": HEADER_KEY},
         {"X_API_Key": "other"},
+        {"Authorization": f"Basic {base64.b64encode(f'anyone:{KEY}'.encode()).decode()}"},
     ],
 )
 def test_right_keys(locked: Served, headers: dict[str, str]):
@@ -197,7 +199,8 @@ def test_right_keys(locked: Served, headers: dict[str, str]):
     [
         {}, {"X_API_Key": ""}, {"X_API_Key": "wrong"}, {"X_API_Key": HEADER_KEY + "x"}, {"X_API_Key": HEADER_KEY[:-1]},
         {"Authorization": f"Basic {HEADER_KEY}"}, {"Authorization": "Bearer"}, {"Authorization": HEADER_KEY}, {"X_API_Key": "\xff" * 9},
-        {"Cookie": f"key={HEADER_KEY}"},
+        {"Cookie": f"key={HEADER_KEY}"}, {"Authorization": f"Basic {base64.b64encode(f'{KEY}:'.encode()).decode()}"},
+        {"Authorization": f"Basic {base64.b64encode(f'anyone:{KEY}x'.encode()).decode()}"}, {"Authorization": "Basic"},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(

@@ -99,8 +99,10 @@ def test_the_page_and_the_description(served):
     assert served.ask("GET", "/openapi.json").json()["paths"]["/v1/search"].keys() == {"get", "post"}
 
 
-def test_a_server_without_an_index_has_no_search(nano: Served):
+def test_a_server_without_an_index_has_no_search(nano: Served, served: Served):
     assert nano.ask("GET", "/v1/search").status == 404
+    for server, there in ((nano, False), (served, True)):
+        assert server.ask("GET", "/v1/models").json()["data"][0]["paligemma"]["search"] is there
 
 
 def test_another_encoder_is_refused_at_once(index):

@@ -31,6 +31,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
             "A job that was stopped, however that was, goes on with the same command. Exit code 6 if some of it failed.",
             'photos/ --task detect:"cat;dog" --task caption --out results',
         ),
+        "alt-text": (
+            "alt_text:alt_text",
+            "Write alt texts beside the pictures of a folder or web site, or into a table.\n\n"
+            "What is there is kept. A job that was stopped goes on with the same command. Exit code 6 if some of it failed.",
+            "site/ --lang en,de",
+        ),
         "run": ("tasks:run", "Any prompt, exactly as the model was trained on it.", 'chart.png "answer en what is the highest bar?"'),
     },
     "Search": {

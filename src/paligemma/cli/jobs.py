@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +23,7 @@ from .show import as_json
 
 if TYPE_CHECKING:
     from ..config import PaliGemmaConfig
-    from ..jobs.items import Ways
+    from ..jobs.items import Item
     from ..jobs.job import Counts, Engine
     from ..jobs.work import Order
     from ..predictor import Predictor
@@ -144,8 +144,8 @@ def batch(
     numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
     ordered = facts(source, ways, order, format, find(options.model), numbers)
     with Stopping() as stopping, opened(out, ordered, FORMS[format](), draw=draw, overwrite=overwrite) as journal:
-        engine, span = _engine(options, order, batch)
-        with _progress(source, ways) as tell:
+        engine, span = engine_for(options, order, batch)
+        with progress(lambda: items(source, ways)) as tell:
             counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
     if json:
@@ -158,7 +158,7 @@ def batch(
     return 0 if not counts.codes else ALL_FAILED if counts.failed == counts.items else PARTLY_FAILED
 
 
-def _engine(options: JobModel, order: Order, batch: int) -> tuple[Engine, int]:
+def engine_for(options: JobModel, order: Order, batch: int) -> tuple[Engine, int]:
     """Who does it, and how many items it is given at a time."""
     if options.engine != "ray":
         from ..jobs.job import here
@@ -242,8 +242,8 @@ Tell = Callable[["Counts"], None]
 
 
 @contextlib.contextmanager
-def _progress(source: str, ways: Ways) -> Iterator[Tell]:
-    """On standard error: a bar on a terminal, else a line now and then."""
+def progress(found: Callable[[], Iterable[Item]]) -> Iterator[Tell]:
+    """On standard error: a bar on a terminal, else a line now and then. `found`: lists the items once more, to be counted."""
     if not sys.stderr.isatty():
         yield _now_and_then()
         return
@@ -261,7 +261,7 @@ def _progress(source: str, ways: Ways) -> Iterator[Tell]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         line = bar.add_task("pictures", total=None, more="")
-        threading.Thread(target=lambda: bar.update(line, total=_count(source, ways)), daemon=True).start()
+        threading.Thread(target=lambda: bar.update(line, total=_count(found)), daemon=True).start()
 
         def tell(counts: Counts) -> None:
             bar.update(line, completed=counts.items, more=_how(counts))
@@ -286,12 +286,11 @@ def _how(counts: Counts) -> str:
     return f"{counts.rate:.2f} a second{errors}"
 
 
-def _count(source: str, ways: Ways) -> int | None:
+def _count(found: Callable[[], Iterable[Item]]) -> int | None:
     """How many items there are, without opening them; None where that cannot be said."""
     from ..errors import PaliGemmaError
-    from ..jobs.items import items
 
     try:
-        return sum(1 for _ in items(source, ways))
+        return sum(1 for _ in found())
     except PaliGemmaError:
         return None

@@ -71,7 +71,7 @@ def items(source: str | Path, ways: Ways | None = None) -> Iterator[Item]:
     """
     ways = ways or Ways()
     base, files = files_of(source)
-    return _unique(itertools.chain.from_iterable(_items_of(file, _within(file, base), ways) for file in files))
+    return _unique(itertools.chain.from_iterable(_items_of(file, within(file, base), ways) for file in files))
 
 
 def files_of(source: str | Path) -> tuple[Path, Iterator[Path]]:
@@ -95,7 +95,7 @@ def _nothing(path: Path, why: str) -> Iterator[Path]:
     raise InputError(f"{printable(str(path))}: {why}", hint=hint, code="not_found")
 
 
-def _within(file: Path, base: Path) -> str:
+def within(file: Path, base: Path) -> str:
     """A file's name as ids have it: below `base`, with slashes, bytes that are no text as escapes."""
     return os.fsencode(file.relative_to(base).as_posix()).decode("utf-8", "backslashreplace")
 

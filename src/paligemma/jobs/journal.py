@@ -130,6 +130,10 @@ class Journal:
         """The part that begins there."""
         return self._parts.get(place)
 
+    def files(self, kind: str) -> list[Path]:
+        """The rows of a kind that are done so far, in the order of the source. Raises `ResourceError` as `finish` does."""
+        return [self._checked(part, kind) for part in self.parts]
+
     def table(self, kind: str) -> Path:
         """Where the finished rows of a kind are."""
         return self.folder / f"{kind}{self._forms[kind].ending}"
@@ -194,6 +198,18 @@ class Journal:
                 self._disk.sync(file)
         self._parts[start] = part
         return part
+
+    def forget(self, *, order: bool) -> None:
+        """Nothing is done any more: for whoever has taken the rows elsewhere. `order`: it is forgotten too, and another one may come."""
+        with _demanded(self.folder):
+            self._unfinish()
+            replace_file(self._disk, self.folder / JOURNAL, b"")
+            self._parts.clear()
+            self._sweep()
+            if order:
+                for name in (PARTS, JOURNAL, ORDER):
+                    remove_tree(self._disk, self.folder / name)
+                self._disk.sync_folder(self.folder)
 
     def _draw_all(self, done: Sequence[Done]) -> None:
         drawings = [(drawing_name(one.id, task), data) for one in done for task, data in one.drawings]

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .health import health_routes
+from .label_studio import label_studio_routes
 from .native import task_routes
 from .openai import chat_routes
 from .page_files import page_routes
@@ -44,7 +45,8 @@ def build_app(service: Service, *, notes: Sequence[str] = (), collection: Collec
         docs_url=None,  # their scripts come from elsewhere
         redoc_url=None,
     )
-    for router in (health_routes(service), task_routes(service), chat_routes(service, notes), page_routes(service)):
+    tasks = (task_routes(service), chat_routes(service, notes, searched=collection is not None), label_studio_routes(service))
+    for router in (health_routes(service), *tasks, page_routes(service)):
         app.include_router(router)
     if collection is not None:
         from .searching import search_routes

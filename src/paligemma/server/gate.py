@@ -6,6 +6,7 @@ Pure ASGI, so that it sees every byte of a request before anything is made of it
 from __future__ import annotations
 
 import asyncio
+import binascii
 import contextlib
 import hashlib
 import hmac
@@ -308,8 +309,13 @@ def _digest(key: bytes) -> bytes:
 
 
 def _key(headers: dict[bytes, bytes]) -> bytes | None:
-    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key")
+    """As a bearer has it, or as the password of whatever user, which is all that some programs can send."""
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"basic":
+        with contextlib.suppress(ValueError):
+            return binascii.a2b_base64(given.strip(), strict_mode=True).partition(b":")[2]
+        return b""
+    return given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key")
 
 
 def _is_address(host: str) -> bool:

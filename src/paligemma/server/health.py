@@ -10,12 +10,17 @@ from .refusals import Refused
 from .service import Service
 
 
+def check_alive(service: Service) -> None:
+    """Raises `Refused` (503) where no answer would come any more."""
+    if not service.healthy:
+        raise Refused(503, "the engine does not answer", "engine_dead", retry_after=30)
+
+
 def health_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     async def healthz() -> Response:
-        if not service.healthy:
-            raise Refused(503, "the engine does not answer", "engine_dead", retry_after=30)
+        check_alive(service)
         return JSONResponse({"status": "ok"})
 
     async def readyz() -> Response:

@@ -281,7 +281,8 @@ async def chunks(chat: Chat, answering: Answering, service: Service) -> AsyncIte
 # Routes
 
 
-def chat_routes(service: Service, notes: Sequence[str]) -> APIRouter:
+def chat_routes(service: Service, notes: Sequence[str], *, searched: bool = False) -> APIRouter:
+    """`notes`: see `build_app`; `searched`: whether there are pictures to search, which pages want to know."""
     router, started = APIRouter(tags=["OpenAI"]), int(time.time())
 
     def described(name: str) -> dict[str, Any]:
@@ -292,6 +293,7 @@ def chat_routes(service: Service, notes: Sequence[str]) -> APIRouter:
             "image_size": service.config.vision.image_size,
             "limits": {"image_bytes": limits.image_bytes, "image_pixels": limits.image_pixels, "images": limits.images},
             "notes": list(notes),
+            "search": searched,
         }
         return {"id": name, "object": "model", "created": started, "owned_by": "paligemma", "paligemma": own}
 

@@ -578,6 +578,23 @@ GUARDS: dict[str, Guard] = {
         {"searches that wait": ("if self._waiting >= WAITING:", "test_so_many_wait_and_no_more")},
     ),
     **_here(
+        "server/label_studio",
+        "server/test_label_studio",
+        {
+            "definitions in XML": ('if "<!DOCTYPE" in config or "<!ENTITY" in config:', "test_no_definitions_in_the_configuration"),
+            "tags of a project": ("if len(known) > MOST_CONTROLS:", "test_a_configuration_is_bounded"),
+            "words only": ('if asked.verb in ("detect", "segment"):', "test_words_are_not_asked_for_with_prompts_of_places"),
+            "pictures of tasks": ("if not isinstance(value, str):", "test_a_task_without_a_picture"),
+            "projects without tags": ("if not asked:", "test_what_cannot_be_answered_is_left_out_and_nothing_is_refused"),
+            "questions of a request": (
+                "if len(body.tasks) * len(asked) > settings.limits.batch:",
+                "test_so_many_questions_and_no_more",
+            ),
+            "refusals of all": ("if refused.status >= ALL_FAIL:", "test_a_full_server_is_said_of_the_whole_request"),
+            "all pictures bad": ("if len(failed) == len(tasks):", "test_one_bad_picture_costs_the_others_nothing"),
+        },
+    ),
+    **_here(
         "client",
         "server/test_client",
         {

@@ -33,6 +33,7 @@ GROWTH = 50 << 20
 OPERATIONS = (
     "GET /healthz", "GET /readyz", "GET /metrics", "GET /v1/models", "GET /v1/models/{name}", "POST /v1/chat/completions", "POST /v1/batch",
     *(f"POST /v1/{task}" for task in ("caption", "ask", "ocr", "detect", "segment", "refer", "describe-box", "question", "run")),
+    "GET /labelstudio/health", *(f"POST /labelstudio/{call}" for call in ("setup", "predict", "webhook")),
 )  # fmt: skip
 LEFT_OUT = ("positive_data_acceptance",)
 """A right request may be refused: that a language is known, a box lies in the picture, tokens fit the context, no schema can say."""
@@ -154,6 +155,8 @@ MAX_TOKENS = {"type": "integer", "minimum": 1, "maximum": 24}
 TURN = (_object(type={"const": "text"}, text={"type": "string", "minLength": 1, "maxLength": 60}),)
 TURN += (_object(type={"const": "image_url"}, image_url=_object(url=PICTURE)),)
 CONTENT = {"type": "array", "prefixItems": TURN, "items": False, "minItems": 2, "maxItems": 2}
+IMAGE = '<Image name="i" value="$photo"/>'
+PROJECT = f'<View>{IMAGE}<RectangleLabels name="a" toName="i"><Label value="owl"/></RectangleLabels><TextArea name="b" toName="i"/></View>'
 RIGHT: dict[str, dict[str, Any]] = {
     "model": {"enum": [None, "nano-112"]},
     "lang": {"enum": ["en", "de", "fr", "es", "zh"]},
@@ -162,6 +165,9 @@ RIGHT: dict[str, dict[str, Any]] = {
     "classes": {"anyOf": [{"enum": ["cat", "cat ; dog"]}, _list({"enum": ["owl", "猫", "a cup"]}, 4)]},
     "messages": _list(_object(role={"const": "user"}, content=CONTENT), 1),
     "requests": _list(_object(task={"enum": ["ocr", "caption"]}, image=PICTURE, max_tokens=MAX_TOKENS), 3),
+    "schema": {"enum": ["", PROJECT]},
+    "label_config": {"const": PROJECT},
+    "tasks": _list(_object(data=_object(photo=PICTURE)), 2),
 }
 """What this server can do, and soon."""
 
@@ -169,7 +175,7 @@ RIGHT: dict[str, dict[str, Any]] = {
 def _tell(part: dict[str, Any], properties: dict[str, Any], right: bool) -> None:
     if set(properties) == {"url", "detail"}:
         properties["url"] = PICTURE
-    if not {"image", "messages", "requests"} & set(properties):
+    if not {"image", "messages", "requests", "tasks", "schema"} & set(properties):
         return
     needed = set(part.get("required", ()))
     if "image" in properties:

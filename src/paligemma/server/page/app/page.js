@@ -67,6 +67,7 @@ async function connect() {
     element("about").textContent = `${names || "PaliGemma"}, on this server. Pictures are sent to it and to nobody else.`;
     element("notes").textContent = notes.join(" ");
     element("notes").hidden = !notes.length;
+    element("to-search").hidden = !known.some((model) => model.search);
     offer(known);
     showExamples(await examples().catch(() => [])); // they are a courtesy
   } catch (error) {

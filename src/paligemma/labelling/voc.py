@@ -14,7 +14,10 @@ masks = False
 
 
 def write(folder: Path, labelled: Sequence[Labelled], classes: Sequence[str], model: str) -> None:
-    """`Annotations/`, and in `ImageSets/Main/default.txt` the names in order. A `score` stands beside the usual fields of an object."""
+    """`Annotations/`; in `ImageSets/Main/default.txt` the names in order; `labelmap.txt`, the classes for those who know the 20 of VOC only.
+
+    A `score` stands beside the usual fields of an object.
+    """
     (folder / "Annotations").mkdir()
     for one in labelled:
         root = ElementTree.Element("annotation")
@@ -33,6 +36,8 @@ def write(folder: Path, labelled: Sequence[Labelled], classes: Sequence[str], mo
                 ElementTree.SubElement(corners, name).text = str(number)
         ElementTree.indent(root)
         ElementTree.ElementTree(root).write(folder / "Annotations" / f"{one.stem}.xml", encoding="utf-8")
+    named = "".join(f"{label}:::\n" for label in classes)
+    (folder / "labelmap.txt").write_text(f"# label:color_rgb:parts:actions\n{named}", encoding="utf-8")
     listing = folder / "ImageSets" / "Main" / "default.txt"
     listing.parent.mkdir(parents=True)
     listing.write_text("".join(f"{one.stem}\n" for one in labelled), encoding="utf-8")

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from paligemma.mask_formats import Polygon, compress, decompress, from_run_lengths, polygons, run_lengths
+from paligemma.mask_formats import (
+    Polygon,
+    brush,
+    compress,
+    cvat_runs,
+    decompress,
+    from_brush,
+    from_run_lengths,
+    joined,
+    polygons,
+    run_lengths,
+)
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans())
 
@@ -84,3 +95,42 @@ def test_a_ring_with_a_hole_has_a_cut():
 def test_corners_that_touch_are_two_parts_and_nothing_is_none():
     assert polygons(np.eye(2, dtype=bool)) == (((0, 0), (1, 0), (1, 1), (0, 1)), ((1, 1), (2, 1), (2, 2), (1, 2)))
     assert polygons(np.zeros((4, 4), bool)) == ()
+
+
+@given(masks)
+def test_joined_rings_are_still_the_mask(mask):
+    if mask.any():
+        assert np.array_equal(fill((joined(polygons(mask)),), *mask.shape), mask)
+
+
+@given(masks)
+def test_cvat_runs_are_of_the_box_around(mask):
+    if not mask.any():
+        return
+    counts, left, top, width, height = cvat_runs(mask)
+    whole = np.zeros_like(mask)
+    whole[top : top + height, left : left + width] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
+    assert np.array_equal(whole, mask)
+
+
+@given(masks)
+def test_brushes_come_back(mask):
+    assert np.array_equal(from_brush(brush(mask), *mask.shape), mask)
+
+
+def test_a_large_brush_and_one_that_is_not_packed():
+    mask = blob(5, 700, 900)
+    assert np.array_equal(from_brush(brush(mask), 700, 900), mask)
+    assert from_brush(brush(np.ones((700, 900), bool)), 700, 900).all()
+    # 2 pixels, 8 values one by one (a 0, the second of four sizes, 8 - 1): what the tool writes where values differ
+    bits = f"{8:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}001{7:04b}" + "".join(f"{value:08b}" for value in (0, 0, 0, 0, 7, 7, 7, 255))
+    bits += "0" * (-len(bits) % 8)
+    assert from_brush(list(int(bits, 2).to_bytes(len(bits) // 8, "big")), 1, 2).tolist() == [[False, True]]
+
+
+def test_a_broken_brush_is_refused():
+    whole = brush(blob(2, 20, 30))
+    with pytest.raises(ValueError, match="ends too early"):
+        from_brush(whole[:-4], 20, 30)
+    with pytest.raises(ValueError, match="600 pixels, the picture 609"):
+        from_brush(whole, 21, 29)

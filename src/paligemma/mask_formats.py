@@ -156,7 +156,7 @@ def joined(rings: tuple[Polygon, ...]) -> Polygon:
 
 
 def cvat_runs(mask: np.ndarray) -> tuple[list[int], int, int, int, int]:
-    """(H, W) mask with a pixel at least -> CVAT's: counts along the rows of the box around it, background first; left, top, width, height."""
+    """(H, W) mask with a pixel at least -> CVAT's: runs along the rows of the box around it, background first; left, top, width, height."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     return run_lengths(mask[top:bottom, left:right].T), left, top, right - left, bottom - top

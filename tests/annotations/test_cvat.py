@@ -75,7 +75,9 @@ def test_a_turned_box_is_a_polygon(tmp_path):
 
 
 def test_what_covers_nothing_is_counted(tmp_path):
-    data = opened(tmp_path, image("a.png", '<points label="cat" points="1,1"/>', '<polyline label="cat" points="1,1;5,5"/>'), "<track id='0'/>")
+    data = opened(
+        tmp_path, image("a.png", '<points label="cat" points="1,1"/>', '<polyline label="cat" points="1,1;5,5"/>'), "<track id='0'/>"
+    )
     assert things(data)["a.png"] == []
     assert sum(data.notes.values()) == 3
 
@@ -118,7 +120,8 @@ def test_images_that_are_none(tmp_path, broken, code):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("<annotations><image>", "broken XML"), ("<!DOCTYPE x><annotations/>", "document type"), ("<annotations/>", "no images")]
+    ("text", "says"),
+    [("<annotations><image>", "broken XML"), ("<!DOCTYPE x><annotations/>", "document type"), ("<annotations/>", "no images")],
 )
 def test_a_file_that_is_none(tmp_path, text, says):
     pictures(tmp_path / "images")

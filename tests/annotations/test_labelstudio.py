@@ -46,7 +46,6 @@ def opened(folder: Path, *tasks: object, asked: str | None = None) -> DataSet:
     return open_data(folder, max_bad_share=1, task=asked)
 
 
-
 @pytest.mark.parametrize(
     "address",
     [

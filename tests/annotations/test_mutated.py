@@ -130,7 +130,9 @@ def caption(folder: Path) -> Path:
     return folder / "a.txt"
 
 
-@pytest.mark.parametrize("write", [jsonl, table, parquet, coco, yolo, description, voc, labelme, labelstudio, cvat, vqa, mask, classes, caption])
+@pytest.mark.parametrize(
+    "write", [jsonl, table, parquet, coco, yolo, description, voc, labelme, labelstudio, cvat, vqa, mask, classes, caption]
+)
 def test_changed_bytes(tmp_path, write: Callable[[Path], Path]):
     file = write(tmp_path)
     whole, rng = file.read_bytes(), np.random.default_rng(7)

@@ -66,7 +66,7 @@ def test_boxes_come_back(exported, form):
 @pytest.mark.parametrize("form", [name for name in FORMS if FORMS[name].masks])
 def test_masks_come_back_pixel_for_pixel(exported, form):
     data = read_back(exported(form, masked=True), form, "segment")
-    found = {record.pictures[0].name: (record.things) for record in data.records}
+    found = {record.pictures[0].name: record.things for record in data.records}
     for id, expected in masks().items():
         for thing, mask in zip(found[NAMES[id]], expected, strict=True):
             assert thing.label == mask.label
@@ -137,7 +137,12 @@ def test_labelstudio_tasks_are_as_its_documentation_has_them(exported):
         assert prediction["score"] == 1 - task["data"]["doubt"]
         assert (folder / task["data"]["image"].removeprefix("/data/local-files/?d=")).is_file()
         for result, box in zip(prediction["result"], boxes()[task["data"]["source"]], strict=True):
-            assert (result["type"], result["from_name"], result["to_name"], result["score"]) == ("rectanglelabels", "label", "image", box.score)
+            assert (result["type"], result["from_name"], result["to_name"], result["score"]) == (
+                "rectanglelabels",
+                "label",
+                "image",
+                box.score,
+            )
             value = result["value"]
             assert value["rectanglelabels"] == [box.label]
             assert value["x"] * result["original_width"] / 100 == pytest.approx(box.x0)

@@ -1,4 +1,4 @@
-"""`paligemma label`: a source of pictures -> boxes or masks by a model, in the files of annotation tools, the most doubtful pictures first."""
+"""`paligemma label`: a source of pictures -> boxes or masks by a model in the files of annotation tools, the most doubtful first."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _result(result: Any, results: Sequence[Any], size: Size, to: Collector) -> I
     kind = result.get("type")
     shape = kind in SHAPES or kind in [f"{one}labels" for one in SHAPES] or (kind == "labels" and {"x", "points", "rle"} & value.keys())
     if not shape or not isinstance(kind, str):
-        to.notes[f"results are {str(kind):.20}, which covers nothing, and were not used"] += 1
+        to.notes[f"results are {kind!s:.20}, which covers nothing, and were not used"] += 1
         return
     if kind in SHAPES and any(_labels_of(other, result.get("id")) for other in results):
         return  # another result of the same region says what it is

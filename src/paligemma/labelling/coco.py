@@ -23,7 +23,7 @@ def write(folder: Path, labelled: Sequence[Labelled], classes: Sequence[str], mo
         images.append({"id": number, "file_name": one.name, **size, "doubt": one.doubt})
         for thing in one.things:
             mask, box = thing.mask, thing.box
-            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": classes.index(box.label) + 1}
+            annotation: dict[str, Any] = {"id": len(annotations) + 1, "image_id": number, "category_id": classes.index(box.label) + 1}
             annotation |= {"bbox": list(box.xywh), "area": box.area, "iscrowd": 0, "segmentation": []}
             if mask is not None:
                 rings = [[value for point in ring for value in point] for ring in polygons(mask)]

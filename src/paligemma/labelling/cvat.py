@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file; and `labels.json`, the labels of a task as CVAT's editor takes them, with an attribute for the score."""
+"""CVAT for images 1.1: one XML file; and `labels.json`, a task's labels as CVAT's editor takes them, with an attribute for the score."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _one_picture(item: Item) -> Image.Image:
 
 
 def ranked(results: Path, limit: int | None = None) -> list[Labelled]:
-    """Rows of `results.jsonl`, the most doubtful first, at most `limit`; among equals in the order of the source. Names have no ending yet."""
+    """Rows of `results.jsonl`, the most doubtful first, at most `limit`; equals in the order of the source. Names have no ending yet."""
     names = Names()
     with results.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -59,7 +59,9 @@ def check(out: Path, form: FormName, *, masks: bool, overwrite: bool = False) ->
     return folder
 
 
-def export(items: Iterable[Item], labelled: Sequence[Labelled], folder: Path, form: FormName, *, classes: Sequence[str], model: str) -> None:
+def export(
+    items: Iterable[Item], labelled: Sequence[Labelled], folder: Path, form: FormName, *, classes: Sequence[str], model: str
+) -> None:
     """`items`: of the source, at least all that `labelled` is about. What was in `folder` is replaced.
 
     Raises `InputError` for a picture that is not there any more, `ResourceError` where the disk refuses.

@@ -44,9 +44,16 @@ def _region(number: int, thing: Thing, one: Labelled) -> dict[str, Any]:
     if (mask := thing.mask) is not None:
         kind, value = "brushlabels", {"format": "rle", "rle": brush(mask)}
     else:
+        left, top, width, height = box.xywh
         across, down = 100 / one.width, 100 / one.height
-        kind, value = "rectanglelabels", {"x": box.x0 * across, "y": box.y0 * down, "rotation": 0}
-        value |= {"width": box.width * across, "height": box.height * down}
-    region = {"id": str(number), "type": kind, "from_name": "label", "to_name": "image", "value": {**value, kind: [box.label]}}
+        place = {"x": left * across, "y": top * down, "width": width * across, "height": height * down}
+        kind, value = "rectanglelabels", {**place, "rotation": 0}
+    region: dict[str, Any] = {
+        "id": str(number),
+        "type": kind,
+        "from_name": "label",
+        "to_name": "image",
+        "value": {**value, kind: [box.label]},
+    }
     region |= {"original_width": one.width, "original_height": one.height, "image_rotation": 0}
     return region | ({} if box.score is None else {"score": box.score})

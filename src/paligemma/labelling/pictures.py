@@ -28,7 +28,9 @@ class Names:
         """`holiday/a 1.jpg` -> `holiday_a_1`; where that is taken, with a few digits of the id's digest behind it."""
         path = Path(id)
         kept = path.with_suffix("") if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", path.suffix) else path
-        readable = re.sub(r"[^\w.-]+", "_", str(kept)).strip("._-").encode("utf-8", "replace")[:LONGEST].decode(errors="ignore") or "picture"
+        readable = (
+            re.sub(r"[^\w.-]+", "_", str(kept)).strip("._-").encode("utf-8", "replace")[:LONGEST].decode(errors="ignore") or "picture"
+        )
         if readable.casefold() in self._taken:
             readable += f"-{hashlib.sha256(id.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
         self._taken.add(readable.casefold())

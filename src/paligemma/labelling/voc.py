@@ -14,7 +14,7 @@ masks = False
 
 
 def write(folder: Path, labelled: Sequence[Labelled], classes: Sequence[str], model: str) -> None:
-    """`Annotations/`; in `ImageSets/Main/default.txt` the names in order; `labelmap.txt`, the classes for those who know the 20 of VOC only.
+    """`Annotations/`; in `ImageSets/Main/default.txt` the names in order; `labelmap.txt`, the classes for those who know VOC's 20 only.
 
     A `score` stands beside the usual fields of an object.
     """

@@ -70,6 +70,18 @@ def test_pictures_elsewhere_are_not_taken(tmp_path):
     assert codes(data) == {"1": "missing"}
 
 
+@pytest.mark.parametrize("address", ["http://[", "a\0.png", f"/{'a/' * 3000}.png", "%ff"])
+def test_addresses_that_are_none(tmp_path, address):
+    assert list(codes(opened(tmp_path, task(1, address, annotated()))).values()) in (["field"], ["missing"])
+
+
+def test_a_name_that_would_be_something_else_in_an_address(tmp_path):
+    pictures(tmp_path)
+    (tmp_path / "a.png").rename(tmp_path / "a #1?.png")
+    (tmp_path / "export.json").write_text(json.dumps([task(1, "a #1?.png", annotated(rectangle(1, 1, 5, 5)))]))
+    assert set(things(open_data(tmp_path))) == {"a #1?.png"}
+
+
 def test_a_turned_rectangle_is_a_polygon(tmp_path):
     data = opened(tmp_path, task(1, "a.png", annotated(rectangle(40, 10, 60, 20, rotation=90))))
     (thing,) = data.records[0].things

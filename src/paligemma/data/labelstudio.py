@@ -7,6 +7,7 @@ beside the file or in `images/`, whatever address the server had for them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -105,13 +106,17 @@ def _picture(task: Mapping[str, Any], folders: Sequence[Path], to: Collector) ->
     given = (data.get("image") or _shown(task)) if isinstance(data, Mapping) else None
     if not isinstance(given, str) or not given:
         raise Flaw("field", "the task's data have no image")
-    address = urlsplit(given)
+    try:
+        address = urlsplit(given)
+    except ValueError as error:
+        raise Flaw("field", f"the image's address is none: {given:.80}") from error
     local = parse_qs(address.query).get("d", [""])[0]
     parts = [part for part in PurePosixPath(local or unquote(address.path)).parts if part not in ("/", "..")]
     tails = ["/".join(parts[start:]) for start in range(len(parts))]
-    for name in (*tails, *(UPLOADED.sub("", tail, count=1) for tail in tails[-1:])):
+    uploaded = [UPLOADED.sub("", tail, count=1) for tail in tails[-1:]]
+    for name in (given.lstrip("/"), *tails, *uploaded):  # as it stands first: a name may hold what means something in an address
         for folder in folders:
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):
                 return to.picture(name, folder)
     raise Flaw("missing", f"no such file beside the tasks, or in images/: {tails[-1] if tails else given:.200}")
 

@@ -14,7 +14,7 @@ TORCH  ?=
 BIN = $(VENV)/bin
 TORCH_INDEX_cpu = --extra-index-url https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-SOURCES = src tests bench
+SOURCES = src tests bench examples
 
 .PHONY: demo test lint types bench dev clean
 

@@ -186,9 +186,7 @@ def measure_peer(seconds: float) -> list[Row]:
     same = sum(a == b for a, b in zip(said, repeated, strict=True))
     return [
         Row("answers in the same words", f"{same} of {len(said)}"),
-        *compared(
-            "16 clients, answers/s: ours, transformers' server", "{:.1f}", rates, lambda ours, theirs: ours / theirs, TARGETS["peer"]
-        ),
+        *compared("16 clients, answers/s: ours, transformers' server", "{:.1f}", rates, TARGETS["peer"]),
         *compared("first token, one client, ms: ours, theirs", "{:.0f}", firsts, TARGETS["peer"], small=True),
     ]
 

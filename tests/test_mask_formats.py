@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from paligemma.mask_formats import Polygon, compress, decompress, from_run_lengths, polygons, run_lengths, simplified
+from paligemma.mask_formats import (
+    Polygon,
+    brush,
+    compress,
+    cvat_runs,
+    decompress,
+    from_brush,
+    from_run_lengths,
+    joined,
+    polygons,
+    run_lengths,
+    simplified,
+)
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans())
 
@@ -103,3 +115,69 @@ def test_simplified_outlines_have_fewer_corners_none_of_them_new_and_stay_close(
 def test_an_outline_that_would_vanish_stays():
     pixel = ((3, 3), (4, 3), (4, 4), (3, 4))
     assert simplified(pixel, 1.0) == pixel
+
+
+@given(masks)
+def test_joined_rings_are_still_the_mask(mask):
+    if mask.any():
+        assert np.array_equal(fill((joined(polygons(mask)),), *mask.shape), mask)
+
+
+@given(masks)
+def test_cvat_runs_are_of_the_box_around(mask):
+    if not mask.any():
+        return
+    counts, left, top, width, height = cvat_runs(mask)
+    whole = np.zeros_like(mask)
+    whole[top : top + height, left : left + width] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
+    assert np.array_equal(whole, mask)
+
+
+@given(masks)
+def test_brushes_come_back(mask):
+    assert np.array_equal(from_brush(brush(mask), *mask.shape), mask)
+
+
+def test_a_large_brush_and_one_that_is_not_packed():
+    mask = blob(5, 700, 900)
+    assert np.array_equal(from_brush(brush(mask), 700, 900), mask)
+    assert from_brush(brush(np.ones((700, 900), bool)), 700, 900).all()
+    # 2 pixels, 8 values one by one (a 0, the second of four sizes, 8 - 1): what the tool writes where values differ
+    bits = f"{8:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}001{7:04b}" + "".join(f"{value:08b}" for value in (0, 0, 0, 0, 7, 7, 7, 255))
+    bits += "0" * (-len(bits) % 8)
+    assert from_brush(list(int(bits, 2).to_bytes(len(bits) // 8, "big")), 1, 2).tolist() == [[False, True]]
+
+
+def test_a_broken_brush_is_refused():
+    whole = brush(blob(2, 20, 30))
+    with pytest.raises(ValueError, match="ends too early"):
+        from_brush(whole[:-4], 20, 30)
+    with pytest.raises(ValueError, match="600 pixels, the picture 609"):
+        from_brush(whole, 21, 29)
+
+
+def unpacked(data: list[int]) -> np.ndarray:
+    """A reader of rle-pack's format, after its description."""
+    bits, at = "".join(f"{byte:08b}" for byte in data), 0
+
+    def read(count: int) -> int:
+        nonlocal at
+        at += count
+        return int(bits[at - count : at], 2)
+
+    total, word = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    out: list[int] = []
+    while len(out) < total:
+        same, size = read(1), sizes[read(2)]
+        length = read(size) + 1
+        out += [read(word)] * length if same else [read(word) for _ in range(length)]
+    assert len(bits) - at < 8
+    return np.array(out)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 700), (1, 20_000)])
+@pytest.mark.parametrize("kind", ["none", "all", "some"])
+def test_brushes_are_packed_as_label_studio_reads_them(shape, kind):
+    mask = {"none": np.zeros(shape, bool), "all": np.ones(shape, bool), "some": np.random.default_rng(3).random(shape) < 0.3}[kind]
+    assert (unpacked(brush(mask)).reshape(*shape, 4) == 255 * mask[..., None]).all()

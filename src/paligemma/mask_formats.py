@@ -1,4 +1,4 @@
-"""Boolean masks <-> COCO run lengths and polygons. numpy only.
+"""Boolean masks <-> COCO run lengths, polygons, and the run lengths of two annotation tools. numpy only.
 
 Run lengths are COCO's: down the columns (column-major), starting with the number of background pixels; the compressed string is the one
 `pycocotools` reads and writes. Polygons run along the edges between pixels, so they describe a mask exactly.
@@ -159,3 +159,74 @@ def _corners(ring: list[tuple[int, int]]) -> Polygon:
 
     after = [*ring[1:], ring[0]]
     return tuple(b for i, b in enumerate(ring) if heading(ring[i - 1], b) != heading(b, after[i]))
+
+
+def joined(rings: tuple[Polygon, ...]) -> Polygon:
+    """Rings of `polygons` as one, for formats that have one ring an object: cuts of no width lead from the first to each other one.
+
+    A cut goes along the edges of pixels, where no pixel has its centre: the ring, filled, is still the mask.
+    """
+    first, *others = rings
+    (x, y), ring = first[0], list(first)
+    for other in others:
+        corner = (other[0][0], y)
+        ring += [(x, y), corner, *other, other[0], corner]
+    return (*ring, (x, y)) if others else first
+
+
+def cvat_runs(mask: np.ndarray) -> tuple[list[int], int, int, int, int]:
+    """(H, W) mask with a pixel at least -> CVAT's: runs along the rows of the box around it, background first; left, top, width, height."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return run_lengths(mask[top:bottom, left:right].T), left, top, right - left, bottom - top
+
+
+BRUSH_SIZES = (3, 4, 8, 16)
+"""Bits that the length of a run may have in `brush`."""
+
+
+def brush(mask: np.ndarray) -> list[int]:
+    """(H, W) mask -> the bytes of Label Studio's brush: runs along the rows over red, green, blue and alpha, which are all 0 or all 255.
+
+    32 bits: how many values; 5: bits of a value, less one; 4 times 4: bits of a length, less one. Then, for each run, 1; 2 bits: which
+    of the four; the length, less one; the value.
+    """
+    bits = [f"{4 * mask.size:032b}", f"{7:05b}", *(f"{size - 1:04b}" for size in BRUSH_SIZES)]
+    for i, count in enumerate(run_lengths(mask.T)):
+        for start in range(0, 4 * count, 1 << BRUSH_SIZES[-1]):
+            length = min(4 * count - start, 1 << BRUSH_SIZES[-1])
+            which = next(j for j, size in enumerate(BRUSH_SIZES) if length <= 1 << size)
+            bits.append(f"1{which:02b}{length - 1:0{BRUSH_SIZES[which]}b}{255 * (i % 2):08b}")
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
+
+
+def from_brush(data: list[int], height: int, width: int) -> np.ndarray:
+    """The inverse of `brush`, of what the tool itself writes too: values that differ one by one stand after a 0 in place of the 1.
+
+    Raises `ValueError` where it ends too early, or is of another size.
+    """
+    packed = bytes(data)
+    text, at = f"{int.from_bytes(packed, 'big'):0{8 * len(packed)}b}", 0
+
+    def number(bits: int) -> int:
+        nonlocal at
+        at += bits
+        if at > len(text):
+            raise ValueError("the brush ends too early")
+        return int(text[at - bits : at], 2)
+
+    total, word, sizes = number(32), number(5) + 1, [number(4) + 1 for _ in BRUSH_SIZES]
+    if total != 4 * height * width:
+        raise ValueError(f"the brush has {total // 4} pixels, the picture {height * width}")
+    values = np.zeros(total, bool)
+    done = 0
+    while done < total:
+        run, length = number(1), number(sizes[number(2)]) + 1
+        if run:
+            values[done : done + length] = number(word) > 0
+        else:
+            values[done : done + length] = [number(word) > 0 for _ in range(min(length, total - done))]
+        done += length
+    return values.reshape(height, width, 4)[..., 3].copy()

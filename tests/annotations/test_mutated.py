@@ -12,6 +12,7 @@ from PIL import Image
 
 from paligemma.data.opening import open_data
 from paligemma.errors import PaliGemmaError
+from paligemma.mask_formats import brush, cvat_runs
 from tests.annotations.world import ellipse, picture, pictures, supervised
 
 TIMES = 80
@@ -79,6 +80,26 @@ def labelme(folder: Path) -> Path:
     return folder / "b.json"
 
 
+def labelstudio(folder: Path) -> Path:
+    pictures(folder)
+    value = {"x": 10, "y": 10, "width": 20, "height": 30, "rotation": 0, "rectanglelabels": ["cat"]}
+    painted = {"format": "rle", "rle": brush(ellipse((4, 6, 20, 30))), "brushlabels": ["cat"]}
+    kinds = [{"type": "rectanglelabels", "value": value}, {"type": "brushlabels", "value": painted}]
+    tasks = [{"id": name, "annotations": [{"result": kinds}], "data": {"image": f"/{name}.png"}} for name in "abc"]
+    (folder / "x.json").write_text(json.dumps(tasks))
+    return folder / "x.json"
+
+
+def cvat(folder: Path) -> Path:
+    pictures(folder)
+    counts, left, top, width, height = cvat_runs(ellipse((4, 6, 20, 30)))
+    painted = f'<mask label="cat" rle="{",".join(map(str, counts))}" left="{left}" top="{top}" width="{width}" height="{height}"/>'
+    shapes = f'<box label="dog" xtl="1" ytl="2" xbr="30" ybr="20"/><polygon label="cat" points="1,1;9,9;1,9"/>{painted}'
+    images = "".join(f'<image name="{name}.png">{shapes}</image>' for name in "abc")
+    (folder / "x.xml").write_text(f"<annotations>{images}</annotations>")
+    return folder / "x.xml"
+
+
 def vqa(folder: Path) -> Path:
     pictures(folder)
     asked = [{"image_id": name, "question": "what?", "question_id": i} for i, name in enumerate("abc")]
@@ -109,7 +130,9 @@ def caption(folder: Path) -> Path:
     return folder / "a.txt"
 
 
-@pytest.mark.parametrize("write", [jsonl, table, parquet, coco, yolo, description, voc, labelme, vqa, mask, classes, caption])
+@pytest.mark.parametrize(
+    "write", [jsonl, table, parquet, coco, yolo, description, voc, labelme, labelstudio, cvat, vqa, mask, classes, caption]
+)
 def test_changed_bytes(tmp_path, write: Callable[[Path], Path]):
     file = write(tmp_path)
     whole, rng = file.read_bytes(), np.random.default_rng(7)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paligemma.server.label_studio import MOST_CONTROLS, address, controls, packed_runs
+from paligemma.server.label_studio import MOST_CONTROLS, address, controls
 from paligemma.server.refusals import Refused
 from paligemma.server.settings import Limits, Settings
 from tests.server.conftest import DEMO, Served, live
@@ -85,33 +85,6 @@ def test_a_project_with_everything(nano, predictor):
     assert prediction["score"] == min(region["score"] for region in prediction["result"])
     assert prediction["model_version"] == reply.json()["model_version"] == "nano-112"
     assert len({region["id"] for region in prediction["result"]}) == len(prediction["result"])
-
-
-def unpacked(data: bytes) -> np.ndarray:
-    """A reader of rle-pack's format, after its description."""
-    bits, at = "".join(f"{byte:08b}" for byte in data), 0
-
-    def read(count: int) -> int:
-        nonlocal at
-        at += count
-        return int(bits[at - count : at], 2)
-
-    total, word = read(32), read(5) + 1
-    sizes = [read(4) + 1 for _ in range(4)]
-    out: list[int] = []
-    while len(out) < total:
-        same, size = read(1), sizes[read(2)]
-        length = read(size) + 1
-        out += [read(word)] * length if same else [read(word) for _ in range(length)]
-    assert len(bits) - at < 8
-    return np.array(out)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 700), (1, 20_000)])
-@pytest.mark.parametrize("kind", ["none", "all", "some"])
-def test_brushes_are_packed_as_label_studio_reads_them(shape, kind):
-    mask = {"none": np.zeros(shape, bool), "all": np.ones(shape, bool), "some": np.random.default_rng(3).random(shape) < 0.3}[kind]
-    assert (unpacked(packed_runs(mask)).reshape(*shape, 4) == 255 * mask[..., None]).all()
 
 
 def test_setup_health_and_webhook(nano):

@@ -52,6 +52,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         ),
     },
     "Teach": {
+        "label": (
+            "labelling:label",
+            "Let a model label pictures for people to correct, in the files of COCO, YOLO, VOC, Label Studio, CVAT or FiftyOne.\n\n"
+            "The most doubtful pictures come first. What was stopped goes on with the same command. Exit code 6 if some of it failed.",
+            'photos/ --classes "cat;dog" --to labelstudio --out labels',
+        ),
         "data": ("paligemma.cli.data:app", "Look at annotated pictures before training on them: `data check SOURCE`.", ""),
         "train": (
             "training:train",

@@ -23,7 +23,7 @@ from .show import as_json
 
 if TYPE_CHECKING:
     from ..config import PaliGemmaConfig
-    from ..jobs.items import Item
+    from ..jobs.items import Item, Ways
     from ..jobs.job import Counts, Engine
     from ..jobs.work import Order
     from ..predictor import Predictor
@@ -119,43 +119,79 @@ def batch(
     overwrite
         If --out holds results of another job, remove them.
     """
-    from ..checkpoint.finding import find
     from ..jobs.asked import all_asked
-    from ..jobs.facts import facts
     from ..jobs.items import Ways, items
-    from ..jobs.job import run
-    from ..jobs.journal import opened
     from ..jobs.parts import ERRORS, RESULTS
-    from ..jobs.rows import FORMS
     from ..jobs.work import Order
-    from ..training.stopping import Stopping
 
     if batch < 1 or frames < 1:
         raise UsageError(f"--batch and --frames are at least 1, got {batch} and {frames}")
     if track and (draw is not None or not every >= 0.01):
         raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
-    if draw is not None and Path(source).is_dir() and draw.resolve().is_relative_to(Path(source).resolve()):
-        raise UsageError(f"--draw {draw} is within the source, whose pictures it would add to", hint="choose another folder")
+    if draw is not None:
+        outside(source, draw, "--draw")
     order = Order(
         all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None, tiles, every if track else None
     )
     ways = Ways(image_root, allow_urls, frames)
-    found = items(source, ways)
-    numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
-    ordered = facts(source, ways, order, format, find(options.model), numbers)
-    with Stopping() as stopping, opened(out, ordered, FORMS[format](), draw=draw, overwrite=overwrite) as journal:
-        engine, span = engine_for(options, order, batch)
-        with progress(lambda: items(source, ways)) as tell:
-            counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
-        tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
+    job = Job(source, ways, order, out, format, draw)
+    done = job.go(items(source, ways), options, batch=batch, overwrite=overwrite)
     if json:
-        print(as_json(_summary(counts) | {f"{kind}_file": str(path) for kind, path in tables.items()}))
+        print(as_json(summary(done.counts) | {f"{kind}_file": str(path) for kind, path in done.tables.items()}))
     else:
-        print(_told(counts, tables[RESULTS], tables[ERRORS]))
-    if not counts.finished:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return stopping.exit_code
-    return 0 if not counts.codes else ALL_FAILED if counts.failed == counts.items else PARTLY_FAILED
+        print(told(done.counts, done.tables[RESULTS], done.tables[ERRORS]))
+    return done.exit_code
+
+
+def outside(source: str, folder: Path, option: str) -> None:
+    """Raises `UsageError` for a folder within the source."""
+    if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
+        raise UsageError(f"{option} {folder} is within the source, whose pictures it would add to", hint="choose another folder")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: its counts, the finished table of each kind of row, what the command ends with."""
+
+    counts: Counts
+    tables: dict[str, Path]
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is ordered, and the folder of its results."""
+
+    source: str
+    ways: Ways
+    order: Order
+    out: Path
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    draw: Path | None = None
+
+    def go(self, found: Iterable[Item], options: JobModel, *, batch: int, overwrite: bool) -> Ended:
+        """Do what is not done yet of the items `found` in the source, until it is told to stop."""
+        from ..checkpoint.finding import find
+        from ..jobs.facts import facts
+        from ..jobs.items import items
+        from ..jobs.job import run
+        from ..jobs.journal import opened
+        from ..jobs.parts import ERRORS, RESULTS
+        from ..jobs.rows import FORMS
+        from ..training.stopping import Stopping
+
+        numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
+        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), numbers)
+        form = FORMS[self.format]()
+        with Stopping() as stopping, opened(self.out, ordered, form, draw=self.draw, overwrite=overwrite) as journal:
+            engine, span = engine_for(options, self.order, batch)
+            with progress(lambda: items(self.source, self.ways)) as tell:
+                counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
+            tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
+        if not counts.finished:
+            print("stopped: the same command goes on", file=sys.stderr)
+            return Ended(counts, tables, stopping.exit_code)
+        return Ended(counts, tables, 0 if not counts.codes else ALL_FAILED if counts.failed == counts.items else PARTLY_FAILED)
 
 
 def engine_for(options: JobModel, order: Order, batch: int) -> tuple[Engine, int]:
@@ -211,7 +247,7 @@ def _config(options: JobModel) -> PaliGemmaConfig:
     return checkpoint.inspect(base_of(path) if checkpoint.is_adapter(path) else path).config
 
 
-def _summary(counts: Counts) -> dict[str, Any]:
+def summary(counts: Counts) -> dict[str, Any]:
     return {
         "finished": counts.finished,
         "items": counts.items,
@@ -225,7 +261,7 @@ def _summary(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _told(counts: Counts, results: Path, errors: Path) -> str:
+def told(counts: Counts, results: Path, errors: Path) -> str:
     lines = [f"{counts.items:,} items, {counts.rows:,} results" + (f", {counts.failed:,} items failed" if counts.failed else "")]
     if counts.here:
         lines.append(f"{counts.here:,} of them now, in {counts.seconds:.1f} s: {counts.rate:.2f} a second")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from array import array
@@ -24,6 +25,8 @@ LONGEST_LABEL = 256
 """Characters. A name that is longer is a paragraph that stands in the wrong field."""
 FARTHEST = 1e6
 """Pixels from the picture's corner that a polygon's may have."""
+ROUND = 72
+"""Corners of the polygon that stands for an ellipse."""
 
 _CONTROL = re.compile(r"<(?:image|pad|eos|bos|unk|mask|unused\d+|start_of_turn|end_of_turn|loc\d{4}|seg\d{3})>")
 _START, _END = re.compile(r"\s*<(?:image|bos)>"), re.compile(r"<(?:eos|pad)>\s*$")
@@ -113,6 +116,20 @@ def polygons(rings: object, what: str = "the polygon") -> Polygons:
     if isinstance(rings[0], int | float) or (isinstance(rings[0], list | tuple) and len(rings[0]) == 2 and _is_number(rings[0][0])):
         rings = [rings]  # one ring, not wrapped
     return Polygons(tuple(ring(one, what) for one in rings))
+
+
+def ellipse(centre: Sequence[float], radii: Sequence[float], degrees: float = 0.0) -> Polygons:
+    """The ellipse with these half axes, turned clockwise, as a polygon."""
+    if not min(radii) > 0:
+        raise Flaw("outline", "the circle has no radius")
+    (x, y), (across, down), angles = centre, radii, (2 * math.pi * i / ROUND for i in range(ROUND))
+    return turned([(x + across * math.cos(angle), y + down * math.sin(angle)) for angle in angles], centre, degrees)
+
+
+def turned(corners: Iterable[Sequence[float]], about: Sequence[float], degrees: float) -> Polygons:
+    """Corners turned clockwise on the screen."""
+    (x, y), sine, cosine = about, math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    return polygons([[[x + (a - x) * cosine - (b - y) * sine, y + (a - x) * sine + (b - y) * cosine] for a, b in corners]])
 
 
 def ring(points: Any, what: str = "the polygon") -> Ring:

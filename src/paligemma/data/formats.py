@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..errors import InputError, UsageError, did_you_mean
 from ..printable import printable
-from . import caption_folder, coco, huggingface, jsonl, labelme, mask_folder, table, voc, vqa, yolo
+from . import caption_folder, coco, cvat, huggingface, jsonl, labelme, labelstudio, mask_folder, table, voc, vqa, yolo
 from .collector import Collector
 from .layout import Found, Part
 
@@ -45,7 +45,7 @@ class Reader(Protocol):
         ...
 
 
-_ALL: tuple[Reader, ...] = (jsonl, coco, yolo, voc, labelme, vqa, mask_folder, caption_folder, table, huggingface)
+_ALL: tuple[Reader, ...] = (jsonl, coco, yolo, voc, labelme, labelstudio, cvat, vqa, mask_folder, caption_folder, table, huggingface)
 
 FORMATS: dict[str, Reader] = {reader.name: reader for reader in _ALL}
 

@@ -61,7 +61,8 @@ def _is(path: Path) -> bool:
     if _is_lines(path):
         return True
     seen = glance(path) if path.suffix.lower() == ".json" else None
-    return seen is not None and seen.is_list and "question" not in seen.inner and is_row(seen.inner)  # questions are `vqa`
+    others = frozenset({"question", "annotations", "predictions"})  # of `vqa` and `labelstudio`
+    return seen is not None and seen.is_list and not others & seen.inner and is_row(seen.inner)
 
 
 def read(part: Part, to: Collector) -> None:

@@ -36,8 +36,6 @@ recognised = "a .json file with shapes and imagePath, or a folder of such files"
 tasks: tuple[str, ...] = PLACES
 
 AREAS = ("rectangle", "polygon", "circle", "mask", "oriented_rectangle")
-CIRCLE = 72
-"""Corners of the polygon that stands for a circle."""
 
 
 def find(path: Path) -> Found | None:
@@ -130,20 +128,13 @@ class _File:
             raise Flaw("box", f"a {kind} needs two points, found {len(points)}")
         x, y = zip(*(checks.numbers(point, 2, "a point", "box") for point in points), strict=True)
         if kind == "circle":
-            outline = _circle((x[0], y[0]), math.dist((x[0], y[0]), (x[1], y[1])))
+            outline = checks.ellipse((x[0], y[0]), 2 * [math.dist((x[0], y[0]), (x[1], y[1]))])
             return label, checks.around(outline, size), outline, text
         box = self.to.box((min(x), min(y), max(x), max(y)), size) if kind != "mask" else None
         if box:
             return label, box, None, text
         outline = _mask(shape.get("mask"), int(min(x)), int(min(y)), size)
         return label, checks.around(outline, size), outline, text
-
-
-def _circle(centre: tuple[float, float], radius: float) -> Polygons:
-    if not radius > 0:
-        raise Flaw("outline", "the circle has no radius")
-    angles = (2 * math.pi * i / CIRCLE for i in range(CIRCLE))
-    return Polygons((tuple((centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles),))
 
 
 def _mask(encoded: object, left: int, top: int, size: Size) -> RunLengths:

@@ -8,6 +8,7 @@ A `polygon` beside the box counts from 1 too. Of a picture in `SegmentationObjec
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -44,7 +45,7 @@ def find(path: Path) -> Found | None:
 
 
 def _is_voc(files: list[Path]) -> bool:
-    return bool(files) and b"<annotation" in files[0].read_bytes()[:1024]
+    return bool(files) and re.search(rb"<annotation[\s>]", files[0].read_bytes()[:1024]) is not None  # `<annotations` is CVAT's
 
 
 def _kit(top: Path) -> Found:

@@ -40,12 +40,14 @@ PICTURES = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
 @dataclass(frozen=True)
 class Item:
     """One picture, or clip, of a source. `id`: unique, and the same from run to run; `where`: for people, what file and which line of it;
-    `kept`: the other columns of its row; `video`: its file, where it is one. Can be pickled."""
+    `kept`: the other columns of its row; `video`: its file, where it is one; `file`: where it is a picture that is a file of its own in the
+    source. Can be pickled."""
 
     id: str
     where: str
     kept: Mapping[str, Any] = field(default_factory=dict)
     video: Path | None = None
+    file: Path | None = None
     _open: Callable[[], Image.Image | Clip] = field(kw_only=True, repr=False, compare=False)
 
     def open(self) -> Image.Image | Clip:
@@ -113,7 +115,7 @@ def _items_of(file: Path, name: str, ways: Ways) -> Iterator[Item]:
     if ending in VIDEO_EXTENSIONS:
         opened = functools.partial(pictures.from_video, file, ways.frames)
         return iter([Item(name, printable(str(file)), video=file, _open=opened)])
-    return iter([Item(name, printable(str(file)), _open=functools.partial(pictures.from_file, file))])
+    return iter([Item(name, printable(str(file)), file=file, _open=functools.partial(pictures.from_file, file))])
 
 
 def _unique(found: Iterable[Item]) -> Iterator[Item]:
@@ -123,7 +125,7 @@ def _unique(found: Iterable[Item]) -> Iterator[Item]:
         digest = hashlib.blake2b(item.id.encode(), digest_size=16).digest()
         if digest in seen:
             failing = functools.partial(fail, item.where, f"the id {item.id!r:.200} was there before", "duplicate")
-            item = replace(item, id=f"{item.id} (again, item {place + 1})", video=None, _open=failing)
+            item = replace(item, id=f"{item.id} (again, item {place + 1})", video=None, file=None, _open=failing)
         seen.add(digest)
         yield item
 

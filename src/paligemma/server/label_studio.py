@@ -20,13 +20,12 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..mask_formats import simplified
+from ..mask_formats import brush, simplified
 from ..results import Box, Detections, Mask, Masks, Result, Text
 from ..tasks.detect import tidy
 from . import prompts
@@ -187,33 +186,7 @@ def _polygons(mask: Mask, width: int, height: int) -> list[dict[str, Any]]:
 
 
 def _brush(mask: Mask) -> dict[str, Any]:
-    return {"format": "rle", "rle": list(packed_runs(mask.mask))}
-
-
-_SIZES = (3, 4, 8, 16)
-"""Bits of a run's length, one of four."""
-
-
-def packed_runs(mask: np.ndarray) -> bytes:
-    """(H, W) bool -> Label Studio's brush: its pixels row by row as four equal bytes (RGBA), in runs, as the library rle-pack packs them.
-
-    32 bits: how many bytes; 5: bits of a byte less one; 4 each: bits of the four sizes less one; then of each run a 1, which size, its
-    length less one, its byte.
-    """
-    flat = np.asarray(mask, bool).ravel()
-    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
-    bits = [f"{4 * flat.size:032b}{8 - 1:05b}", *(f"{size - 1:04b}" for size in _SIZES)]
-    start = 0
-    for end in ends.tolist():
-        value, left = 255 * int(flat[start]), 4 * (end - start)
-        start = end
-        while left:
-            length = min(left, 1 << _SIZES[-1])
-            place = next(place for place, size in enumerate(_SIZES) if length <= 1 << size)
-            bits.append(f"1{place:02b}{length - 1:0{_SIZES[place]}b}{value:08b}")
-            left -= length
-    text = "".join(bits)
-    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8))
+    return {"format": "rle", "rle": brush(mask.mask)}
 
 
 # Routes

@@ -1,0 +1,96 @@
+"""`paligemma label`: a source of pictures -> boxes or masks by a model in the files of annotation tools, the most doubtful first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ..errors import UsageError
+from ..printable import printable
+from .jobs import DEFAULTS, Job, JobModel, outside, summary, told
+from .options import ANSWERS, INPUT, OUTPUT, Json, named
+from .show import as_json
+
+
+def label(
+    source: Annotated[str, named("SOURCE", "A folder, a pattern, a .jsonl, .parquet or .tar (WebDataset), or a picture.")],
+    /,
+    *,
+    classes: Annotated[str, Parameter(group=ANSWERS)],
+    masks: Annotated[bool, Parameter(group=ANSWERS, negative="", show_default=False)] = False,
+    min_score: Annotated[float, Parameter(group=ANSWERS)] = 0.0,
+    max_objects: Annotated[int | None, Parameter(group=ANSWERS)] = None,
+    max_tokens: Annotated[int | None, Parameter(group=ANSWERS)] = None,
+    batch: Annotated[int, Parameter(group=INPUT)] = 8,
+    tiles: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    image_root: Annotated[Path | None, Parameter(group=INPUT)] = None,
+    allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False,
+    to: Annotated[Literal["coco", "yolo", "voc", "labelstudio", "cvat", "fiftyone"], Parameter(group=OUTPUT)],
+    out: Annotated[Path, Parameter(alias="-o", group=OUTPUT)],
+    limit: Annotated[int | None, Parameter(group=OUTPUT)] = None,
+    overwrite: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False,
+    json: Json = False,
+    options: JobModel = DEFAULTS,
+) -> int:
+    """Let a model label pictures, for people to correct.
+
+    Parameters
+    ----------
+    classes
+        The names of what is to be found, divided by semicolons: "cat;dog".
+    masks
+        Outlines instead of boxes. Not with voc and fiftyone.
+    min_score
+        Leave out what the model is less sure of.
+    max_objects
+        Stop after this many in a picture; by default 64.
+    max_tokens
+        Longest answer. By default what suits the task.
+    batch
+        How many pictures go through the model at a time.
+    tiles
+        Search large pictures in overlapping parts besides, for what is too small to be seen in the whole. Not with --masks.
+    image_root
+        The folder that pictures named in a table must lie in. By default the table's own.
+    allow_urls
+        Fetch https addresses that a table names.
+    to
+        What reads the labels.
+    out
+        The folder: in it one for each --to, and job, from which a stopped command goes on and another --to is written at once.
+    limit
+        Write only the pictures that the model is most doubtful of, so many.
+    overwrite
+        Replace labels that are there, which may have been corrected; and results of another job.
+    """
+    from ..checkpoint.finding import find
+    from ..jobs.asked import asked
+    from ..jobs.items import Ways, items
+    from ..jobs.parts import ERRORS, RESULTS
+    from ..jobs.work import Order
+    from ..labelling.export import check, export, one_picture_each, ranked
+
+    if batch < 1 or (limit is not None and limit < 1):
+        raise UsageError(f"--batch and --limit are at least 1, got {batch} and {limit}")
+    if tiles and masks:
+        raise UsageError("--tiles searches for boxes, not for masks", hint="leave one of them out")
+    outside(source, out, "--out")
+    folder = check(out, to, masks=masks, overwrite=overwrite)
+    task = asked(f"{'segment' if masks else 'detect'}:{classes}")
+    places = {"min_score": min_score} | ({} if max_objects is None else {"max_objects": max_objects})
+    ways = Ways(image_root, allow_urls)
+    job = Job(source, ways, Order((task,), {"max_tokens": max_tokens}, places, tiles=tiles), out / "job")
+    done = job.go(one_picture_each(items(source, ways)), options, batch=batch, overwrite=overwrite)
+    written = 0
+    if done.counts.finished and done.counts.rows:
+        labelled = ranked(done.tables[RESULTS], limit)
+        export(items(source, ways), labelled, folder, to, classes=task.what[0], model=find(options.model).name)
+        written = len(labelled)
+    if json:
+        print(as_json(summary(done.counts) | {"written": written, "labels": str(folder) if written else None}))
+    else:
+        print(told(done.counts, done.tables[RESULTS], done.tables[ERRORS]))
+        print(printable(f"labels of {written:,} pictures: {folder}"))
+    return done.exit_code

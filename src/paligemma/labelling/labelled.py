@@ -1,0 +1,65 @@
+"""A picture and what a model found in it: a row of a job's results, as those who write files of annotations want it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..mask_formats import decompress, from_run_lengths
+from ..results import Box
+from .doubt import doubt
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A box with its score, and where masks were asked for its mask as COCO's run lengths, unpacked when it is looked at."""
+
+    box: Box
+    rle: Mapping[str, Any] | None = None
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Boolean (H, W)."""
+        if self.rle is None:
+            return None
+        height, width = self.rle["size"]
+        return from_run_lengths(decompress(self.rle["counts"]), height, width)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """`id`, `where`: of the item; `name`: of its file here, unique even without its ending; `answer`: the result as plain values."""
+
+    id: str
+    where: str
+    name: str
+    answer: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def width(self) -> int:
+        return self.answer["width"]
+
+    @property
+    def height(self) -> int:
+        return self.answer["height"]
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """In the model's order, without those that cover nothing, which no tool has a place for."""
+        if "boxes" in self.answer:
+            found = [Thing(Box.from_dict(box)) for box in self.answer["boxes"]]
+        else:
+            found = [Thing(Box.from_dict(one["box"]), one["rle"]) for one in self.answer["masks"]]
+        return tuple(thing for thing in found if thing.box.area and (thing.rle is None or any(decompress(thing.rle["counts"])[1::2])))
+
+    @cached_property
+    def doubt(self) -> float:
+        return doubt(thing.box.score for thing in self.things)

@@ -1,0 +1,131 @@
+"""`paligemma label` on a real, tiny model: folders that annotation tools import, what goes on, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from paligemma.checkpoint import save_codec, save_huggingface
+from paligemma.cli import build_app
+from paligemma.cli.labelling import label
+from paligemma.data.opening import open_data
+from paligemma.labelling.export import DOUBTFUL
+from paligemma.labelling.forms import FORMS, FormName
+
+from ..jobs.making import album, lines, png, shard
+from ..tiny import random_codec, tiny_model, tiny_tokenizer
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [line.strip() for line in (ROOT / "docs" / "labelling.md").read_text().splitlines() if line.startswith("    paligemma ")]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = save_huggingface(tiny_model(), tmp_path_factory.mktemp("models") / "tiny")
+    tiny_tokenizer().save(folder)
+    save_codec(random_codec(), folder)
+    return folder
+
+
+@pytest.fixture
+def ask(call, tiny):
+    """Calls it with what is always the same."""
+
+    def run(source: Path, to: str, out: Path, *more: object):
+        return call("label", source, "--classes", "cat;dog", "--max-objects", 3, "--model", tiny, "--to", to, "--out", out, *more)
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_document_can_be_called_so(command):
+    build_app().parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_every_form_can_be_asked_for():
+    assert get_args(get_type_hints(label)["to"]) == get_args(FormName) == tuple(FORMS)
+
+
+def test_a_folder_is_labelled_once_for_all_forms(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 4), tmp_path / "out"
+    done = ask(folder, "coco", out)
+    assert done.code == 0, done.err
+    assert done.lines[0] == "4 items, 4 results"
+    assert done.lines[-1] == f"labels of 4 pictures: {out / 'coco'}"
+    for form in (form for form in FORMS if form != "coco"):
+        (said,) = ask(folder, form, out, "--json").records
+        assert (said["items_here"], said["written"], said["labels"]) == (0, 4, str(out / form))
+    read = {form: open_data(out / form, split="all") for form in ("coco", "yolo", "voc", "cvat")}
+    boxes = {form: {record.pictures[0].name: len(record.things) for record in data.records} for form, data in read.items()}
+    rows = [json.loads(line) for line in (out / "coco" / DOUBTFUL).read_text().splitlines()]
+    assert all(found == {row["file"]: len(row["things"]) for row in rows} for found in boxes.values())
+    assert all(data.classes == ("cat", "dog") for form, data in read.items() if form != "voc")
+
+
+def test_masks(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 2), tmp_path / "out"
+    assert ask(folder, "cvat", out, "--masks").code == 0
+    found = open_data(out / "cvat", task="segment")
+    assert {record.pictures[0].name for record in found.records} == {"0.png", "1.png"}
+
+
+def test_tables_and_shards(ask, tmp_path):
+    table = lines(album(tmp_path / "a", 2) / "t.jsonl", {"id": "x", "image": "0.png"}, {"id": "y", "image": "1.png"})
+    assert ask(table, "coco", tmp_path / "table").code == 0
+    assert ask(shard(tmp_path / "s.tar", {"one.png": png()}), "coco", tmp_path / "shard").code == 0
+    assert {path.name for path in (tmp_path / "table" / "coco" / "images").iterdir()} == {"x.png", "y.png"}
+    assert {path.name for path in (tmp_path / "shard" / "coco" / "images").iterdir()} == {"s.tar_one.png"}
+
+
+def test_what_fails_is_left_out_and_said(ask, tmp_path):
+    folder = album(tmp_path / "a", 3, broken=(1,))
+    (folder / "film.mp4").write_bytes(b"a video")
+    (said,) = ask(folder, "yolo", tmp_path / "out", "--json").records
+    assert (said["written"], said["failed"], said["errors"]) == (2, 2, {"image_unknown_format": 1, "not_a_picture": 1})
+    assert ask(folder / "1.png", "yolo", tmp_path / "none").code == 3
+    assert not (tmp_path / "none" / "yolo").exists()
+
+
+def test_corrections_are_not_lost_and_a_source_may_grow(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 2), tmp_path / "out"
+    assert ask(folder, "yolo", out).code == 0
+    (out / "yolo" / "labels" / "0.txt").write_text("0 0.5 0.5 1 1\n")
+    again = ask(folder, "yolo", out)
+    assert again.code == 2
+    assert again.err.startswith("error[exists]")
+    assert (out / "yolo" / "labels" / "0.txt").read_text() == "0 0.5 0.5 1 1\n"
+    (folder / "2.png").write_bytes(png())
+    (said,) = ask(folder, "yolo", out, "--overwrite", "--json").records
+    assert (said["items_here"], said["items"], said["written"]) == (1, 3, 3)
+
+
+def test_another_order_in_the_same_folder_is_refused(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 1), tmp_path / "out"
+    assert ask(folder, "coco", out).code == 0
+    other = ask(folder, "cvat", out, "--masks")
+    assert (other.code, other.err.startswith("error[other_job]")) == (2, True)
+    assert not (out / "cvat").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--to", "voc", "--masks", "--out", "out"), "no place for masks"),
+        (("--to", "coco", "--out", "a/out"), "within the source"),
+        (("--to", "coco", "--out", "out", "--limit", 0), "--limit"),
+        (("--to", "coco", "--out", "out", "--tiles", "--masks"), "--tiles"),
+        (("--to", "coc", "--out", "out"), "coco"),
+        (("--to", "coco", "--out", "out", "--min-score", 2), "min_score"),
+    ],
+)
+def test_what_is_refused_leaves_no_labels(call, tmp_path, monkeypatch, more, says):
+    album(tmp_path / "a", 1)
+    monkeypatch.chdir(tmp_path)
+    done = call("label", "a", "--classes", "cat", *more)
+    assert done.code == 2
+    assert says in done.err
+    assert not Path("out", "coco").exists()

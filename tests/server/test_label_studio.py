@@ -7,13 +7,13 @@ import json
 import time
 from typing import Any
 
-import numpy as np
 import pytest
 
 from paligemma.server.label_studio import MOST_CONTROLS, address, controls
 from paligemma.server.refusals import Refused
 from paligemma.server.settings import Limits, Settings
 from tests.server.conftest import DEMO, Served, live
+from tests.test_mask_formats import unpacked
 
 FILE = DEMO / "objects1.png"
 URL = f"data:image/png;base64,{base64.b64encode(FILE.read_bytes()).decode()}"
@@ -76,7 +76,7 @@ def test_a_project_with_everything(nano, predictor):
         assert region["score"] == pytest.approx(box.score, abs=1e-3)
         assert (region["original_width"], region["original_height"], region["image_rotation"]) == (112, 112, 0)
     (mask,) = predictor.segment(FILE, "owl").masks
-    assert (unpacked(bytes(found["brush"][0]["value"]["rle"])).reshape(112, 112, 4) == 255 * mask.mask[..., None]).all()
+    assert (unpacked(found["brush"][0]["value"]["rle"]).reshape(112, 112, 4) == 255 * mask.mask[..., None]).all()
     assert found["brush"][0]["value"]["brushlabels"] == ["owl"]
     assert all(0 <= corner <= 100 for region in found["outline"] for point in region["value"]["points"] for corner in point)
     assert found["caption"][0]["value"] == {"text": [predictor.caption(FILE).text]}

@@ -115,18 +115,18 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
         mapped=options.mmap,
     )
     collection = None if options.index is None else _collection(options, settings)
-    log_to(sys.stderr, json_lines=options.log_json)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")
     service = Service(predictor, settings, name=name)
     for line in predictor.description.splitlines():
         print(line, file=sys.stderr)
-    run(
-        service,
-        listening,
-        collection=collection,
-        notes=HONEST[:2] if predictor.path and predictor.path.parent == BUNDLED else (),
-        ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
-    )
+    with log_to(sys.stderr, json_lines=options.log_json):
+        run(
+            service,
+            listening,
+            collection=collection,
+            notes=HONEST[:2] if predictor.path and predictor.path.parent == BUNDLED else (),
+            ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
+        )
     return 0
 
 

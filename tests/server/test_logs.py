@@ -1,0 +1,76 @@
+"""The log: whole and in order, for people and for programs; and no answer waits for whoever reads it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+
+import pytest
+
+from paligemma.server import logs
+from paligemma.server.logs import log_to
+from paligemma.server.refusals import LOG
+
+
+class Stalled(io.StringIO):
+    """Takes nothing until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.go.wait(30)
+        return super().write(text)
+
+
+def test_all_lines_are_there_in_order():
+    stream = io.StringIO()
+    with log_to(stream):
+        for number in range(1000):
+            LOG.info("line %d", number)
+    assert [line.partition(" ")[2] for line in stream.getvalue().splitlines()] == [f"line {number}" for number in range(1000)]
+
+
+def test_programs_get_json_with_the_facts():
+    stream = io.StringIO()
+    with log_to(stream, json_lines=True):
+        LOG.info("a %s", "line\nor two", extra={"request_id": "x", "status": 200, "secret": "s"})
+    (line,) = stream.getvalue().splitlines()
+    said = json.loads(line)
+    assert said.pop("time") > 0
+    assert said == {"level": "INFO", "message": "a line\nor two", "request_id": "x", "status": 200}
+
+
+def test_what_was_before_is_again():
+    before = LOG.handlers[:], LOG.level, LOG.propagate
+    with pytest.raises(KeyError), log_to(io.StringIO()):
+        raise KeyError
+    assert (LOG.handlers, LOG.level, LOG.propagate) == before
+
+
+def test_nobody_waits_for_a_reader_that_stands_still(monkeypatch):
+    """So many lines wait for it, and no more; how many were dropped is written."""
+    monkeypatch.setattr(logs, "LINES", 5)
+    stream = Stalled()
+    with log_to(stream):
+        LOG.info("first")
+        assert stream.reached.wait(30)
+        for number in range(9):  # would not return if it wrote
+            LOG.info("line %d", number)
+        stream.go.set()
+    said = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
+    assert said == ["first", "4 lines of this log were dropped", *(f"line {number}" for number in range(5))]
+
+
+def test_the_end_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(logs, "LAST", 0.05)
+    stream = Stalled()
+    with log_to(stream):
+        LOG.log(logging.WARNING, "first")
+        assert stream.reached.wait(30)
+    assert stream.getvalue() == ""
+    stream.go.set()

@@ -84,6 +84,8 @@ class TaskOptions(ModelOptions):
     allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False
     """Fetch https addresses."""
 
+    explain: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
+    """Say what answers were made of: tokens' probabilities, what else might have come, where the model looked (docs/explain.md)."""
     out: Annotated[str | None, Parameter(alias="-o", group=OUTPUT)] = None
     """Draw the result: a file for one input, a folder for several."""
     json: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False

@@ -251,6 +251,19 @@ class Predictor:
             return getattr(self, found.name)(image, *asked, stream=stream, **how)
         return self._words(found, found.prompt(*asked), image, stream, how)  # pyright: ignore[reportArgumentType]
 
+    def explain(self, verb: str, image: Any, *asked: Any, **how: Any) -> Any:
+        """A verb's answer as an `Explanation`: with the probability of each token, what else might have come, and where the model looked.
+
+        `verb`: "caption", "ask", "detect", ...; `asked`, `how`: as it takes them. One picture, or a list. Raises `UsageError` for what is no
+        verb and for `stream` and `beams`, `ResourceError` for a model that is not in PyTorch.
+
+        >>> model.explain("detect", "photo.jpg", ["cat", "dog"]).draw().save("looked.png")
+        """
+        from .explaining import Explainer
+        from .planning import verb_named
+
+        return verb_named(Explainer(self), verb)(image, *asked, **how)
+
     # Verbs that answer in places
 
     @overload

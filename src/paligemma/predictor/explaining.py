@@ -1,0 +1,116 @@
+"""A predictor whose verbs explain their answers: the same results, with their tokens' probabilities and where the model looked.
+
+    explainer = Explainer(predictor)
+    explainer.detect("photo.jpg", ["cat"])  -> Explanation of Detections, and so on for every verb
+
+The answer is generated as always, then read once more (`engine/looking.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from ..engine.options import Generation
+from ..errors import ResourceError, UsageError, no_torch
+from ..explanation import Explanation, Grid, Likely, Part, Step, mean_grid, rounded
+from ..results import Detections, Masks, Result
+from ..sequence import prompt_ids
+from ..tasks import detect
+from .asking import MAX_PROMPT, How, Query
+from .pictures import EncodedImage
+from .planning import Sharing
+from .verbs import Predictor
+
+LIKELY = 5
+"""Tokens that are shown of every step."""
+
+
+class Explainer(Sharing):
+    """The verbs of a predictor, each of which returns an `Explanation`, or a list of them. It shares the model.
+
+    Raises `ResourceError` for a model that is not in PyTorch, such as a pack: its attention cannot be seen. Verbs raise `UsageError`
+    for `stream`, for `beams`, and for several pictures under one prompt.
+    """
+
+    def __init__(self, predictor: Predictor):
+        if not hasattr(predictor.network, "model"):
+            if find_spec("torch") is None:
+                raise no_torch("explaining an answer", otherwise="leave the explanation out")
+            hint = "name the checkpoint, of a pack the one it was made of"
+            raise ResourceError(
+                "explaining an answer needs the model in PyTorch, and this one was loaded without", hint=hint, code="no_torch"
+            )
+        super().__init__(predictor)
+
+    def _ask(self, query: Callable[[int, EncodedImage], Query[Any]], image: Any, stream: bool, how: How, max_tokens: int) -> Any:
+        if stream:
+            raise UsageError("an answer is explained when it is whole: it cannot be streamed", hint="leave stream out")
+        if how.get("beams", 1) > 1:
+            raise UsageError("beam search does not keep what else might have come, which an explanation shows", hint="leave beams out")
+
+        def explained(place: int, seen: EncodedImage) -> Query[Explanation]:
+            if seen.soft.shape[1] != self.config.vision.num_tokens:
+                raise UsageError("only answers about one picture can be explained, not about several together or a film")
+            asked = query(place, seen)
+            return Query(asked.prompt, lambda generation: self._explained(asked, seen, generation), asked.constraint)
+
+        return super()._ask(explained, image, False, How(**{"alternatives": LIKELY, **how}), max_tokens)  # pyright: ignore
+
+    def _explained(self, asked: Query[Any], seen: EncodedImage, generation: Generation) -> Explanation:
+        result = asked.read(generation)
+        grids = self._grids(prompt_ids(self.tokenizer, asked.prompt, max_len=MAX_PROMPT), seen, generation.ids)
+        told = zip(generation.ids, generation.logprobs, generation.alternatives, grids, strict=True)
+        steps = tuple(Step(self._text(id), math.exp(logprob), self._likely(beside), heat) for id, logprob, beside, heat in told)
+        places = isinstance(result, Detections | Masks)
+        spans = list(self._objects(result, generation.ids) if places else _words(steps))
+        parts = tuple(Part(label, start, stop, mean_grid(grids[start:stop]), box) for label, start, stop, box in spans)
+        return Explanation(result, steps, parts, seen.width, seen.height, picture=seen.picture)
+
+    def _grids(self, prompt: Sequence[int], seen: EncodedImage, answer: Sequence[int]) -> list[Grid]:
+        from ..engine.looking import looks, smoothed
+
+        if not answer:
+            return []
+        side = self.config.vision.grid
+        maps = smoothed(looks(self.model, seen.soft, prompt, answer).reshape(-1, side, side))
+        return [tuple(tuple(map(rounded, line)) for line in one) for one in maps.tolist()]
+
+    def _likely(self, beside: Sequence[tuple[int, float]]) -> tuple[Likely, ...]:
+        return tuple(Likely(self._text(id), math.exp(logprob)) for id, logprob in beside)
+
+    def _text(self, id: int) -> str:
+        """As it reads; what is no text by itself (the end, a byte of a character) as it is written in the vocabulary."""
+        text = self.tokenizer.decode([id])
+        return text if text and "\ufffd" not in text else self.tokenizer.piece(id)
+
+    def _objects(self, result: Detections | Masks, ids: Sequence[int]) -> Iterator[_Span]:
+        """Where each object of the result stands in the answer. Its place tells it: some objects of the answer may have been left out."""
+        found = {one.box(result.width, result.height).xyxy: one for one in detect.parse_ids(ids, self.tokenizer).objects}
+        for item in result:
+            box = getattr(item, "box", item)
+            yield item.label, found[box.xyxy].start, found[box.xyxy].end, box.xyxy
+
+
+_Span = tuple[str, int, int, tuple[float, float, float, float] | None]
+"""Label, start, stop, box."""
+
+
+def _words(steps: Sequence[Step]) -> Iterator[_Span]:
+    """Tokens that make up a word together. Where letters know no case, as in Chinese, every token is one."""
+    start = 0
+    for at in range(1, len(steps) + 1):
+        if at == len(steps) or not _joins(steps[at - 1].text, steps[at].text):
+            if word := "".join(step.text for step in steps[start:at]).strip():
+                yield word, start, at, None
+            start = at
+
+
+def _joins(before: str, after: str) -> bool:
+    return bool(before and after) and _cased(before[-1]) and _cased(after[0])
+
+
+def _cased(letter: str) -> bool:
+    return letter.isdigit() or letter.lower() != letter.upper()

@@ -95,41 +95,40 @@ class HeatMap:
     box: tuple[float, float, float, float] | None = None
 
 
-def draw_heat(image: Image.Image, maps: Sequence[HeatMap], *, title: str = "", note: str = "", legend: str = "") -> Image.Image:
-    """A new RGB picture: a grey copy of `image` for each map, with its heat and a ring about its hottest patch, and a scale under them.
+def draw_heat(image: Image.Image, maps: Sequence[HeatMap], *, title: str = "", legend: str = "", note: str = "") -> Image.Image:
+    """A new RGB page: the picture, then for each map a paler copy under its heat, with a ring about its hottest patch.
 
-    `title` and `note` stand above and below all; `legend` says what is cold and hot. Each map has a scale of its own.
+    `title` stands above, below a scale with its `legend` (each map has a scale of its own), and `note`.
     """
-    width = min(PANEL, round(PANEL * image.width / image.height))
-    height = max(1, round(width * image.height / image.width))
-    small, unit = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), 2
-    columns = max(1, min(len(maps), PANELS_ACROSS))
+    width = max(1, min(PANEL, round(PANEL * image.width / image.height)))
+    height, unit = max(1, round(width * image.height / image.width)), 2
+    small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    panels = [("", small), *(("  ".join(filter(None, (one.title, one.note))), _heated(small, one, width / image.width)) for one in maps)]
     line, margin = 12 * unit, 5 * unit
-    cell_width, cell_height = width + margin, height + line + margin
-    page_width = max(columns * cell_width + margin, MIN_SIDE)
+    columns = min(len(panels), PANELS_ACROSS)
+    rows = -(-len(panels) // columns)
+    page_width = max(columns * (width + margin) + margin, MIN_SIDE)
     head, title = _fitting(title, 9 * unit)
     heads = _wrap(title, head, page_width - 2 * margin) if title.strip() else []
-    top = margin + line * len(heads)
-    rows = -(-len(maps) // columns)
-    page = Image.new("RGB", (page_width, top + rows * cell_height + line * (bool(legend) + bool(note)) + margin), (255, 255, 255))
+    feet = [one for one in (legend, note) if one]
+    top, cell = margin + line * len(heads), height + line + margin
+    page = Image.new("RGB", (page_width, top + rows * cell + line * len(feet) + margin), (255, 255, 255))
     draw = ImageDraw.Draw(page)
     for number, words in enumerate(heads):
         draw.text((margin, margin + line * number), words, fill=(20, 20, 20), font=head)
-    for number, one in enumerate(maps):
-        x, y = margin + number % columns * cell_width, top + number // columns * cell_height
-        page.paste(_heated(small, one, width / image.width, unit), (x, y + line))
-        font, words = _fitting("  ".join(part for part in (_one_line(one.title), one.note) if part), 8 * unit)
+    for number, (words, panel) in enumerate(panels):
+        x, y = margin + number % columns * (width + margin), top + number // columns * cell
+        page.paste(panel, (x, y + line))
+        font, words = _fitting(_one_line(words), 8 * unit)
         draw.text((x, y + line / 2), _shorten(words, font, width), fill=(20, 20, 20), font=font, anchor="lm")
-    y = top + rows * cell_height + line / 2
-    if legend:
-        scale = Image.fromarray(_colours(np.linspace(0, 1, 60 * unit)[None].repeat(5 * unit, 0)))
-        page.paste(scale, (margin, round(y - scale.height / 2)))
-        font, words = _fitting(legend, 7 * unit)
-        draw.text((2 * margin + scale.width, y), words, fill=(90, 90, 90), font=font, anchor="lm")
-        y += line
-    if note:
-        font, words = _fitting(note, 7 * unit)
-        draw.text((margin, y), words, fill=(90, 90, 90), font=font, anchor="lm")
+    for number, words in enumerate(feet):
+        x, y = margin, top + rows * cell + line * number + line / 2
+        if words is legend:
+            scale = Image.fromarray(_colours(np.linspace(0, 1, 40 * unit)[None].repeat(5 * unit, 0)))
+            page.paste(scale, (margin, round(y - scale.height / 2)))
+            x += scale.width + margin
+        font, words = _fitting(words, 7 * unit)
+        draw.text((x, y), words, fill=(90, 90, 90), font=font, anchor="lm")
     return page
 
 
@@ -164,15 +163,16 @@ def data_url(image: Image.Image, side: int | None = None) -> str:
     return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
-def _heated(picture: Image.Image, one: HeatMap, scale: float, unit: int) -> Image.Image:
-    """The picture in grey, under its heat where that is warm."""
+def _heated(picture: Image.Image, one: HeatMap, scale: float) -> Image.Image:
+    """A paler copy under its heat, which hides the more the hotter it is. `scale`: how much larger it is than what `box` belongs to."""
+    unit = 2
     heat = np.asarray(one.heat, np.float32)
     least, most = float(heat.min()), float(heat.max())
     level = (heat - least) / (most - least) if most > least else np.zeros_like(heat)
     smooth = np.asarray(Image.fromarray(level).resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
-    grey = np.asarray(picture.convert("L").convert("RGB"), np.float32) * 0.5 + np.asarray(picture, np.float32) * 0.5
-    opacity = 0.25 + 0.55 * smooth
-    heated = Image.fromarray((grey * (1 - opacity) + _colours(smooth[..., 0]) * opacity).clip(0, 255).astype(np.uint8))
+    pale = np.asarray(Image.blend(picture.convert("L").convert("RGB"), picture, 0.6), np.float32)
+    opacity = 0.1 + 0.6 * smooth
+    heated = Image.fromarray((pale * (1 - opacity) + _colours(smooth[..., 0]) * opacity).clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(heated)
     if one.box is not None:
         _outline(draw, _inside(one.box, scale, heated.size, unit), (255, 255, 255), unit, faint=False)

@@ -22,9 +22,11 @@ Grid = tuple[tuple[float, ...], ...]
 """A number for each patch of the picture as the model sees it, row by row from the top: the share of attention that went there. What all
 of them lack to 1 went to words."""
 
+WORTH_SAYING = 0.01
+"""What is less probable is left to `steps`."""
 MOST_MAPS = 24
 """More parts of an answer are not drawn."""
-LEGEND = "where the model looked: least to most, in each picture by itself; the ring is on the hottest patch"
+LEGEND = "attention, least to most in each map; the ring marks the most"
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,14 @@ class Step:
 class Part:
     """A word of a text, or an object with all of its tokens: `start` to `stop` of the steps. `heat`: their mean.
 
-    `box`: an object's: left, top, right, bottom, in pixels of the picture.
+    `score`: an object's, or the probability of the word's tokens. `box`: an object's: left, top, right, bottom, in pixels of the picture.
     """
 
     label: str
     start: int
     stop: int
     heat: Grid = field(repr=False)
+    score: float | None = None
     box: tuple[float, float, float, float] | None = None
 
     @property
@@ -70,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Explanation(Result):
-    """`result`: the answer, as without an explanation. `parts`: words of a text, without blanks; or the objects of the result, in order.
+    """`result`: the answer, as without an explanation. `parts`: words of a text, or the objects of the result, in order.
 
     `width`, `height`: of the original picture.
     """
@@ -86,23 +89,17 @@ class Explanation(Result):
         """Why the answer ended."""
         return getattr(self.result, "stop", "eos")
 
-    def prob(self, part: Part) -> float:
-        """Probability of a part: the product of its tokens'."""
-        product = 1.0
-        for step in self.steps[part.start : part.stop]:
-            product *= step.prob
-        return product
-
     def __str__(self) -> str:
-        """The answer, then a line a part: how probable, where looked at, and what else might have come first."""
+        """The answer, then a line a part: how probable, where the model looked, and of a word what else might have begun there."""
         return "\n".join([str(self.result), *(f"  {self._line(part)}" for part in self.parts)])
 
     def _line(self, part: Part) -> str:
         x, y = part.hottest
-        where = f"{100 * self.prob(part):.0f}%  looked at x {x * self.width:.0f}, y {y * self.height:.0f}"
+        line = f"{part.label}  {_percent(part.score)}  looked at x {x * self.width:.0f}, y {y * self.height:.0f}"
         first = self.steps[part.start]
-        others = ", ".join(f"{one.text.strip()} {100 * one.prob:.0f}%" for one in first.likely if one.text != first.text and one.prob >= 0.01)
-        return printable(f"{part.label}  {where}{f'  or {others}' if others else ''}")
+        likely = [one for one in first.likely if one.text != first.text and one.prob >= WORTH_SAYING]
+        others = ", ".join(f"{one.text.strip()} {_percent(one.prob)}" for one in likely) if part.box is None else ""
+        return printable(f"{line}  or {others}" if others else line)
 
     def to_dict(self) -> dict[str, Any]:
         """The result's own values, and `"explanation"` beside them: `grid` (rows, columns), `tokens` and `parts`."""
@@ -117,7 +114,7 @@ class Explanation(Result):
             for step in self.steps
         ]
         parts = [
-            {"label": part.label, "start": part.start, "stop": part.stop, "heat": _lists(part.heat)}
+            {"label": part.label, "start": part.start, "stop": part.stop, "score": part.score, "heat": _lists(part.heat)}
             | ({} if part.box is None else {"box": list(part.box)})
             for part in self.parts
         ]
@@ -132,7 +129,7 @@ class Explanation(Result):
             )
         if not self.parts:
             return self.result.draw(image)
-        maps = [drawing.HeatMap(part.label, part.heat, f"{100 * self.prob(part):.0f}%", part.box) for part in self.parts[:MOST_MAPS]]
+        maps = [drawing.HeatMap(part.label, part.heat, _percent(part.score), part.box) for part in self.parts[:MOST_MAPS]]
         left = len(self.parts) - len(maps)
         title = getattr(self.result, "prompt", "")
         return drawing.draw_heat(image, maps, title=title, note=f"and {left} more" if left else "", legend=LEGEND)
@@ -146,6 +143,10 @@ def mean_grid(grids: Sequence[Grid]) -> Grid:
 def rounded(value: float) -> float:
     """Four digits: all that a share of attention is worth."""
     return float(f"{value:.4g}")
+
+
+def _percent(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.0f}%"
 
 
 def _lists(grid: Grid) -> list[list[float]]:

@@ -16,7 +16,7 @@ from typing import Any
 from ..engine.options import Generation
 from ..errors import ResourceError, UsageError, no_torch
 from ..explanation import Explanation, Grid, Likely, Part, Step, mean_grid, rounded
-from ..results import Detections, Masks, Result
+from ..results import Detections, Mask, Masks
 from ..sequence import prompt_ids
 from ..tasks import detect
 from .asking import MAX_PROMPT, How, Query
@@ -64,9 +64,7 @@ class Explainer(Sharing):
         grids = self._grids(prompt_ids(self.tokenizer, asked.prompt, max_len=MAX_PROMPT), seen, generation.ids)
         told = zip(generation.ids, generation.logprobs, generation.alternatives, grids, strict=True)
         steps = tuple(Step(self._text(id), math.exp(logprob), self._likely(beside), heat) for id, logprob, beside, heat in told)
-        places = isinstance(result, Detections | Masks)
-        spans = list(self._objects(result, generation.ids) if places else _words(steps))
-        parts = tuple(Part(label, start, stop, mean_grid(grids[start:stop]), box) for label, start, stop, box in spans)
+        parts = tuple(self._objects(result, generation.ids, grids) if isinstance(result, Detections | Masks) else _words(steps))
         return Explanation(result, steps, parts, seen.width, seen.height, picture=seen.picture)
 
     def _grids(self, prompt: Sequence[int], seen: EncodedImage, answer: Sequence[int]) -> list[Grid]:
@@ -86,26 +84,25 @@ class Explainer(Sharing):
         text = self.tokenizer.decode([id])
         return text if text and "\ufffd" not in text else self.tokenizer.piece(id)
 
-    def _objects(self, result: Detections | Masks, ids: Sequence[int]) -> Iterator[_Span]:
+    def _objects(self, result: Detections | Masks, ids: Sequence[int], grids: Sequence[Grid]) -> Iterator[Part]:
         """Where each object of the result stands in the answer. Its place tells it: some objects of the answer may have been left out."""
         found = {one.box(result.width, result.height).xyxy: one for one in detect.parse_ids(ids, self.tokenizer).objects}
         for item in result:
-            box = getattr(item, "box", item)
-            yield item.label, found[box.xyxy].start, found[box.xyxy].end, box.xyxy
+            box = item.box.xyxy if isinstance(item, Mask) else item.xyxy
+            start, stop = found[box].start, found[box].end
+            yield Part(item.label, start, stop, mean_grid(grids[start:stop]), item.score, box)
 
 
-_Span = tuple[str, int, int, tuple[float, float, float, float] | None]
-"""Label, start, stop, box."""
-
-
-def _words(steps: Sequence[Step]) -> Iterator[_Span]:
+def _words(steps: Sequence[Step]) -> Iterator[Part]:
     """Tokens that make up a word together. Where letters know no case, as in Chinese, every token is one."""
     start = 0
-    for at in range(1, len(steps) + 1):
-        if at == len(steps) or not _joins(steps[at - 1].text, steps[at].text):
-            if word := "".join(step.text for step in steps[start:at]).strip():
-                yield word, start, at, None
-            start = at
+    for stop in range(1, len(steps) + 1):
+        if stop == len(steps) or not _joins(steps[stop - 1].text, steps[stop].text):
+            own = steps[start:stop]
+            word = "".join(step.text for step in own).strip()
+            if any(map(str.isalnum, word)):
+                yield Part(word, start, stop, mean_grid([step.heat for step in own]), math.prod(step.prob for step in own))
+            start = stop
 
 
 def _joins(before: str, after: str) -> bool:

@@ -39,12 +39,19 @@ class Likely:
 
 @dataclass(frozen=True)
 class Step:
-    """One token of the answer. `likely`: the most probable ones at its place, the likeliest first, this one among them or not."""
+    """One token of the answer. `likely`: the most probable ones at its place, the likeliest first, this one among them or not.
+
+    `heat`: empty where nobody asked where the model looked.
+    """
 
     text: str
     prob: float
     likely: tuple[Likely, ...]
-    heat: Grid = field(repr=False)
+    heat: Grid = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {"text": self.text, "prob": self.prob, "likely": [dataclasses.asdict(one) for one in self.likely]}
+        return plain | {"heat": _lists(self.heat)} if self.heat else plain
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,10 @@ class Part:
     heat: Grid = field(repr=False)
     score: float | None = None
     box: tuple[float, float, float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        box = None if self.box is None else list(self.box)
+        return {"label": self.label, "start": self.start, "stop": self.stop, "score": self.score, "box": box, "heat": _lists(self.heat)}
 
     @property
     def hottest(self) -> tuple[float, float]:
@@ -104,21 +115,8 @@ class Explanation(Result):
     def to_dict(self) -> dict[str, Any]:
         """The result's own values, and `"explanation"` beside them: `grid` (rows, columns), `tokens` and `parts`."""
         grid = self.steps[0].heat if self.steps else ()
-        tokens = [
-            {
-                "text": step.text,
-                "prob": step.prob,
-                "likely": [dataclasses.asdict(one) for one in step.likely],
-                "heat": _lists(step.heat),
-            }
-            for step in self.steps
-        ]
-        parts = [
-            {"label": part.label, "start": part.start, "stop": part.stop, "score": part.score, "heat": _lists(part.heat)}
-            | ({} if part.box is None else {"box": list(part.box)})
-            for part in self.parts
-        ]
         shape = [len(grid), len(grid[0]) if grid else 0]
+        tokens, parts = [step.to_dict() for step in self.steps], [part.to_dict() for part in self.parts]
         return self.result.to_dict() | {"explanation": {"grid": shape, "tokens": tokens, "parts": parts}}
 
     def _draw(self, image: Image.Image) -> Image.Image:

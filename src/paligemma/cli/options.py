@@ -102,6 +102,8 @@ class TaskOptions(ModelOptions):
             raise UsageError("--out names no file or folder", hint="for example --out drawn.png, or --out . for this folder")
         if self.stream and self.json:
             raise UsageError("--stream shows an answer while it is written, --json only whole results", hint="leave one of them out")
+        if self.stream and self.explain:
+            raise UsageError("--explain needs the whole answer, --stream shows it before", hint="leave one of them out")
 
     @property
     def how(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ The answer is generated as always, then read once more (`engine/looking.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from ..explanation import Explanation, Grid, Likely, Part, Step, mean_grid, roun
 from ..results import Detections, Mask, Masks
 from ..sequence import prompt_ids
 from ..tasks import detect
+from ..tokenizer import Tokenizer
 from .asking import MAX_PROMPT, How, Query
 from .pictures import EncodedImage
 from .planning import Sharing
@@ -62,8 +64,8 @@ class Explainer(Sharing):
     def _explained(self, asked: Query[Any], seen: EncodedImage, generation: Generation) -> Explanation:
         result = asked.read(generation)
         grids = self._grids(prompt_ids(self.tokenizer, asked.prompt, max_len=MAX_PROMPT), seen, generation.ids)
-        told = zip(generation.ids, generation.logprobs, generation.alternatives, grids, strict=True)
-        steps = tuple(Step(self._text(id), math.exp(logprob), self._likely(beside), heat) for id, logprob, beside, heat in told)
+        plain = zip(steps_of(generation, self.tokenizer), grids, strict=True)
+        steps = tuple(dataclasses.replace(step, heat=heat) for step, heat in plain)
         parts = tuple(self._objects(result, generation.ids, grids) if isinstance(result, Detections | Masks) else _words(steps))
         return Explanation(result, steps, parts, seen.width, seen.height, picture=seen.picture)
 
@@ -76,14 +78,6 @@ class Explainer(Sharing):
         maps = smoothed(looks(self.model, seen.soft, prompt, answer).reshape(-1, side, side))
         return [tuple(tuple(map(rounded, line)) for line in one) for one in maps.tolist()]
 
-    def _likely(self, beside: Sequence[tuple[int, float]]) -> tuple[Likely, ...]:
-        return tuple(Likely(self._text(id), math.exp(logprob)) for id, logprob in beside)
-
-    def _text(self, id: int) -> str:
-        """As it reads; what is no text by itself (the end, a byte of a character) as it is written in the vocabulary."""
-        text = self.tokenizer.decode([id])
-        return text if text and "\ufffd" not in text else self.tokenizer.piece(id)
-
     def _objects(self, result: Detections | Masks, ids: Sequence[int], grids: Sequence[Grid]) -> Iterator[Part]:
         """Where each object of the result stands in the answer. Its place tells it: some objects of the answer may have been left out."""
         found = {one.box(result.width, result.height).xyxy: one for one in detect.parse_ids(ids, self.tokenizer).objects}
@@ -91,6 +85,19 @@ class Explainer(Sharing):
             box = item.box.xyxy if isinstance(item, Mask) else item.xyxy
             start, stop = found[box].start, found[box].end
             yield Part(item.label, start, stop, mean_grid(grids[start:stop]), item.score, box)
+
+
+def steps_of(generation: Generation, tokenizer: Tokenizer) -> Iterator[Step]:
+    """Its tokens, each with what else might have stood there where `alternatives` were asked for. Nothing of where the model looked."""
+
+    def text(id: int) -> str:
+        """As it reads; what is no text by itself (the end, a byte of a character) as it is written in the vocabulary."""
+        read = tokenizer.decode([id])
+        return read if read and "\ufffd" not in read else tokenizer.piece(id)
+
+    besides = generation.alternatives or [()] * len(generation.ids)
+    for id, logprob, beside in zip(generation.ids, generation.logprobs, besides, strict=True):
+        yield Step(text(id), math.exp(logprob), tuple(Likely(text(other), math.exp(own)) for other, own in beside))
 
 
 def _words(steps: Sequence[Step]) -> Iterator[Part]:

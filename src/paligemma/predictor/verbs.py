@@ -390,8 +390,8 @@ class _Wanted:
 
 
 def _depth() -> int:
-    """How many frames below whoever called this file its caller is: warnings point at the user's line, whichever verb it calls."""
+    """How many frames below whoever called this folder its caller is: warnings point at the user's line, whichever verb it calls."""
     frame, depth = inspect.currentframe(), 0
-    while frame is not None and frame.f_code.co_filename == __file__:
+    while frame is not None and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
         frame, depth = frame.f_back, depth + 1
     return depth

@@ -1,9 +1,9 @@
 """`python -m bench.pointing`: whether the hottest patch of a heat map lies in the thing that a token is about, by ways to make heat maps.
 
-Scenes of the small world that training never drew, with things that are one of a kind in their scene. Asked are "detect red heart" (all
-tokens of the object), captions (the tokens of a name in them) and "what color is the heart?" (the answer). Only right answers count: a map of
-a wrong one has no truth. What `--explain` shows is "attention, smoothed". Baselines: the picture's centre, and how much of it the thing's box
-covers, which is what a random point hits.
+Scenes of the small world that training never drew, with things that are one of a kind in their scene. Asked are "detect red heart"
+(all tokens of the object), captions (the tokens of a name in them) and "what color is the heart?" (the answer). Only right answers
+count: a map of a wrong one has no truth. What `--explain` shows is "attention, smoothed". Baselines: the picture's centre, and how
+much of it the thing's box covers, which is what a random point hits.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def _logprobs(model: PaliGemma, soft: Tensor, answer: Answer) -> Tensor:
     after = torch.tensor([[0] * len(answer.prompt) + [1] * len(answer.ids)]).expand(len(soft), -1)
     first = len(answer.prompt) - 1
     hidden = model.hidden_states(soft, ids, after)[:, first + answer.start : first + answer.stop]
-    return model.logits(hidden).log_softmax(-1).gather(-1, torch.tensor(answer.ids[answer.start : answer.stop]).expand(len(soft), -1)[..., None])[..., 0]
+    told = torch.tensor(answer.ids[answer.start : answer.stop]).expand(len(soft), -1)
+    return model.logits(hidden).log_softmax(-1).gather(-1, told[..., None])[..., 0]
 
 
 WAYS: dict[str, Way] = {"attention": attention, "gradient": gradient, "occlusion": occlusion}
@@ -99,7 +100,8 @@ def answers(predictor: Predictor, task: str, scene: Scene, index: int) -> Answer
     elif task == "caption":
         text = predictor.caption(seen)
         ids, prompt = tokenizer.encode(text.text), text.prompt
-        span = _of(ids, tokenizer.encode(name), tokenizer.encode(f" {name}")) if text.text == Teacher().caption(scene, "en").suffix else None
+        right = text.text == Teacher().caption(scene, "en").suffix
+        span = _of(ids, tokenizer.encode(name), tokenizer.encode(f" {name}")) if right else None
     else:
         if colour is None or sum(things()[other.thing].noun == noun for other in scene.objects) > 1:
             return None

@@ -103,7 +103,8 @@ def draw_heat(image: Image.Image, maps: Sequence[HeatMap], *, title: str = "", l
     width = max(1, min(PANEL, round(PANEL * image.width / image.height)))
     height, unit = max(1, round(width * image.height / image.width)), 2
     small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    panels = [("", small), *(("  ".join(filter(None, (one.title, one.note))), _heated(small, one, width / image.width)) for one in maps)]
+    titles = ["", *("  ".join(filter(None, (one.title, one.note))) for one in maps)]
+    panels = list(zip(titles, [small, *(_heated(small, one, width / image.width, unit) for one in maps)], strict=True))
     line, margin = 12 * unit, 5 * unit
     columns = min(len(panels), PANELS_ACROSS)
     rows = -(-len(panels) // columns)
@@ -163,9 +164,8 @@ def data_url(image: Image.Image, side: int | None = None) -> str:
     return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
-def _heated(picture: Image.Image, one: HeatMap, scale: float) -> Image.Image:
+def _heated(picture: Image.Image, one: HeatMap, scale: float, unit: int) -> Image.Image:
     """A paler copy under its heat, which hides the more the hotter it is. `scale`: how much larger it is than what `box` belongs to."""
-    unit = 2
     heat = np.asarray(one.heat, np.float32)
     least, most = float(heat.min()), float(heat.max())
     level = (heat - least) / (most - least) if most > least else np.zeros_like(heat)

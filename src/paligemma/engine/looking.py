@@ -1,4 +1,4 @@
-"""Where in the picture a model looked while it wrote: an answer that is known is read once more, in one pass, and attention is written down.
+"""Where in the picture a model looked while it wrote: a known answer is read once more, in one pass, and attention is written down.
 
     image tokens  prompt  answer  -> forward, once -> of every token of the answer, how much each image token was attended to
 

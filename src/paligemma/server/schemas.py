@@ -44,7 +44,7 @@ class Body(BaseModel):
     best_of: Annotated[int, Field(ge=1, le=16)] = 1
     seed: Annotated[int | None, Field(ge=0, lt=2**62)] = None
     alternatives: Annotated[
-        int, Field(description="So many of the likeliest tokens of every step come with the answer, as `tokens`.", ge=0, le=MOST_ALTERNATIVES)
+        int, Field(description="So many of the likeliest tokens of every step come with the answer.", ge=0, le=MOST_ALTERNATIVES)
     ] = 0
 
     @property

@@ -79,12 +79,12 @@ class Explainer(Sharing):
         return [tuple(tuple(map(rounded, line)) for line in one) for one in maps.tolist()]
 
     def _objects(self, result: Detections | Masks, ids: Sequence[int], grids: Sequence[Grid]) -> Iterator[Part]:
-        """Where each object of the result stands in the answer. Its place tells it: some objects of the answer may have been left out."""
-        found = {one.box(result.width, result.height).xyxy: one for one in detect.parse_ids(ids, self.tokenizer).objects}
+        """Where each object of the result stands in the answer, of which some may have been left out; the order is the same."""
+        written = iter(detect.parse_ids(ids, self.tokenizer).objects)
         for item in result:
             box = item.box.xyxy if isinstance(item, Mask) else item.xyxy
-            start, stop = found[box].start, found[box].end
-            yield Part(item.label, start, stop, mean_grid(grids[start:stop]), item.score, box)
+            one = next(one for one in written if one.box(result.width, result.height).xyxy == box)
+            yield Part(item.label, one.start, one.end, mean_grid(grids[one.start : one.end]), item.score, box)
 
 
 def steps_of(generation: Generation, tokenizer: Tokenizer) -> Iterator[Step]:

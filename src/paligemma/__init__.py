@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .client import Client, ServerError, connect
     from .config import PRESETS, PaliGemmaConfig, preset
     from .errors import CheckpointError, InputError, PaliGemmaError, ResourceError, UsageError
+    from .explanation import Explanation
     from .image import Clip
     from .predictor import CutShort, EncodedImage, Predictor, Stream, load
     from .results import Answer, Box, Caption, Detections, Mask, Masks, Question, Reading, Result, Text
@@ -25,6 +26,7 @@ _HOMES = {
     "client": ("Client", "ServerError", "connect"),
     "config": ("PRESETS", "PaliGemmaConfig", "preset"),
     "errors": ("CheckpointError", "InputError", "PaliGemmaError", "ResourceError", "UsageError"),
+    "explanation": ("Explanation",),
     "image": ("Clip",),
     "predictor": ("CutShort", "EncodedImage", "Predictor", "Stream", "load"),
     "results": ("Answer", "Box", "Caption", "Detections", "Mask", "Masks", "Question", "Reading", "Result", "Text"),
@@ -33,8 +35,8 @@ _HOMES = {
 """Module -> the public names that live there."""
 
 __all__ = [
-    "PRESETS", "Answer", "Box", "Caption", "CheckpointError", "Client", "Clip", "CutShort", "Detections", "EncodedImage", "InputError",
-    "Mask", "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "ServerError",
+    "PRESETS", "Answer", "Box", "Caption", "CheckpointError", "Client", "Clip", "CutShort", "Detections", "EncodedImage", "Explanation",
+    "InputError", "Mask", "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "ServerError",
     "Stream", "Text", "UsageError", "connect", "load", "preset", "sample_frames",
 ]  # fmt: skip
 

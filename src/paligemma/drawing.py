@@ -24,6 +24,14 @@ MIN_SIDE = 512
 MAX_CODES = 4
 """More characters in a row that no font has are not written one by one."""
 
+PANEL = 300
+"""Longest side, in pixels, of each picture where several stand side by side."""
+
+PANELS_ACROSS = 4
+
+HEAT = ((26, 0, 70), (122, 20, 110), (205, 60, 75), (245, 140, 40), (250, 245, 120))
+"""From cold to hot, each brighter than the one before, so that the scale also works without colour."""
+
 FILL = 70
 """Opacity of masks, of 255."""
 
@@ -77,6 +85,54 @@ def draw_shapes(image: Image.Image, shapes: Sequence[Shape]) -> Image.Image:
     return picture
 
 
+@dataclass(frozen=True)
+class HeatMap:
+    """What a panel shows: its title, how hot each patch is (rows, columns), a note such as "97%", and a box in pixels or None."""
+
+    title: str
+    heat: Sequence[Sequence[float]]
+    note: str = ""
+    box: tuple[float, float, float, float] | None = None
+
+
+def draw_heat(image: Image.Image, maps: Sequence[HeatMap], *, title: str = "", legend: str = "", note: str = "") -> Image.Image:
+    """A new RGB page: the picture, then for each map a paler copy under its heat, with a ring about its hottest patch.
+
+    `title` stands above, below a scale with its `legend` (each map has a scale of its own), and `note`.
+    """
+    width = max(1, min(PANEL, round(PANEL * image.width / image.height)))
+    height, unit = max(1, round(width * image.height / image.width)), 2
+    small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    titles = ["", *("  ".join(filter(None, (one.title, one.note))) for one in maps)]
+    panels = list(zip(titles, [small, *(_heated(small, one, width / image.width, unit) for one in maps)], strict=True))
+    line, margin = 12 * unit, 5 * unit
+    columns = min(len(panels), PANELS_ACROSS)
+    rows = -(-len(panels) // columns)
+    page_width = max(columns * (width + margin) + margin, MIN_SIDE)
+    head, title = _fitting(title, 9 * unit)
+    heads = _wrap(title, head, page_width - 2 * margin) if title.strip() else []
+    feet = [one for one in (legend, note) if one]
+    top, cell = margin + line * len(heads), height + line + margin
+    page = Image.new("RGB", (page_width, top + rows * cell + line * len(feet) + margin), (255, 255, 255))
+    draw = ImageDraw.Draw(page)
+    for number, words in enumerate(heads):
+        draw.text((margin, margin + line * number), words, fill=(20, 20, 20), font=head)
+    for number, (words, panel) in enumerate(panels):
+        x, y = margin + number % columns * (width + margin), top + number // columns * cell
+        page.paste(panel, (x, y + line))
+        font, words = _fitting(_one_line(words), 8 * unit)
+        draw.text((x, y + line / 2), _shorten(words, font, width), fill=(20, 20, 20), font=font, anchor="lm")
+    for number, words in enumerate(feet):
+        x, y = margin, top + rows * cell + line * number + line / 2
+        if words is legend:
+            scale = Image.fromarray(_colours(np.linspace(0, 1, 40 * unit)[None].repeat(5 * unit, 0)))
+            page.paste(scale, (margin, round(y - scale.height / 2)))
+            x += scale.width + margin
+        font, words = _fitting(words, 7 * unit)
+        draw.text((x, y), words, fill=(90, 90, 90), font=font, anchor="lm")
+    return page
+
+
 def draw_text(image: Image.Image, text: str, *, title: str = "", note: str = "") -> Image.Image:
     """A new RGB picture with a bar under it that holds `title` (small), `text` and `note`, wrapped to the width of the picture."""
     picture, _ = _canvas(image)
@@ -106,6 +162,31 @@ def data_url(image: Image.Image, side: int | None = None) -> str:
     written = io.BytesIO()
     image.save(written, "webp", quality=90)
     return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode()}"
+
+
+def _heated(picture: Image.Image, one: HeatMap, scale: float, unit: int) -> Image.Image:
+    """A paler copy under its heat, which hides the more the hotter it is. `scale`: how much larger it is than what `box` belongs to."""
+    heat = np.asarray(one.heat, np.float32)
+    least, most = float(heat.min()), float(heat.max())
+    level = (heat - least) / (most - least) if most > least else np.zeros_like(heat)
+    smooth = np.asarray(Image.fromarray(level).resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
+    pale = np.asarray(Image.blend(picture.convert("L").convert("RGB"), picture, 0.6), np.float32)
+    opacity = 0.1 + 0.6 * smooth
+    heated = Image.fromarray((pale * (1 - opacity) + _colours(smooth[..., 0]) * opacity).clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(heated)
+    if one.box is not None:
+        _outline(draw, _inside(one.box, scale, heated.size, unit), (255, 255, 255), unit, faint=False)
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    x, y = (column + 0.5) * heated.width / heat.shape[1], (row + 0.5) * heated.height / heat.shape[0]
+    for radius, ink, breadth in ((5 * unit, (0, 0, 0), 2 * unit), (5 * unit - unit // 2, (255, 255, 255), unit)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=ink, width=breadth)
+    return heated
+
+
+def _colours(level: np.ndarray) -> np.ndarray:
+    """Heat in [0, 1] -> uint8 (..., 3)."""
+    places = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(level, places, channel) for channel in zip(*HEAT, strict=True)], -1).astype(np.uint8)
 
 
 def _canvas(image: Image.Image) -> tuple[Image.Image, float]:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from paligemma.checkpoint import save_codec, save_huggingface
+from paligemma.checkpoint.finding import BUNDLED
 
 from ..tiny import random_codec, tiny_model, tiny_tokenizer
 
@@ -58,6 +59,32 @@ def test_what_is_streamed_is_the_answer(command, tiny, call, picture):
     assert streamed.lines[0].strip() == record["result"]["text"].strip()
 
 
+@pytest.mark.parametrize(
+    ("command", "parts"), [(["caption"], None), (["ask", "how many?"], None), (["ocr"], None), (["run", "any prompt"], None),
+                           (["detect", "cat", "--max-objects", "1"], 1), (["segment", "cat", "--max-objects", "1"], 1)],
+)  # fmt: skip
+def test_answers_are_explained(command, parts, tiny, call, picture, tmp_path):
+    name, *rest = command
+    pictures = [picture("a.png", 30, 22), picture("b.png", 25, 40)]
+    arguments = (name, *pictures, *rest, "--model", tiny, "--max-tokens", 24)
+    plain = call(*arguments, "--json").records
+    done = call(*arguments, "--json", "--explain", "--batch", 2, "--out", tmp_path / "drawn")
+    assert done.code == 0
+    for record, before in zip(done.records, plain, strict=True):
+        more = record["result"].pop("explanation")
+        assert record["result"]["text"] == before["result"]["text"]
+        assert more["grid"] == ([2, 2] if more["tokens"] else [0, 0])
+        assert all(len(token["likely"]) <= 5 and len(token["heat"]) == 2 for token in more["tokens"])
+        assert parts is None or len(more["parts"]) <= parts
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png", "b.png"]
+
+
+def test_explained_for_people(call):
+    picture = BUNDLED / "demo" / "objects1.png"
+    done = call("ask", picture, "what color is the heart?", "--explain", "--model", "bundled", "--device", "cpu")
+    assert done.lines == ["green", "  green  100%  looked at x 49, y 63"]
+
+
 def test_a_clip_of_two_pictures(tiny, call, picture):
     done = call("ask", picture("a.png"), picture("b.png"), "what?", "--together", "--model", tiny, "--max-tokens", 3, "--json")
     assert [" + " in record["source"] for record in done.records] == [True]
@@ -77,6 +104,9 @@ def test_a_clip_of_two_pictures(tiny, call, picture):
         (["caption", "--tokenizer", "{tmp}/a.png"], 4, "error["),
         (["caption", "--frames", "0"], 2, "--frames must be at least 1, got 0"),
         (["caption", "--model", "paligemma2-3b-224"], 4, "for example google/paligemma2-3b-pt-224"),
+        (["caption", "--explain", "--stream"], 2, "leave one of them out"),
+        (["caption", "--explain", "--beams", "2"], 2, "leave beams out"),
+        (["caption", "{tmp}/a.png", "--together", "--explain"], 2, "only answers about one picture"),
         (["ask"], 2, 'for example: paligemma ask photo.jpg "how many dogs are there?"'),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from paligemma.model import attention as module
-from paligemma.model.attention import attention
+from paligemma.model.attention import attention, attention_weights
 
 HEADS = [(4, 4), (4, 2), (4, 1)]
 SEEN = ["all", "rows", "same"]
@@ -42,6 +42,17 @@ def test_every_way_equals_the_definition(heads, kv_heads, seen, gradients, softc
     q, k, v, mask = example(heads, kv_heads, seen)
     with torch.set_grad_enabled(gradients):
         found = attention(q, k, v, mask, scale=0.3, softcap=softcap)
+    torch.testing.assert_close(found, by_definition(q, k, v, mask, 0.3, softcap), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
+def test_weights_are_what_values_are_multiplied_with(heads, kv_heads, seen, softcap):
+    q, k, v, mask = example(heads, kv_heads, seen)
+    weights = attention_weights(q, k, mask, scale=0.3, softcap=softcap)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    found = weights @ v.repeat_interleave(heads // kv_heads, 1)
     torch.testing.assert_close(found, by_definition(q, k, v, mask, 0.3, softcap), atol=1e-6, rtol=1e-5)
 
 

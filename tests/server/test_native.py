@@ -71,6 +71,27 @@ def compare(found, expected) -> None:
 
 
 @pytest.mark.parametrize("task", ["caption", "detect"])
+def test_what_else_might_have_come_is_told_where_it_is_asked_for(nano, predictor):
+    assert "tokens" not in ask(nano, "caption").json()
+    expected = [step.to_dict() for step in predictor.explain("caption", DEMO / "objects1.png", alternatives=3).steps]
+    for reply in (ask(nano, "caption", alternatives=3).json(), streamed(nano, "caption", alternatives=3)):
+        Response.model_validate(reply, strict=True)
+        assert [token["text"] for token in reply["tokens"]] == [step["text"] for step in expected]
+        for token, step in zip(reply["tokens"], expected, strict=True):
+            assert [one["text"] for one in token["likely"]] == [one["text"] for one in step["likely"]]
+            assert [one["prob"] for one in token["likely"]] == pytest.approx([one["prob"] for one in step["likely"]], abs=1e-4)
+    refused = ask(nano, "caption", alternatives=3, beams=2)
+    assert refused.status == 400
+    assert "beam" in refused.json()["error"]["message"]
+    assert ask(nano, "caption", alternatives=21).status == 400
+
+
+def streamed(served: Served, task: str, **fields):
+    """The response at the end of a stream."""
+    found = events(ask(served, task, stream=True, **fields).body)
+    return json.loads(next(data for name, data in found if name == "result"))
+
+
 def test_streams_say_the_same(nano, task):
     fields = TASKS[task][0]
     whole = ask(nano, task, **fields).json()

@@ -124,7 +124,7 @@ def _answers(
         results = iter(())
         if good:
             if model is None:
-                model = load(options)
+                model = _asked(options)
                 if sys.stderr.isatty():
                     print(f"model: {model.description.splitlines()[0]}", file=sys.stderr)
             if options.stream:
@@ -136,6 +136,16 @@ def _answers(
                 yield source, item, None
             else:
                 yield source, _named(next(results), source.name), item.frames[0] if isinstance(item, Clip) else item
+
+
+def _asked(options: TaskOptions) -> Predictor:
+    """What answers: the model, or it with its explanations."""
+    model = load(options)
+    if not options.explain:
+        return model
+    from ..predictor.explaining import Explainer
+
+    return Explainer(model)
 
 
 def _all_or_one_by_one(call: Call, model: Predictor, pictures: list[Any], how: dict[str, Any]) -> list[Result | InputError]:

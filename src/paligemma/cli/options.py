@@ -84,6 +84,8 @@ class TaskOptions(ModelOptions):
     allow_urls: Annotated[bool, Parameter(group=INPUT, negative="", show_default=False)] = False
     """Fetch https addresses."""
 
+    explain: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
+    """Say what answers were made of: tokens' probabilities, what else might have come, where the model looked (docs/explain.md)."""
     out: Annotated[str | None, Parameter(alias="-o", group=OUTPUT)] = None
     """Draw the result: a file for one input, a folder for several."""
     json: Annotated[bool, Parameter(group=OUTPUT, negative="", show_default=False)] = False
@@ -100,6 +102,8 @@ class TaskOptions(ModelOptions):
             raise UsageError("--out names no file or folder", hint="for example --out drawn.png, or --out . for this folder")
         if self.stream and self.json:
             raise UsageError("--stream shows an answer while it is written, --json only whole results", hint="leave one of them out")
+        if self.stream and self.explain:
+            raise UsageError("--explain needs the whole answer, --stream shows it before", hint="leave one of them out")
 
     @property
     def how(self) -> dict[str, Any]:

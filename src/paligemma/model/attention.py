@@ -55,10 +55,24 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale:
     slices = []
     for start in range(0, q.shape[2], step):
         rows = slice(start, start + step)
-        scores = (q[:, :, rows].float() @ keys) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        if mask is not None:
-            scores = scores.masked_fill(~(mask[:, :, rows] if mask.shape[2] > 1 else mask), MASKED)
-        slices.append((scores.softmax(-1).to(values.dtype) @ values).to(v.dtype))
+        seen = mask[:, :, rows] if mask is not None and mask.shape[2] > 1 else mask
+        slices.append((_weights(q[:, :, rows], keys, seen, scale, softcap).to(values.dtype) @ values).to(v.dtype))
     return slices[0] if len(slices) == 1 else torch.cat(slices, dim=2)
+
+
+def _weights(q: Tensor, keys: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """q (B, K, G * T, H), keys (B, K, H, S) in float32 -> how much of each value is taken, float32 (B, K, G * T, S); rows sum to 1."""
+    scores = (q.float() @ keys) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, MASKED)
+    return scores.softmax(-1)
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None, *, scale: float, softcap: float | None = None) -> Tensor:
+    """What `attention` multiplies the values with: float32 (B, N, T, S). Arguments as there."""
+    folded = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, q.shape[1] // k.shape[1], 1)
+    return _weights(folded, k.float().transpose(-1, -2), mask, scale, softcap).reshape(*q.shape[:3], -1)

@@ -55,15 +55,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int, keep: int) -> Tensor:
         """All of x (B, T, D) gives keys and values, the last `keep` tokens ask: -> (B, keep, D)."""
         c = self.config
-        cos, sin = rope
-        q = self.q(x[:, -keep:]).unflatten(-1, (c.heads, c.head_dim)).transpose(1, 2)
-        k = self.k(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
+        q, k = self.queries_and_keys(x, rope, keep)
         v = self.v(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
-        q, k = rotate(q, cos[:, :, -keep:], sin[:, :, -keep:]), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(layer, k, v)
         mask = None if mask is None else mask[:, :, -keep:]
         return self.o(attention(q, k, v, mask, scale=c.scale, softcap=c.attn_softcap).transpose(1, 2).flatten(2))
+
+    def queries_and_keys(self, x: Tensor, rope: tuple[Tensor, Tensor], keep: int) -> tuple[Tensor, Tensor]:
+        """x (B, T, D) -> queries of the last `keep` tokens (B, N, keep, H) and keys of all (B, K, T, H), both rotated."""
+        c = self.config
+        cos, sin = rope
+        q = self.q(x[:, -keep:]).unflatten(-1, (c.heads, c.head_dim)).transpose(1, 2)
+        k = self.k(x).unflatten(-1, (c.kv_heads, c.head_dim)).transpose(1, 2)
+        return rotate(q, cos[:, :, -keep:], sin[:, :, -keep:]), rotate(k, cos, sin)
 
 
 class GatedMlp(nn.Module):

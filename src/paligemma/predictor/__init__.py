@@ -7,6 +7,8 @@ reading.py    generated ids -> typed results; what may be written where objects 
 packs.py      a pack, or a small checkpoint, -> a Predictor that needs no PyTorch
 several.py    one picture or several, one prompt for all or one each
 likelihood.py how likely a model finds words that it did not write
+planning.py   what a verb would ask, not asked
+explaining.py answers with what they were made of: probabilities, alternatives, where the model looked
 verbs.py      caption, ask, detect, ...: which prompt, which grammar, which result
 """
 

@@ -23,6 +23,13 @@ R = TypeVar("R")
 VERBS = ("caption", "ask", "question", "ocr", "describe_box", "run", "detect", "segment", "refer")
 
 
+def verb_named(predictor: Predictor, verb: str) -> Callable[..., Any]:
+    """The predictor's method of that name. Raises `UsageError` for one that is not of `VERBS`."""
+    if verb not in VERBS:
+        raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, VERBS, "verbs: " + ", ".join(VERBS)))
+    return getattr(predictor, verb)
+
+
 @dataclass(frozen=True)
 class Planned(Generic[R]):
     """A prompt, what its answer may be made of, how to read it; and how its tokens are to be chosen."""
@@ -31,19 +38,21 @@ class Planned(Generic[R]):
     options: Options
 
 
-class Planner(Predictor):
-    """The verbs of a predictor, each of which returns what it would have asked. It shares the model, and switches adapters with it."""
+class Sharing(Predictor):
+    """A predictor that shares the model of another, and switches adapters with it."""
 
     def __init__(self, predictor: Predictor):
         own, others = predictor._own, predictor._calibrations
         super().__init__(predictor.network, predictor.tokenizer, predictor.codec, calibration=own, path=predictor.path, calibrations=others)
         self.use_adapter(predictor.adapter)
 
+
+class Planner(Sharing):
+    """The verbs of a predictor, each of which returns what it would have asked."""
+
     def plan(self, verb: str, seen: Seen, *asked: Any, **how: Any) -> Planned[Any]:
         """`verb`: one of `VERBS`; `asked`, `how`: as the verb takes them. Raises what the verb raises before it looks at a picture."""
-        if verb not in VERBS:
-            raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, VERBS, "verbs: " + ", ".join(VERBS)))
-        return getattr(self, verb)(seen, *asked, **how)
+        return verb_named(self, verb)(seen, *asked, **how)
 
     def _ask(self, query: Callable[[int, Seen], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Planned[R]:
         options, _ = read_how(how, max_tokens)

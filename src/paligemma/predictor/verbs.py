@@ -251,6 +251,19 @@ class Predictor:
             return getattr(self, found.name)(image, *asked, stream=stream, **how)
         return self._words(found, found.prompt(*asked), image, stream, how)  # pyright: ignore[reportArgumentType]
 
+    def explain(self, verb: str, image: Any, *asked: Any, **how: Any) -> Any:
+        """A verb's answer as an `Explanation`: with the probability of each token, what else might have come, and where the model looked.
+
+        `verb`: "caption", "ask", "detect", ...; `asked`, `how`: as it takes them. One picture, or a list. Raises `UsageError` for what is no
+        verb and for `stream` and `beams`, `ResourceError` for a model that is not in PyTorch.
+
+        >>> model.explain("detect", "photo.jpg", ["cat", "dog"]).draw().save("looked.png")
+        """
+        from .explaining import Explainer
+        from .planning import verb_named
+
+        return verb_named(Explainer(self), verb)(image, *asked, **how)
+
     # Verbs that answer in places
 
     @overload
@@ -377,8 +390,8 @@ class _Wanted:
 
 
 def _depth() -> int:
-    """How many frames below whoever called this file its caller is: warnings point at the user's line, whichever verb it calls."""
+    """How many frames below whoever called this folder its caller is: warnings point at the user's line, whichever verb it calls."""
     frame, depth = inspect.currentframe(), 0
-    while frame is not None and frame.f_code.co_filename == __file__:
+    while frame is not None and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
         frame, depth = frame.f_back, depth + 1
     return depth

@@ -15,6 +15,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..predictor.explaining import steps_of
 from ..results import Masks
 from . import schemas
 from .bodies import checked, pictures, read_json, read_task
@@ -41,10 +42,12 @@ def response(service: Service, body: Body, answered: Answered) -> dict[str, Any]
     if isinstance(answered.result, Masks):
         _write_masks(result, answered.result, getattr(body, "masks", "rle"))
     timing = {"queued": answered.queued, "first_token": answered.first_token, "total": answered.total}
+    tokens = {"tokens": [step.to_dict() for step in steps_of(answered.generation, service.planner.tokenizer)]} if body.alternatives else {}
     return {
         "id": REQUEST_ID.get(),
         "model": body.model or service.name,
         "result": result,
+        **tokens,
         "usage": answered.usage,
         "timing": {name: seconds and round(seconds, 6) for name, seconds in timing.items()},
     }

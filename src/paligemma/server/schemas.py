@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from ..engine.options import MOST_ALTERNATIVES
 from ..tasks.detect import MAX_OBJECTS
 from ..tasks.grammar import DEFAULT_OBJECTS
 
@@ -42,6 +43,9 @@ class Body(BaseModel):
     beams: Annotated[int, Field(ge=1, le=16)] = 1
     best_of: Annotated[int, Field(ge=1, le=16)] = 1
     seed: Annotated[int | None, Field(ge=0, lt=2**62)] = None
+    alternatives: Annotated[
+        int, Field(description="So many of the likeliest tokens of every step come with the answer.", ge=0, le=MOST_ALTERNATIVES)
+    ] = 0
 
     @property
     def asked(self) -> tuple[Any, ...]:
@@ -49,7 +53,7 @@ class Body(BaseModel):
 
     @property
     def how(self) -> dict[str, Any]:
-        names = ("max_tokens", "temperature", "top_p", "beams", "best_of", "seed", *self.finds)
+        names = ("max_tokens", "temperature", "top_p", "beams", "best_of", "seed", "alternatives", *self.finds)
         return {name: getattr(self, name) for name in names}
 
 
@@ -200,6 +204,19 @@ class MasksResult(Objects):
     masks: list[MaskResult]
 
 
+class Likely(BaseModel):
+    """`prob`: among the tokens that were allowed there."""
+
+    text: str
+    prob: float
+
+
+class Step(Likely):
+    """A token of the answer; `likely`: what might have stood there, the likeliest first."""
+
+    likely: list[Likely]
+
+
 class Usage(BaseModel):
     """`prompt_tokens` counts those of the picture too."""
 
@@ -221,6 +238,7 @@ class Response(BaseModel):
     id: str
     model: str
     result: TextResult | DetectionsResult | MasksResult
+    tokens: Annotated[list[Step] | None, Field(description="Where `alternatives` were asked for.")] = None
     usage: Usage
     timing: Timing
 

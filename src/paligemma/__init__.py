@@ -36,8 +36,8 @@ _HOMES = {
 
 __all__ = [
     "PRESETS", "Answer", "Box", "Caption", "CheckpointError", "Client", "Clip", "CutShort", "Detections", "EncodedImage", "Explanation",
-    "InputError", "Mask", "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result", "ServerError",
-    "Stream", "Text", "UsageError", "connect", "load", "preset", "sample_frames",
+    "InputError", "Mask", "Masks", "PaliGemmaConfig", "PaliGemmaError", "Predictor", "Question", "Reading", "ResourceError", "Result",
+    "ServerError", "Stream", "Text", "UsageError", "connect", "load", "preset", "sample_frames",
 ]  # fmt: skip
 
 

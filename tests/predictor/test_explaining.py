@@ -72,7 +72,7 @@ def test_several_are_as_each_alone(model, pictures):
 
 def test_words_are_parts_of_a_text(bundled):
     explanation = bundled.explain("caption", PICTURE)
-    assert [part.label for part in explanation.parts] == "an owl a green heart and a fish".split()
+    assert [part.label for part in explanation.parts] == ["an", "owl", "a", "green", "heart", "and", "a", "fish"]
     for part in explanation.parts:
         own = explanation.steps[part.start : part.stop]
         assert "".join(step.text for step in own).strip() == part.label
@@ -124,7 +124,7 @@ def test_things_are_looked_at_where_they_are(bundled):
 
 def test_a_thing_moved_to_another_patch_is_followed(bundled):
     """The same picture, pushed sideways in a circle."""
-    from PIL import ImageChops, Image
+    from PIL import Image, ImageChops
 
     with Image.open(PICTURE) as opened:
         picture = opened.convert("RGB")

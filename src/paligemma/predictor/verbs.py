@@ -254,8 +254,8 @@ class Predictor:
     def explain(self, verb: str, image: Any, *asked: Any, **how: Any) -> Any:
         """A verb's answer as an `Explanation`: with the probability of each token, what else might have come, and where the model looked.
 
-        `verb`: "caption", "ask", "detect", ...; `asked`, `how`: as it takes them. One picture, or a list. Raises `UsageError` for what is no
-        verb and for `stream` and `beams`, `ResourceError` for a model that is not in PyTorch.
+        `verb`: "caption", "ask", "detect", ...; `asked`, `how`: as it takes them. One picture, or a list. Raises `UsageError` for what is
+        no verb and for `stream` and `beams`, `ResourceError` for a model that is not in PyTorch.
 
         >>> model.explain("detect", "photo.jpg", ["cat", "dog"]).draw().save("looked.png")
         """

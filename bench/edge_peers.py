@@ -23,7 +23,9 @@ from .edge_kernels import MATRICES, ROWS, SHAPES
 from .worker import THREADS
 
 GROUP = 128
-TURNS = 5
+TURNS = 9
+PAUSE = 0.2
+"""Seconds before a turn: threads of the engine before it wait for more work for a while without sleeping, and take a core meanwhile."""
 Product = Callable[[np.ndarray], object]
 """x (rows, inputs) -> the products with all matrices."""
 
@@ -101,6 +103,7 @@ def timed(products: dict[str, Product], x: np.ndarray) -> Iterator[tuple[str, fl
     seconds: dict[str, list[float]] = {name: [] for name in products}
     for turn in range(TURNS + 1):
         for name, product in products.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             product(x)
             if turn:

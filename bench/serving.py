@@ -4,8 +4,9 @@
     how long            at half of what it can, at all of it, at twice, and at ten times for a minute
     a peer              transformers' `generate` behind FastAPI, the same weights, 16 clients, and one for the first token
 
-Questions are short ones, of many clients, so that the share of one is not what is measured. They are about more pictures than a server
-keeps the image tokens of: every answer begins with the picture.
+Questions are those of many clients, so that the share of one is not what is measured, and about more pictures than a server keeps the image
+tokens of: every answer begins with the picture. Captions and short answers in turn; rows are compared for each of the two apart as well:
+a picture takes as long to read beside others as alone, only writing is shared.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ RECOVERY_SECONDS = 2.0
 
 
 NAMES = ("objects1", "objects2", "objects3", "colours1", "twins1", "twins2")
-PROMPTS = ("caption en", "answer en how many objects are there?", "caption de", "answer en what color is the heart?")
+CAPTIONS = ("caption en", "caption de")
+SHORT = ("answer en how many objects are there?", "answer en what color is the heart?")
+BOTH = (CAPTIONS[0], SHORT[0], CAPTIONS[1], SHORT[1])
 """As the model reads them: both servers are asked for exactly these words."""
 MAX_TOKENS = 32
 Questions = list[tuple[str, dict[str, Any]]]
@@ -66,15 +69,15 @@ def _written(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def asked() -> list[tuple[str, str]]:
+def asked(prompts: Sequence[str] = BOTH) -> list[tuple[str, str]]:
     """(picture, words)"""
-    return [(picture, PROMPTS[number % len(PROMPTS)]) for number, picture in enumerate(pictures())]
+    return [(picture, prompts[number % len(prompts)]) for number, picture in enumerate(pictures())]
 
 
-def chats(*, stream: bool = False) -> Questions:
+def chats(prompts: Sequence[str] = BOTH, *, stream: bool = False) -> Questions:
     """Chat completions, which the peer knows too."""
     found: Questions = []
-    for picture, text in asked():
+    for picture, text in asked(prompts):
         content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": text}]
         body = {"messages": [{"role": "user", "content": content}], "max_tokens": MAX_TOKENS, "stream": stream, "raw": True}
         found.append(("/v1/chat/completions", body))
@@ -93,12 +96,12 @@ class Asked:
     server: Server
     keys: Sequence[str] = ()
 
-    def load(self, seconds: float, **how: Any) -> list[Outcome]:
-        return drive(Plan(self.server.url, chats(), seconds, keys=self.keys, **how))
+    def load(self, seconds: float, prompts: Sequence[str] = BOTH, **how: Any) -> list[Outcome]:
+        return drive(Plan(self.server.url, chats(prompts), seconds, keys=self.keys, **how))
 
-    def answers(self, seconds: float) -> float:
+    def answers(self, seconds: float, prompts: Sequence[str] = BOTH) -> float:
         """A second, at 16 clients."""
-        return rate(self.load(seconds, clients=CLIENTS), seconds)
+        return rate(self.load(seconds, prompts, clients=CLIENTS), seconds)
 
     def warm(self) -> None:
         self.load(3, clients=4)
@@ -138,12 +141,15 @@ def compared(what: str, show: str, rounds: Sequence[tuple[float, ...]], target: 
 
 def measure_batching(seconds: float) -> list[Row]:
     """Answers a second at 16 clients: 16 rows, one row."""
-    own = keys()
+    own, rows = keys(), list[Row]()
     with served("--rows", str(CLIENTS), *options(own)) as many, served("--rows", "1", *options(own)) as one:
         for server in (many, one):
             Asked(server, own).warm()
-        rounds = in_turn(seconds, Asked(many, own).answers, Asked(one, own).answers)
-    return compared(f"16 clients, answers/s: {CLIENTS} rows, 1 row", "{:.1f}", rounds, TARGETS["batching"])
+        for what, prompts in (("captions", CAPTIONS), ("short answers", SHORT), ("both", BOTH)):
+            loads = (functools.partial(Asked(server, own).answers, prompts=prompts) for server in (many, one))
+            title = f"16 clients, {what}, answers/s: {CLIENTS} rows, 1 row"
+            rows += compared(title, "{:.1f}", in_turn(seconds, *loads), TARGETS["batching"])
+    return rows
 
 
 def measure_load(ours: Asked, seconds: float, overload: float) -> list[Row]:

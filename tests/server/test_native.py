@@ -70,7 +70,6 @@ def compare(found, expected) -> None:
         assert found == (pytest.approx(expected, abs=1e-3) if isinstance(expected, float) else expected)
 
 
-@pytest.mark.parametrize("task", ["caption", "detect"])
 def test_what_else_might_have_come_is_told_where_it_is_asked_for(nano, predictor):
     assert "tokens" not in ask(nano, "caption").json()
     expected = [step.to_dict() for step in predictor.explain("caption", DEMO / "objects1.png", alternatives=3).steps]
@@ -92,6 +91,7 @@ def streamed(served: Served, task: str, **fields):
     return json.loads(next(data for name, data in found if name == "result"))
 
 
+@pytest.mark.parametrize("task", ["caption", "detect"])
 def test_streams_say_the_same(nano, task):
     fields = TASKS[task][0]
     whole = ask(nano, task, **fields).json()

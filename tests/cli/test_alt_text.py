@@ -210,6 +210,12 @@ def test_what_is_refused_leaves_no_trace(alt, tmp_path, more, says):
     assert os.listdir(folder) == ["0.png"]
 
 
+def test_nothing_lies_beside_standard_input(alt):
+    done = alt("-")
+    assert done.code == 2
+    assert "beside standard input no text can lie" in done.err
+
+
 def test_no_such_source_and_no_pictures(alt, tmp_path):
     assert alt(tmp_path / "none").code == 3
     assert alt(tmp_path).code == 3

@@ -33,7 +33,7 @@ def test_a_pack_is_measured_without_torch(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found) == {"models", "words", "warnings"}
+    assert set(found) == {"where", "models", "words", "warnings"}
     (model,) = found["models"]
     assert (model["label"], model["engine"], model["numbers"]) == (str(pack), "pack", "int8")
     assert set(model["figures"]) == {

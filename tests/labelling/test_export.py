@@ -16,7 +16,7 @@ from paligemma.errors import InputError, UsageError
 from paligemma.jobs.items import items
 from paligemma.labelling import coco
 from paligemma.labelling.doubt import doubt
-from paligemma.labelling.export import DOUBTFUL, check, export, one_picture_each, ranked
+from paligemma.labelling.export import DOUBTFUL, DOUBTFUL, check, export, one_picture_each, ranked
 from paligemma.labelling.forms import FORMS, FormName
 from tests.labelling.making import CLASSES, SIZES, album, boxes, masks, results
 
@@ -195,6 +195,7 @@ def test_a_picture_that_went_away(tmp_path):
 
 def test_what_may_have_been_corrected_is_not_lost(tmp_path):
     (tmp_path / "yolo").mkdir()
+    (tmp_path / "yolo" / DOUBTFUL).touch()
     with pytest.raises(UsageError, match="may have been corrected"):
         check(tmp_path, "yolo", masks=False)
     assert check(tmp_path, "yolo", masks=False, overwrite=True) == tmp_path / "yolo"
@@ -213,3 +214,14 @@ def test_videos_and_several_pictures_are_refused_one_by_one(tmp_path):
     for item, found in ((two, "several"), (film, "a video")):
         with pytest.raises(InputError, match=f"expected one picture, found {found}"):
             item.open()
+
+
+def test_nothing_is_replaced_that_was_not_written_here(tmp_path):
+    (tmp_path / "coco").mkdir()
+    assert check(tmp_path, "coco", masks=False) == tmp_path / "coco", "an empty folder is none of labels"
+    (tmp_path / "coco" / "notes.txt").write_text("precious")
+    (tmp_path / "yolo").write_text("a file")
+    for form in ("coco", "yolo"):
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="holds no labels of this command"):
+                check(tmp_path, form, masks=False, overwrite=overwrite)

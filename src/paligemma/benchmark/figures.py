@@ -121,9 +121,14 @@ def limiting(memory: float, arithmetic: float, weight_bytes: float) -> Limit:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Models that were measured side by side, the same repeats of each."""
+    """Models that were measured side by side, the same repeats of each. `where`: on what machine, and when."""
 
     models: tuple[Measured, ...]
+    where: str = ""
+
+    @property
+    def repeats(self) -> int:
+        return max(len(figure.values) for model in self.models for figure in model.figures.values())
 
     def ratio(self, name: str, place: int) -> float | None:
         """A figure of the model at `place` to the first one's, the median of the pairs' ratios; None where one of them has none."""
@@ -144,7 +149,7 @@ class Benchmark:
         return sorted(found, key=lambda one: -one[2])
 
     def to_dict(self) -> dict[str, Any]:
-        return {"models": [model.to_dict() for model in self.models]}
+        return {"where": self.where, "models": [model.to_dict() for model in self.models]}
 
 
 def _seconds(figure: Figure) -> float:

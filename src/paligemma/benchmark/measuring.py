@@ -7,12 +7,16 @@ rounds     the machine's limits; an answer to one picture; a mask; answers to se
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,8 +71,18 @@ class Plan:
         return sorted({batch for batch in self.batches if batch > 1})
 
 
-QUICK = Plan(tokens=8, batches=(1,), repeats=2, settled=False, seconds=0.2)
+QUICK = Plan(tokens=8, batches=(1,), repeats=3, settled=False, seconds=0.2)
 """A first look, in seconds for a small model. A large one is not yet as quick as it will be (see docs/performance.md)."""
+
+
+def machine() -> str:
+    """`AMD EPYC, 2 cores, Linux, 2026-11-29, paligemma 0.1.0`"""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    cores = f"{os.cpu_count()} core{'s' if os.cpu_count() != 1 else ''}"
+    return f"{name}, {cores}, {platform.system()}, {datetime.date.today()}, paligemma {metadata.version('paligemma')}"
 
 
 def measure(models: Sequence[Asked], plan: Plan | None = None, tell: Tell = lambda what, done, total: None) -> Benchmark:
@@ -93,7 +107,7 @@ def measure(models: Sequence[Asked], plan: Plan | None = None, tell: Tell = lamb
             tell(what, done, len(work))
             do(plan)
         tell("done", len(work), len(work))
-    return Benchmark(tuple(subject.measured(plan) for subject in subjects))
+    return Benchmark(tuple(subject.measured(plan) for subject in subjects), machine())
 
 
 def _need_room(paths: Sequence[Path]) -> None:

@@ -22,6 +22,8 @@ def page(benchmark: Benchmark) -> str:
             kinds=KINDS,
             rows=[(words.title(name), cells) for name, cells in words.cells_of(benchmark)],
             warnings=words.warnings(benchmark),
+            where=benchmark.where,
+            explained=words.explained(benchmark),
         )
     )
 

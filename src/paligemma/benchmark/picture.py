@@ -29,7 +29,8 @@ def draw(benchmark: Benchmark) -> Image.Image:
         top += _height(chart)
     for model in benchmark.models:
         picture = draw_text(picture, words.headline(model), note="\n".join(words.said(model)))
-    return picture
+    doubts = [f"Warning: {warning}" for warning in words.warnings(benchmark)]
+    return draw_text(picture, "", note="\n".join([*doubts, benchmark.where, words.explained(benchmark)]))
 
 
 def save(benchmark: Benchmark, path: Path) -> None:

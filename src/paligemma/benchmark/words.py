@@ -41,7 +41,13 @@ def report(benchmark: Benchmark) -> str:
     """All of it, for a terminal."""
     parts = [line for model in benchmark.models for line in (headline(model), "", *said(model), "")]
     lines = [broken for line in parts for broken in textwrap.wrap(printable(line), WIDTH, subsequent_indent="  ") or [""]]
-    return "\n".join([*lines, *table(benchmark)])
+    return "\n".join([*lines, *table(benchmark), "", *textwrap.wrap(explained(benchmark), WIDTH)])
+
+
+def explained(benchmark: Benchmark) -> str:
+    """What the signs behind figures mean."""
+    several = "; x is the middle of the ratios to the first model, repeat by repeat" if len(benchmark.models) > 1 else ""
+    return f"Medians of {benchmark.repeats} repeats; ± is half the way from the least to the most{several}."
 
 
 def headline(model: Measured) -> str:

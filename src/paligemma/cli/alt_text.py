@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from ..errors import PaliGemmaError, UsageError
 from ..printable import printable
-from .failures import lines
+from .failures import STDIN, lines
 from .jobs import ALL_FAILED, DEFAULTS, PARTLY_FAILED, JobModel, engine_for, progress
 from .options import INPUT, OUTPUT, Json, named
 from .show import as_json
@@ -145,6 +145,8 @@ def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: boo
     if out is None:
         if html:
             raise UsageError("--html makes a table, of pages and what they show", hint="for example --out alt.csv")
+        if source == STDIN:
+            raise UsageError("beside standard input no text can lie", hint="write one table: --out alt.csv")
         base, pictures = picture_files(source)
         return SideFiles(pictures, overwrite=overwrite), base / ".alt-text.job", lambda: items(source, ways)
     table = AltTable(out, by_use=html, overwrite=overwrite)

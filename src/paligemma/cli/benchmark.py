@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401
 
 from cyclopts import Group, Parameter
 
 from ..errors import ResourceError, UsageError
 from ..printable import printable
-from .options import OUTPUT, Json, ModelOptions
+from .options import MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions  # noqa: F401  (the parser looks for names of inherited fields here)
 from .show import as_json
 
 if TYPE_CHECKING:
@@ -21,8 +22,19 @@ if TYPE_CHECKING:
     from ..benchmark.measuring import Asked
 
 MEASURE = Group("Measure", sort_key=2)
-DEFAULTS = ModelOptions(model="bundled")
 ENDINGS = (".html", ".png")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class BenchModel(ModelOptions):
+    """Which model, and where it runs."""
+
+    model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var=MODEL_VARIABLE)] = None
+    """A folder, an .npz file, a pack or a Hugging Face id that was pulled. The bundled small model by default."""
+
+
+DEFAULTS = BenchModel()
 
 
 def bench(
@@ -34,7 +46,7 @@ def bench(
     against: Annotated[list[str] | None, Parameter(group=MEASURE, consume_multiple=True, negative="")] = None,
     out: Annotated[Path | None, Parameter(alias="-o", group=OUTPUT)] = None,
     json: Json = False,
-    options: ModelOptions = DEFAULTS,
+    options: BenchModel = DEFAULTS,
 ) -> int:
     """Measure how quick a model is on this machine, and how near to what the machine allows.
 
@@ -82,11 +94,11 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _asked(options: ModelOptions, against: list[str]) -> list[Asked]:
+def _asked(options: BenchModel, against: list[str]) -> list[Asked]:
     """The models; paths as text, for they go to other processes."""
     from ..benchmark.measuring import Asked
 
-    given = {name: getattr(options, name) for name in ("tokenizer", "codec", "device", "dtype")}
+    given = {name: getattr(options, name) for name in ("tokenizer", "codec", "device", "dtype", "engine", "quantize")}
     given = {name: str(value) for name, value in given.items() if value is not None}
     return [Asked(options.model or "bundled", given), *map(Asked, against)]
 

@@ -92,5 +92,5 @@ def label(
         print(as_json(summary(done.counts) | {"written": written, "labels": str(folder) if written else None}))
     else:
         print(told(done.counts, done.tables[RESULTS], done.tables[ERRORS]))
-        print(printable(f"labels of {written:,} pictures: {folder}"))
+        print(printable(f"labels of {written:,} pictures: {folder}" if written else "no labels were written"))
     return done.exit_code

@@ -91,7 +91,7 @@ def _moments(path: Path, source: str, quantize: Quantize, examples: int, **given
     """What the model's matrices see while it is asked about annotated pictures."""
     import tempfile
 
-    from ..data.opening import open_data
+    from ..data.opening import open_data, splits
     from ..data.records import evenly
     from ..edge.calibration import observed
     from ..edge.network import EdgeNetwork
@@ -104,7 +104,7 @@ def _moments(path: Path, source: str, quantize: Quantize, examples: int, **given
         raise UsageError(f"--calibrate is for rounding, and {quantize} keeps numbers as they are", hint="--quantize int4")
     if examples < 1:
         raise UsageError(f"--examples is at least 1, got {examples}")
-    dataset = open_data(source)
+    dataset = open_data(source, split=next(iter(splits(source)), None))  # of one that is divided, what is for training
     records = evenly(dataset.records, examples)
     if not records:
         raise InputError(f"{printable(source)}: no usable record", hint="`paligemma data check` says why", code="no_records")

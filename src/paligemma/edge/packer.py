@@ -235,7 +235,11 @@ class _Opened:
 def check_out(out: Path, *, overwrite: bool) -> Path:
     """The folder if a pack may be written there. Raises `UsageError` if not."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and is_pack(out)))):
-        raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if is_pack(out) else ""))
+        raise UsageError(
+            f"{out} exists already",
+            hint="choose another place"
+            + (", or --overwrite" if is_pack(out) else "; it is no pack, and --overwrite replaces nothing else" if overwrite else ""),
+        )
     return out
 
 

@@ -139,5 +139,5 @@ def only_end(allowed: Allowed | None, eos_id: int) -> bool:
 def refuse_nan(logprobs: Iterable[float], numbers: str) -> None:
     """`CheckpointError` if one of them is no number: every answer would be made up, and its score too."""
     if any(map(math.isnan, logprobs)):
-        hint = "use dtype bfloat16 or float32, or pack anew; of a checkpoint `paligemma doctor` says where"
+        hint = "`paligemma doctor --model` says where, and whether a pack is damaged; a checkpoint in float16 may need bfloat16 or float32"
         raise CheckpointError(f"the model computes NaN in {numbers}", hint=hint, code="not_finite")

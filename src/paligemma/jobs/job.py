@@ -156,13 +156,13 @@ def missing(items: Iterable[Item], journal: Journal, size: int, ids: Ids) -> Ite
 
 def _same(part: Part, seen: Ids) -> None:
     if part.ids != str(seen):
-        raise _changed(f"items {part.start + 1:,} to {part.stop:,} are others")
+        raise _changed(f"among items {part.start + 1:,} to {part.stop:,} there are others")
 
 
 def _changed(how: str) -> UsageError:
     return UsageError(
         f"the source is not what it was when the job began: {how}",
-        hint="what comes at its end may be new, nothing before: choose another --out, or remove this one",
+        hint="what comes at its end may be new, nothing before: choose another --out, or remove the folder of this job's results",
         code="source_changed",
     )
 

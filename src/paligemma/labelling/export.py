@@ -48,15 +48,24 @@ def ranked(results: Path, limit: int | None = None) -> list[Labelled]:
 
 
 def check(out: Path, form: FormName, *, masks: bool, overwrite: bool = False) -> Path:
-    """The folder that `export` will make. Raises `UsageError` for masks in a form without them, and where labels are there already."""
+    """The folder that `export` will make. Raises `UsageError` for masks in a form without them, where labels are there already (unless
+    `overwrite`), and where anything else is: nothing is removed that was not written here."""
     if masks and not FORMS[form].masks:
         others = ", ".join(name for name, other in FORMS.items() if other.masks)
         raise UsageError(f"{form} has no place for masks", hint=f"with --masks: --to {others}")
     folder = out / form
-    if folder.exists() and not overwrite:
+    if _other(folder):
+        what = f"{printable(str(folder))} is there, and holds no labels of this command"
+        raise UsageError(what, hint="choose another --out", code="exists")
+    if (folder / DOUBTFUL).exists() and not overwrite:
         hint = "move them, or lose them: --overwrite"
         raise UsageError(f"{printable(str(folder))} holds labels already, which may have been corrected", hint=hint, code="exists")
     return folder
+
+
+def _other(folder: Path) -> bool:
+    """Whether something is there that `export` did not write."""
+    return folder.exists() and not (folder / DOUBTFUL).is_file() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def export(

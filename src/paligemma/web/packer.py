@@ -72,7 +72,17 @@ def pack_web(
         raise UsageError(f"nothing is quantized to {quantize!r} for browsers", hint=did_you_mean(quantize, get_args(Quantize)))
     out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (overwrite and (out / WEB_INDEX).is_file()))):
-        raise UsageError(f"{out} exists already", hint="choose another place" + (", or --overwrite" if (out / WEB_INDEX).is_file() else ""))
+        raise UsageError(
+            f"{out} exists already",
+            hint="choose another place"
+            + (
+                ", or --overwrite"
+                if (out / WEB_INDEX).is_file()
+                else "; it is no page, and --overwrite replaces nothing else"
+                if overwrite
+                else ""
+            ),
+        )
     opened = open_checkpoint(model)
     weights, folder = opened.weights(), opened.located.folder
     tokenizer, data = _tokenizer(folder, opened.config)

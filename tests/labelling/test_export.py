@@ -16,7 +16,7 @@ from paligemma.errors import InputError, UsageError
 from paligemma.jobs.items import items
 from paligemma.labelling import coco
 from paligemma.labelling.doubt import doubt
-from paligemma.labelling.export import DOUBTFUL, DOUBTFUL, check, export, one_picture_each, ranked
+from paligemma.labelling.export import DOUBTFUL, check, export, one_picture_each, ranked
 from paligemma.labelling.forms import FORMS, FormName
 from tests.labelling.making import CLASSES, SIZES, album, boxes, masks, results
 

@@ -236,6 +236,23 @@ def test_python_threads_and_forks_share_the_kernels():
     assert wrong == []
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores")
+def test_threads_leave_the_core_of_their_caller():
+    def cores_left(core: int) -> list[set[int]]:
+        os.sched_setaffinity(0, {core})  # a thread begins where its parent may be, so all cores come back before the call
+        os.sched_setaffinity(0, all_cores)
+        kernels.linear(packed, x)
+        return [all_cores - os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+
+    rng, all_cores = np.random.default_rng(0), os.sched_getaffinity(0)
+    kernels, packed, x = Kernels(2), random_matrix(rng, 4096, 512, 8, None), normal(rng, 1, 512)
+    kernels.linear(packed, x)
+    for core in sorted(all_cores)[:2]:
+        left = cores_left(core)
+        assert [cores for cores in left if cores] and all(len(cores) <= 1 for cores in left)
+    assert os.sched_getaffinity(0) == all_cores  # the caller itself is bound to nothing
+
+
 def test_limits_are_measured():
     kernels = Kernels(2)
     assert kernels.peak(10) > 0

@@ -2,6 +2,9 @@
 //
 // A call opens some seats, works itself, and closes the seats that nobody took when nothing is left to start. So a thread that wakes late
 // is never waited for. One call at a time; others wait. A forked child begins with a pool of its own.
+//
+// Linux may wake a thread on the very core of its caller, and needs ten or more milliseconds to notice that another is free: as long as
+// many an answer takes. So the threads are kept off the core that the caller is on. They are bound to no core, and follow it when it moves.
 
 #include "kernels.h"
 
@@ -15,6 +18,9 @@
 
 #ifndef _WIN32
 #include <pthread.h>
+#endif
+#ifdef __linux__
+#include <sched.h>
 #endif
 
 namespace {
@@ -40,6 +46,23 @@ struct Pool {
     Task run = nullptr;
     void* context = nullptr;
     int workers = 0;
+#ifdef __linux__
+    pthread_t handles[MAX_THREADS];
+    int caller_core = -1;
+
+    void leave_the_core_of_the_caller() {
+        const int core = sched_getcpu();
+        if (core == caller_core) return;
+        caller_core = core;
+        cpu_set_t cores;
+        if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof cores, &cores)) return;
+        CPU_CLR(core, &cores);
+        if (!CPU_COUNT(&cores)) return;
+        for (int i = 0; i < workers; i++) pthread_setaffinity_np(handles[i], sizeof cores, &cores);
+    }
+#else
+    void leave_the_core_of_the_caller() {}
+#endif
 
     void drain(int seat) {
         for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) run(context, task, seat);
@@ -71,7 +94,14 @@ struct Pool {
 
     void grow(int wanted) {
         try {
-            for (; workers < wanted; workers++) std::thread(&Pool::work, this).detach();
+            for (; workers < wanted; workers++) {
+                std::thread made(&Pool::work, this);
+#ifdef __linux__
+                handles[workers] = made.native_handle();
+                caller_core = -1;
+#endif
+                made.detach();
+            }
         } catch (const std::system_error&) {
             // The system gives no more threads. Those there are do all the work, with the same results.
         }
@@ -80,6 +110,7 @@ struct Pool {
     void go(int64_t count, int threads, Task task, void* with) {
         std::lock_guard<std::mutex> one(call);
         grow(threads - 1);
+        leave_the_core_of_the_caller();
         tasks = count, run = task, context = with;
         next.store(0);
         state.store(static_cast<uint32_t>(threads - 1) << 8);

@@ -139,10 +139,11 @@ def compared(what: str, show: str, rounds: Sequence[tuple[float, ...]], target: 
     ]
 
 
-def measure_batching(seconds: float) -> list[Row]:
+def measure_batching(seconds: float, model: Path) -> list[Row]:
     """Answers a second at 16 clients: 16 rows, one row."""
     own, rows = keys(), list[Row]()
-    with served("--rows", str(CLIENTS), *options(own)) as many, served("--rows", "1", *options(own)) as one:
+    both = "--model", str(model), *options(own)
+    with served("--rows", str(CLIENTS), *both) as many, served("--rows", "1", *both) as one:
         for server in (many, one):
             Asked(server, own).warm()
         for what, prompts in (("captions", CAPTIONS), ("short answers", SHORT), ("both", BOTH)):
@@ -230,15 +231,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=30, help="of each load")
     parser.add_argument("--overload", type=float, default=60, help="seconds of ten times the capacity")
     parser.add_argument("--only", choices=("batching", "load", "peer"), action="append")
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="a pack of the bundled model; the peer's rows are always of the model itself"
+    )
     parser.add_argument("--json", type=Path, help="write the rows there too")
     given = parser.parse_args(arguments)
     busy = os.getloadavg()[0]
     parts, rows = given.only or ("batching", "load", "peer"), list[Row]()
     if "batching" in parts:
-        rows += measure_batching(given.seconds)
+        rows += measure_batching(given.seconds, given.model)
     if "load" in parts:
         own = keys()
-        with served(*options(own)) as server:
+        with served("--model", str(given.model), *options(own)) as server:
             ours = Asked(server, own)
             ours.warm()
             rows += measure_load(ours, given.seconds, given.overload)

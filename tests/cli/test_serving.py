@@ -16,8 +16,10 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+import torch
 
 from paligemma.checkpoint.finding import BUNDLED
+from paligemma.cli.serving import leave_a_core
 
 PICTURE = base64.b64encode((BUNDLED / "demo" / "objects1.png").read_bytes()).decode()
 
@@ -69,6 +71,21 @@ def test_it_answers_and_ends_when_told_once_answers_are_written():
         assert [line["path"] for line in lines if "path" in line][-1] == "/v1/detect"
         assert all(len(line["request_id"]) >= 8 for line in lines if "path" in line)
         assert {line["client"] for line in lines if "path" in line} == {"127.0.0.1"}, "what a client says of itself is not believed"
+
+
+def test_a_small_model_leaves_a_core_to_the_rest_of_the_server(monkeypatch):
+    had = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        leave_a_core()
+        assert torch.get_num_threads() == 3
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        for left in (2, 1, 1):
+            leave_a_core()
+            assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(had)
 
 
 def test_killed_it_starts_again_where_it_was():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from paligemma.engine import continuous
-from paligemma.engine.continuous import ContinuousBatch, Job
+from paligemma.engine.continuous import COMPANY, PATIENCE, ContinuousBatch, Job
 from paligemma.engine.features import Features
 from paligemma.engine.generate import Options, Token, generate
 from paligemma.engine.network import Network
@@ -111,10 +111,32 @@ def test_in_any_order_and_company_answers_are_those_alone(case, network, seed):
 def test_short_answers_do_not_wait_for_long_ones(case, network):
     """Two rows, one long answer: the short ones pass through the other row, one after the other, while it is written."""
     going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=2)
-    long, *short = [Job([2, 7], Options(max_tokens=tokens), soft=case.soft[:1]) for tokens in (9, 2, 2, 2)]
+    long, *short = [Job([2, 7], Options(max_tokens=tokens), soft=case.soft[:1]) for tokens in (9 + 3 * PATIENCE, 2, 2, 2)]
     for job in (long, *short):
         going.submit(job)
     assert run(going) == [*short, long]
+
+
+def readings(case, arrivals: list[int]) -> list[tuple[int, int]]:
+    """(step, jobs that read in it) beside one long answer, where so many jobs come before each step."""
+    network, read, step = TorchNetwork(case.model), [], 0
+    going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=99)
+    begin = network.begin
+    network.begin = lambda soft, prompts, most: read.append((step, len(prompts))) or begin(soft, prompts, most)
+    going.submit(Job([2, 7], Options(max_tokens=40), soft=case.soft[:1]))
+    going.step()
+    for step, count in enumerate([*arrivals, *[0] * (PATIENCE + 1)], start=1):
+        for _ in range(count):
+            going.submit(Job([2, 7], Options(max_tokens=40), soft=case.soft[:1]))
+        going.step()
+    return read
+
+
+def test_jobs_read_in_company(case):
+    alone = (0, 1)  # nobody writes: it reads at once
+    assert readings(case, [1]) == [alone, (1 + PATIENCE, 1)]
+    assert readings(case, [COMPANY]) == [alone, (1, COMPANY)]
+    assert readings(case, [1, 1, COMPANY - 2, 1]) == [alone, (3, COMPANY), (4 + PATIENCE, 1)]
 
 
 def test_ended_rows_linger_and_disturb_nobody(case, network):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast  # noqa: F401  (as ab
 from cyclopts import Group, Parameter
 
 from ..checkpoint.finding import BUNDLED
+from ..checkpoint.placing import SMALL
 from ..errors import ResourceError, UsageError
 from .options import MODEL, MODEL_VARIABLE, DType, ModelOptions  # noqa: F401  (the parser looks for the names of inherited fields here)
 
@@ -114,6 +116,8 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
         quantize=options.quantize,
         mapped=options.mmap,
     )
+    if predictor.config.num_parameters < SMALL:
+        leave_a_core()
     collection = None if options.index is None else _collection(options, settings)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")
     service = Service(predictor, settings, name=name)
@@ -128,6 +132,14 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
             ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
         )
     return 0
+
+
+def leave_a_core() -> None:
+    """PyTorch's threads meet after every operation. Where those are short and one of the threads has to wait for a core that the rest of the
+    server is using, all of them do. `OMP_NUM_THREADS` overrides."""
+    torch = sys.modules.get("torch")
+    if torch is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def _collection(options: ServeOptions, settings: Settings) -> Collection:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paligemma import drawing
-from paligemma.drawing import COLOURS, MIN_SIDE, Shape, draw_shapes, draw_text
+from paligemma.drawing import COLOURS, MIN_SIDE, HeatMap, Shape, draw_heat, draw_shapes, draw_text
 
 
 def grey(width: int, height: int) -> Image.Image:
@@ -119,6 +119,17 @@ def test_characters_without_a_glyph_are_written_as_what_they_are(monkeypatch):
     font, text = drawing._fitting("Käfig 猫 x\x07 两只猫和狗", 20)
     assert text == "Kafig U+732B xU+0007 [5 characters that no font here has]"
     assert not drawing._lacking(font, text)
+
+
+def test_titles_of_maps_that_no_font_can_write_are_left_out(monkeypatch):
+    monkeypatch.setattr(drawing, "_font_files", lambda: ())
+
+    def page(above: str, *titles: str) -> bytes:
+        maps = [HeatMap(title, ((0.1, 0.2), (0.3, 0.4)), "97%") for title in titles]
+        return draw_heat(grey(64, 48), maps, title=above).tobytes()
+
+    assert page("détecte 猫", "猫头鹰", "héron") == page("", "", "heron")
+    assert page("detect owl", "owl") not in (page("", "owl"), page("detect owl", ""))
 
 
 def test_a_font_with_the_characters_is_found():

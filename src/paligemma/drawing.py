@@ -1,7 +1,8 @@
 """Pictures with boxes, masks and captions drawn on them. Pillow only; knows coordinates and strings, no results and no models.
 
 Fonts: Pillow's own covers ASCII. For other characters a font that has them is looked for among those installed (system fonts, and font
-packages of the `fonts_ttf` entry point). If none has them, accents are dropped and what remains is written as its code, such as U+4E2D.
+packages of the `fonts_ttf` entry point). If none has them, accents are dropped and what remains is written as its code, such as U+4E2D;
+where titles only repeat what is said elsewhere, above heat maps, they are left out instead.
 """
 
 from __future__ import annotations
@@ -98,12 +99,14 @@ class HeatMap:
 def draw_heat(image: Image.Image, maps: Sequence[HeatMap], *, title: str = "", legend: str = "", note: str = "") -> Image.Image:
     """A new RGB page: the picture, then for each map a paler copy under its heat, with a ring about its hottest patch.
 
-    `title` stands above, below a scale with its `legend` (each map has a scale of its own), and `note`.
+    `title` stands above, below a scale with its `legend` (each map has a scale of its own), and `note`. Titles that no font here can write
+    are left out.
     """
     width = max(1, min(PANEL, round(PANEL * image.width / image.height)))
     height, unit = max(1, round(width * image.height / image.width)), 2
     small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    titles = ["", *("  ".join(filter(None, (one.title, one.note))) for one in maps)]
+    title, *given = (words if _writable(words) else "" for words in (title, *(one.title for one in maps)))
+    titles = ["", *("  ".join(filter(None, (words, one.note))) for words, one in zip(given, maps, strict=True))]
     panels = list(zip(titles, [small, *(_heated(small, one, width / image.width, unit) for one in maps)], strict=True))
     line, margin = 12 * unit, 5 * unit
     columns = min(len(panels), PANELS_ACROSS)
@@ -290,7 +293,18 @@ def _contrast(colour: Colour) -> Colour:
 
 def _fitting(text: str, size: int) -> tuple[Font, str]:
     """A font that has every character of `text`, and the text; or the best font there is, and the text without what it lacks."""
-    text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else _code(c) for c in text)
+    best, text, lacking = _best_font("".join(c if unicodedata.category(c) not in ("Cc", "Cs") else _code(c) for c in text), size)
+    runs = ((foreign, "".join(run)) for foreign, run in itertools.groupby(text, lambda c: c in lacking))
+    return best, "".join(_named(run) if foreign else run for foreign, run in runs)
+
+
+def _writable(text: str) -> bool:
+    """Whether some font has every character of `text`, accents apart."""
+    return not _best_font(text, 16)[2]
+
+
+def _best_font(text: str, size: int) -> tuple[Font, str, set[str]]:
+    """The font that has most of `text`; the text, without those accents that it lacks; and the characters that it lacks still."""
     best, lacking = _default_font(size), _lacking(_default_font(size), text)
     for name in _font_files() if lacking else ():
         font = _open_font(name, size)
@@ -302,8 +316,7 @@ def _fitting(text: str, size: int) -> tuple[Font, str]:
     if lacking:
         text = "".join(c if c not in lacking or _lacking(best, _bare(c)) else _bare(c) for c in text)
         lacking = _lacking(best, text)
-    runs = ((foreign, "".join(run)) for foreign, run in itertools.groupby(text, lambda c: c in lacking))
-    return best, "".join(_named(run) if foreign else run for foreign, run in runs)
+    return best, text, lacking
 
 
 def _bare(c: str) -> str:

@@ -186,3 +186,14 @@ def test_a_folder_of_pictures_may_be_named(tmp_path):
     file.parent.mkdir()
     file.write_text(json.dumps([task(1, "/data/local-files/?d=album/a.png", annotated(rectangle(1, 1, 5, 5)))]))
     assert set(things(open_data(file, pictures=tmp_path / "album"))) == {"a.png"}
+
+
+def test_the_project_beside_it_says_the_order_of_classes(tmp_path):
+    listed = "".join(f'<Label value="{name}"/>' for name in ("zebra", "dog", ""))
+    (tmp_path / "labels.xml").write_text(f'<View><RectangleLabels name="label" toName="image">{listed}</RectangleLabels></View>')
+    data = opened(tmp_path, task(1, "a.png", annotated(rectangle(10, 12, 32, 24))))
+    assert data.classes == ("zebra", "dog", "cat")
+    (tmp_path / "labels.xml").write_text("<View>")
+    data = open_data(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert data.notes["lists of labels could not be read: labels.xml"] == 1

@@ -151,3 +151,13 @@ def test_an_export_with_the_files_beside_the_pictures(tmp_path):
     data = open_data(tmp_path, split="all")
     assert (data.format, [record.id for record in data.records]) == ("voc", ["train/a", "valid/a"])
     assert open_data(tmp_path / "train").records[0].things[0].box == (4, 6, 20, 30)
+
+
+def test_a_labelmap_says_the_order_of_classes(tmp_path):
+    top = kit(tmp_path, xml(OBJECT.format("").replace("cat", "ant")))
+    assert open_data(tmp_path).classes == ("ant", "cat")
+    listed = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nzebra:250,50,83::\n:1,2,3::\ncat:1,2,3:ear,tail:run\n"
+    (top / "labelmap.txt").write_text(listed)
+    data = open_data(tmp_path)
+    assert data.classes == ("zebra", "cat", "ant")
+    assert data.notes["labels have names that cannot be used"] == 1

@@ -63,7 +63,7 @@ def test_a_folder_is_labelled_once_for_all_forms(ask, tmp_path):
     boxes = {form: {record.pictures[0].name: len(record.things) for record in data.records} for form, data in read.items()}
     rows = [json.loads(line) for line in (out / "coco" / DOUBTFUL).read_text().splitlines()]
     assert all(found == {row["file"]: len(row["things"]) for row in rows} for found in boxes.values())
-    assert all(data.classes == ("cat", "dog") for form, data in read.items() if form != "voc")
+    assert all(data.classes == ("cat", "dog") for data in read.values())
 
 
 def test_masks(ask, tmp_path):
@@ -86,7 +86,10 @@ def test_what_fails_is_left_out_and_said(ask, tmp_path):
     (folder / "film.mp4").write_bytes(b"a video")
     (said,) = ask(folder, "yolo", tmp_path / "out", "--json").records
     assert (said["written"], said["failed"], said["errors"]) == (2, 2, {"image_unknown_format": 1, "not_a_picture": 1})
-    assert ask(folder / "1.png", "yolo", tmp_path / "none").code == 3
+    failed = ask(folder / "1.png", "yolo", tmp_path / "none")
+    assert failed.code == 3
+    assert failed.err.startswith(f"error[image_unknown_format]: {folder / '1.png'}")
+    assert failed.err.endswith("mended or removed, the same command labels what lacks\n")
     assert not (tmp_path / "none" / "yolo").exists()
 
 
@@ -101,6 +104,50 @@ def test_corrections_are_not_lost_and_a_source_may_grow(ask, tmp_path):
     (folder / "2.png").write_bytes(png())
     (said,) = ask(folder, "yolo", out, "--overwrite", "--json").records
     assert (said["items_here"], said["items"], said["written"]) == (1, 3, 3)
+
+
+def test_the_first_of_many_failures_are_named(ask, tmp_path):
+    done = ask(album(tmp_path / "a", 9, broken=(0, 1, 2, 3, 4, 5, 6)), "yolo", tmp_path / "out")
+    assert done.code == 6
+    assert [f"{n}.png" in done.err for n in range(9)] == [True] * 5 + [False] * 4
+    assert f"and 2 more: {tmp_path / 'out' / 'job' / 'errors.jsonl'}" in done.err
+
+
+def test_a_source_may_change_anywhere(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 4, broken=(2,)), tmp_path / "out"
+    assert ask(folder, "coco", out).code == 6
+    (folder / "0a.png").write_bytes(png(20))
+    (folder / "2.png").write_bytes(png(21))
+    (folder / "3.png").unlink()
+    (said,) = ask(folder, "coco", out, "--overwrite", "--json").records
+    assert (said["items_here"], said["items"], said["failed"], said["written"]) == (2, 4, 0, 4)
+    assert {path.name for path in (out / "coco" / "images").iterdir()} == {"0.png", "0a.png", "1.png", "2.png"}
+
+
+def test_another_least_score_asks_nothing_anew(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 3), tmp_path / "out"
+    assert ask(folder, "coco", out).code == 0
+
+    def scores() -> list[float]:
+        return [thing["score"] for line in (out / "coco" / DOUBTFUL).read_text().splitlines() for thing in json.loads(line)["things"]]
+
+    every = sorted(scores())
+    least = every[-1]
+    assert every[0] < least
+    for min_score in (least, 0, 1):
+        (said,) = ask(folder, "coco", out, "--min-score", min_score, "--overwrite", "--json").records
+        assert (said["items_here"], said["written"]) == (0, 3)
+        assert sorted(scores()) == [score for score in every if score >= min_score]
+
+
+def test_commas_separate_no_classes(call, tiny, tmp_path):
+    more = (album(tmp_path / "a", 1), "--model", tiny, "--max-objects", 1, "--to", "yolo", "--out", tmp_path / "out", "--classes")
+    done = call("label", *more, "owl, fish")
+    assert done.code == 2
+    assert 'for several names: "owl;fish"; for this one: "owl, fish;"' in done.err
+    assert not (tmp_path / "out").exists()
+    assert call("label", *more, "owl, fish;").code == 0
+    assert (tmp_path / "out" / "yolo" / "classes.txt").read_text() == "owl, fish\n"
 
 
 def test_another_order_in_the_same_folder_is_refused(ask, tmp_path):
@@ -119,7 +166,7 @@ def test_another_order_in_the_same_folder_is_refused(ask, tmp_path):
         (("--to", "coco", "--out", "out", "--limit", 0), "--limit"),
         (("--to", "coco", "--out", "out", "--tiles", "--masks"), "--tiles"),
         (("--to", "coc", "--out", "out"), "coco"),
-        (("--to", "coco", "--out", "out", "--min-score", 2), "min_score"),
+        (("--to", "coco", "--out", "out", "--min-score", 2), "--min-score is from 0 to 1"),
     ],
 )
 def test_what_is_refused_leaves_no_labels(call, tmp_path, monkeypatch, more, says):

@@ -59,10 +59,16 @@ def test_calibrating_rounds_otherwise_and_the_pack_answers(source, pictures, tmp
         (["--quantize", "bf16", "--calibrate", "{data}"], "--calibrate is for rounding, and bf16 keeps numbers as they are"),
         (["--calibrate", "{data}", "--examples", "0"], "--examples is at least 1, got 0"),
         (["--calibrate", "nowhere"], "nowhere"),
+        (["--calibrate", "{none}"], "no known format of annotations: a folder with notes.txt"),
     ],
 )
 def test_what_cannot_be_calibrated_is_said_in_one_line(source, pictures, tmp_path, capsys, words, message):
-    assert main(["pack", str(source), "--out", str(tmp_path / "pack"), *(word.format(data=pictures) for word in words)]) in (2, 3)
+    none = tmp_path / "none"
+    none.mkdir()
+    (none / "notes.txt").write_text("no data set")
+    given = [word.format(data=pictures, none=none) for word in words]
+    assert main(["pack", str(source), "--out", str(tmp_path / "pack"), *given]) in (2, 3)
     error = capsys.readouterr().err
     assert message in error
+    assert len(error.splitlines()) <= 2
     assert not (tmp_path / "pack").exists()

@@ -31,11 +31,28 @@ def row(text: str = "an owl", score: float = 0.9, stop: str = "eos", task: str =
         (row(stop="length"), True),
         (row(""), True),
         (row("an owl <loc0012><seg001>"), True),
+        (row("left"), True),
+        (row("猫头鹰"), False),
     ],
 )
 def test_doubtful_ones(found: dict, doubtful: bool):
     (one,) = alt_texts([found], Rules(most=125, doubt=0.5))
     assert (one.doubtful, one.lang, one.cut) == (doubtful, "de", False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "most", "text"),
+    [
+        ("<loc0012><loc0400><loc0100><loc0500> an owl", 125, "an owl"),
+        ("an <loc0012>owl<seg001>", 125, "an owl"),
+        ("<loc0012><loc0400>", 125, ""),
+        ("an owl and a fish <loc0012>", 20, "an owl and a fish"),
+        ("an owl <loc0012><loc0400>", 12, "an owl"),
+    ],
+)
+def test_places_are_taken_out_before_anything_is_cut(answer: str, most: int, text: str):
+    (one,) = alt_texts([row(answer)], Rules(most=most))
+    assert (one.text, one.cut, one.doubtful) == (text, False, True)
 
 
 def test_long_ones_are_cut_and_say_so():

@@ -14,6 +14,7 @@ from paligemma.jobs.asked import Asked, all_asked, asked
         ("caption", "caption", (), "caption"),
         ("caption:de", "caption", ("de",), "caption:de"),
         ("caption: de : short", "caption", ("de", "short"), "caption:de:short"),
+        ("caption:DE", "caption", ("de",), "caption:de"),
         ("detect:cat;dog", "detect", (("cat", "dog"),), "detect:cat;dog"),
         (" detect : cat ; dog ", "detect", (("cat", "dog"),), "detect:cat;dog"),
         ("segment:the cat on the left", "segment", (("the cat on the left",),), "segment:the cat on the left"),

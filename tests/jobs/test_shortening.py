@@ -7,7 +7,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paligemma.jobs.shortening import MARK, shortened
+from paligemma.jobs.shortening import MARK, several_words, shortened
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 
@@ -35,6 +35,14 @@ FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 )
 def test_where_it_ends(text: str, most: int, wanted: str):
     assert shortened(text, most) == (wanted, wanted != " ".join(text.split()))
+
+
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [("", False), (" ... ", False), ("left", False), ("left.", False), ("don't", False), ("an owl", True), ("3 4", True), ("猫头鹰", True)],
+)
+def test_one_word_or_several(text: str, several: bool):
+    assert several_words(text) == several
 
 
 @given(

@@ -48,7 +48,7 @@ def read_back(folder: Path, form: FormName, task: str | None = None) -> DataSet:
         accepted(folder)
     data = open_data(folder, task=task, split="all")
     assert (data.format, data.faults) == (form, ())
-    assert set(data.classes) == set(CLASSES)
+    assert data.classes == CLASSES, "not in the order in which they were given"
     return data
 
 
@@ -87,6 +87,15 @@ def test_the_most_doubtful_come_first(exported, form):
     assert len(set(doubts)) == len(doubts)
     assert {path.name for path in (folder / FORMS[form].pictures).iterdir()} == set(NAMES.values())
     assert {Image.open(path).size for path in (folder / FORMS[form].pictures).iterdir()} == set(SIZES.values())
+
+
+@pytest.mark.parametrize(("masked", "least"), [(False, 0.5), (True, 0.25), (True, 0.35)])
+def test_what_scores_less_is_left_out_before_doubt_is_measured(tmp_path, masked, least):
+    found = {}
+    for one in ranked(results(tmp_path / "results.jsonl", masked=masked), min_score=least):
+        found[one.id] = [thing.box.score for thing in one.things]
+        assert one.doubt == doubt(found[one.id])
+    assert found == {id: [box.score for box in several if (0.3 if masked else box.score) >= least] for id, several in boxes().items()}
 
 
 def test_so_many_at_most(exported):

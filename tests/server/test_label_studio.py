@@ -82,9 +82,27 @@ def test_a_project_with_everything(nano, predictor):
     assert found["caption"][0]["value"] == {"text": [predictor.caption(FILE).text]}
     assert found["printed"][0]["value"] == {"text": [predictor.ocr(FILE).text]}
     assert found["crab"][0]["value"] == {"choices": ["No"]}
+    (note,) = prediction["notes"]
+    assert note.startswith("none: the model answered ")
+    assert note.endswith(", which is none of the choices 'mauve', 'beige'")
     assert prediction["score"] == min(region["score"] for region in prediction["result"])
     assert prediction["model_version"] == reply.json()["model_version"] == "nano-112"
     assert len({region["id"] for region in prediction["result"]}) == len(prediction["result"])
+
+
+def test_choices_that_the_model_does_not_know_are_said_in_the_response_and_the_log(nano, caplog):
+    config = view('<Choices name="sky" toName="image"><Choice value="clear"/><Choice value="clouds&#10;x"/></Choices>')
+    with caplog.at_level("WARNING", logger="paligemma.server"):
+        reply = predict(nano, URL, URL, config=config)
+    assert reply.status == 200
+    for prediction in reply.json()["results"]:
+        assert (prediction["result"], prediction["score"]) == ([], None)
+        (note,) = prediction["notes"]
+        assert note.startswith("sky: the model answered ")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"Label Studio: 2 answers gave no prediction, the first is {note}"
+    assert "\n" not in line
+    assert "notes" not in predict(nano, URL).json()["results"][0]
 
 
 def test_setup_health_and_webhook(nano):

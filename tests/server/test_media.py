@@ -249,6 +249,7 @@ def root(tmp_path: Path) -> Path:
     (root / "link.png").symlink_to("a.png")
     (root / "out.png").symlink_to(tmp_path / "secret.png")
     (root / "outside").symlink_to(tmp_path)
+    (root / "nowhere.png").symlink_to(tmp_path / "missing.png")
     (root / "circle").symlink_to("circle")
     (root / "zero").symlink_to("/dev/zero")
     os.mkfifo(root / "pipe")
@@ -266,7 +267,8 @@ def test_files_in_the_folder(root: Path, name: str):
 @pytest.mark.parametrize(
     "name",
     ["../secret.png", "../media-2/a.png", "inner/../../secret.png", "out.png", "outside/secret.png", "circle", "zero", "pipe", "inner", "",
-     ".", "missing.png", "..%2fsecret.png", "a.png\0", "..\\secret.png", "/etc/passwd", "//etc/passwd", "/dev/zero", "{root}/a.png",
+     ".", "../missing.png", "outside/missing.png", "missing/../../secret.png", "inner/../../missing.png", "nowhere.png", "a.png\0",
+     "..\\secret.png", "/etc/passwd", "//etc/passwd", "/dev/zero", "{root}/a.png",
      "x" * 5000],
 )  # fmt: skip
 def test_files_outside_and_what_is_no_file(root: Path, name: str):
@@ -277,6 +279,13 @@ def test_files_outside_and_what_is_no_file(root: Path, name: str):
         NOT_ALLOWED,
     )
     assert time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize("name", ["missing.png", "inner/missing.png", "missing/a.png", "./inner/../missing.png", "..%2fsecret.png"])
+def test_a_file_that_is_not_in_the_folder_is_said_to_be_missing(root: Path, name: str):
+    refusal = refused(f"file:{name}", Settings(media_root=root))
+    assert (refusal.code, refusal.message) == ("image_not_found", "image: no such file below the server's --media-root")
+    assert refused(f"file:{name}", Settings()).code == "image_url_not_allowed", "without a folder there is nothing to tell"
 
 
 def test_a_large_file_is_not_read_whole(root: Path):

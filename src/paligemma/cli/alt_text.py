@@ -73,23 +73,24 @@ def alt_text(
         Write all texts anew, also those that a person changed.
     """
     from ..checkpoint.finding import find
-    from ..jobs.alt_texts import Rules, alt_texts, rows_of
+    from ..jobs.alt_texts import Rules, alt_texts, language
     from ..jobs.asked import all_asked
     from ..jobs.facts import facts
     from ..jobs.items import Ways
     from ..jobs.job import run
     from ..jobs.journal import opened
     from ..jobs.parts import ERRORS, RESULTS
-    from ..jobs.rows import Lines
+    from ..jobs.rows import Lines, rows_of
     from ..jobs.work import Order
     from ..training.stopping import Stopping
 
     if batch < 1 or most < LEAST:
         raise UsageError(f"--batch is at least 1 and --most at least {LEAST}, got {batch} and {most}")
-    langs = [one.strip() for one in lang.split(",") if one.strip()]
-    if not langs:
+    given = [one.strip() for one in lang.split(",") if one.strip()]
+    if not given:
         raise UsageError("--lang names no language", hint="for example --lang en,de")
-    order, ways, rules = Order(all_asked([f"caption:{one}:{length}" for one in langs])), Ways(image_root, allow_urls), Rules(most, doubt)
+    order, ways, rules = Order(all_asked([f"caption:{one}:{length}" for one in given])), Ways(image_root, allow_urls), Rules(most, doubt)
+    langs = [language(str(task)) for task in order.tasks]  # in small letters, as the names of files have them
     place, folder, found = _place(source, ways, out, html, overwrite)
     complete: set[str] = set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import sys
 import time
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..errors import UsageError
+from ..errors import PaliGemmaError, UsageError
 from ..printable import printable
 from ..video import DEFAULT_FRAMES
+from .failures import lines
 from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
 from .show import as_json
 
@@ -34,6 +36,8 @@ PARTLY_FAILED, ALL_FAILED = 6, 3
 PLACES = PlaceOptions()
 EVERY = 30.0
 """Seconds between two lines that say how far a job is, where no terminal shows a bar."""
+NAMED = 5
+"""Errors that are told at the end; their table has them all."""
 PER_WORKER = 64
 """Pictures that a worker is given at a time, about: each time it writes what came of them."""
 
@@ -169,10 +173,14 @@ class Job:
     format: Literal["jsonl", "parquet"] = "jsonl"
     draw: Path | None = None
 
-    def go(self, found: Iterable[Item], options: JobModel, *, batch: int, overwrite: bool) -> Ended:
-        """Do what is not done yet of the items `found` in the source, until it is told to stop."""
+    def go(self, found: Iterable[Item], options: JobModel, *, batch: int, overwrite: bool, lasting: Iterable[str] | None = None) -> Ended:
+        """Do what is not done yet of the items `found` in the source, until it is told to stop.
+
+        `lasting`: the source may have changed anywhere, and what failed is tried again but for these codes (see `follow`).
+        """
         from ..checkpoint.finding import find
         from ..jobs.facts import facts
+        from ..jobs.following import follow
         from ..jobs.items import items
         from ..jobs.job import run
         from ..jobs.journal import opened
@@ -184,6 +192,8 @@ class Job:
         ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), numbers)
         form = FORMS[self.format]()
         with Stopping() as stopping, opened(self.out, ordered, form, draw=self.draw, overwrite=overwrite) as journal:
+            if lasting is not None:
+                follow(journal, items(self.source, self.ways), lasting=lasting)
             engine, span = engine_for(options, self.order, batch)
             with progress(lambda: items(self.source, self.ways)) as tell:
                 counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
@@ -191,6 +201,7 @@ class Job:
         if not counts.finished:
             print("stopped: the same command goes on", file=sys.stderr)
             return Ended(counts, tables, stopping.exit_code)
+        _complain(tables[ERRORS], counts)
         return Ended(counts, tables, 0 if not counts.codes else ALL_FAILED if counts.failed == counts.items else PARTLY_FAILED)
 
 
@@ -247,6 +258,16 @@ def _config(options: JobModel) -> PaliGemmaConfig:
     return checkpoint.inspect(base_of(path) if checkpoint.is_adapter(path) else path).config
 
 
+def _complain(errors: Path, counts: Counts) -> None:
+    """Name the first of what failed, on standard error."""
+    from ..jobs.rows import rows_of
+
+    for row in itertools.islice(rows_of([errors]), NAMED):
+        print(lines(PaliGemmaError(row["error"]["message"], hint=row["error"]["hint"], code=row["error"]["code"])), file=sys.stderr)
+    if (more := counts.codes.total() - NAMED) > 0:
+        print(printable(f"and {more:,} more: {errors}"), file=sys.stderr)
+
+
 def summary(counts: Counts) -> dict[str, Any]:
     return {
         "finished": counts.finished,
@@ -262,16 +283,16 @@ def summary(counts: Counts) -> dict[str, Any]:
 
 
 def told(counts: Counts, results: Path, errors: Path) -> str:
-    lines = [f"{counts.items:,} items, {counts.rows:,} results" + (f", {counts.failed:,} items failed" if counts.failed else "")]
+    said = [f"{counts.items:,} items, {counts.rows:,} results" + (f", {counts.failed:,} items failed" if counts.failed else "")]
     if counts.here:
-        lines.append(f"{counts.here:,} of them now, in {counts.seconds:.1f} s: {counts.rate:.2f} a second")
+        said.append(f"{counts.here:,} of them now, in {counts.seconds:.1f} s: {counts.rate:.2f} a second")
     if counts.codes:
-        lines.append("errors: " + ", ".join(f"{count:,} {printable(code)}" for code, count in counts.codes.most_common()))
+        said.append("errors: " + ", ".join(f"{count:,} {printable(code)}" for code, count in counts.codes.most_common()))
     if counts.cut:
-        lines.append(f"{counts.cut:,} answers reached --max-tokens and were cut off")
+        said.append(f"{counts.cut:,} answers reached --max-tokens and were cut off")
     if counts.finished:
-        lines.append(printable(f"results: {results}" + (f", errors: {errors}" if counts.codes else "")))
-    return "\n".join(lines)
+        said.append(printable(f"results: {results}" + (f", errors: {errors}" if counts.codes else "")))
+    return "\n".join(said)
 
 
 Tell = Callable[["Counts"], None]

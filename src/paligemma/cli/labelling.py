@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 from ..printable import printable
+from ..tasks.detect import SEMICOLON
 from .jobs import DEFAULTS, Job, JobModel, outside, summary, told
 from .options import ANSWERS, INPUT, OUTPUT, Json, named
 from .show import as_json
@@ -39,11 +41,11 @@ def label(
     Parameters
     ----------
     classes
-        The names of what is to be found, divided by semicolons: "cat;dog".
+        The names of what is to be found, separated by `;`: "cat;dog". One name that has a comma ends with `;`: "owl, grey;".
     masks
         Outlines instead of boxes. Not with voc and fiftyone.
     min_score
-        Leave out what the model is less sure of.
+        Leave out what the model is less sure of. Another one over a finished job asks nothing anew.
     max_objects
         Stop after this many in a picture; by default 64.
     max_tokens
@@ -71,21 +73,29 @@ def label(
     from ..jobs.parts import ERRORS, RESULTS
     from ..jobs.work import Order
     from ..labelling.export import check, export, one_picture_each, ranked
+    from ..labelling.pictures import NOT_A_PICTURE
 
     if batch < 1 or (limit is not None and limit < 1):
         raise UsageError(f"--batch and --limit are at least 1, got {batch} and {limit}")
     if tiles and masks:
         raise UsageError("--tiles searches for boxes, not for masks", hint="leave one of them out")
+    if not 0 <= min_score <= 1:
+        raise UsageError(f"--min-score is from 0 to 1, got {min_score:g}")
+    if "," in classes and SEMICOLON not in classes:  # a whole job would look for one thing that nobody meant
+        split = SEMICOLON.join(part.strip() for part in classes.split(","))
+        what = f"--classes {printable(classes)!r} is one name with a comma in it"
+        raise UsageError(what, hint=f'for several names: "{printable(split)}"; for this one: "{printable(classes)}{SEMICOLON}"')
     outside(source, out, "--out")
     folder = check(out, to, masks=masks, overwrite=overwrite)
     task = asked(f"{'segment' if masks else 'detect'}:{classes}")
-    places = {"min_score": min_score} | ({} if max_objects is None else {"max_objects": max_objects})
+    places = {} if max_objects is None else {"max_objects": max_objects}  # no least score: it is for what is written of the results
     ways = Ways(image_root, allow_urls)
     job = Job(source, ways, Order((task,), {"max_tokens": max_tokens}, places, tiles=tiles), out / "job")
-    done = job.go(one_picture_each(items(source, ways)), options, batch=batch, overwrite=overwrite)
+    found = one_picture_each(items(source, ways))
+    done = job.go(found, options, batch=batch, overwrite=overwrite, lasting=[NOT_A_PICTURE])
     written = 0
     if done.counts.finished and done.counts.rows:
-        labelled = ranked(done.tables[RESULTS], limit)
+        labelled = ranked(done.tables[RESULTS], limit, min_score)
         export(items(source, ways), labelled, folder, to, classes=task.what[0], model=find(options.model).name)
         written = len(labelled)
     if json:
@@ -93,4 +103,8 @@ def label(
     else:
         print(told(done.counts, done.tables[RESULTS], done.tables[ERRORS]))
         print(printable(f"labels of {written:,} pictures: {folder}" if written else "no labels were written"))
+    if done.counts.finished and done.counts.codes.keys() - {NOT_A_PICTURE}:
+        more = f"; with --overwrite, for it replaces {folder}" if written else ""
+        hint = f"once the pictures that failed are mended or removed, the same command labels what lacks{more}"
+        print(printable(f"hint: {hint}"), file=sys.stderr)
     return done.exit_code

@@ -104,7 +104,12 @@ def _moments(path: Path, source: str, quantize: Quantize, examples: int, **given
         raise UsageError(f"--calibrate is for rounding, and {quantize} keeps numbers as they are", hint="--quantize int4")
     if examples < 1:
         raise UsageError(f"--examples is at least 1, got {examples}")
-    dataset = open_data(source, split=next(iter(splits(source)), None))  # of one that is divided, what is for training
+    try:
+        dataset = open_data(source, split=next(iter(splits(source)), None))  # of one that is divided, what is for training
+    except InputError as error:
+        if error.code == "unknown_format":
+            error.hint = "--calibrate takes annotated pictures, a .jsonl or a folder as `paligemma train` reads them (docs/training.md)"
+        raise
     records = evenly(dataset.records, examples)
     if not records:
         raise InputError(f"{printable(source)}: no usable record", hint="`paligemma data check` says why", code="no_records")

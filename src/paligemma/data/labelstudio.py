@@ -3,6 +3,7 @@
 A task is read as it was annotated: the annotation marked as ground truth, or else the one changed last, without those that were skipped.
 Predictions are what a model said: tasks that have only those are counted and left out. Pictures are found by their name in the folder
 beside the file or in `images/`, whatever address the server had for them.
+An export has no list of classes: a project's configuration beside it, called `labels.xml`, says their order, else they are sorted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .collector import PLACES, Collector
 from .layout import Found, Part, annotation_parts, files_of, usual_picture_folders
 from .outlines import Outline, RunLengths
 from .pictures import Size
-from .reading import glance, json_of
+from .reading import glance, json_of, xml_of
 from .records import Corners, Flaw, Thing
 
 name = "labelstudio"
@@ -72,8 +73,20 @@ def read(part: Part, to: Collector) -> None:
     if not annotated:
         hint = "open them in Label Studio, submit what is right, and export as JSON"
         raise InputError(f"{file.name}: none of the {len(data)} tasks has an annotation", hint=hint, code="no_records")
+    _classes(file.with_name("labels.xml"), to)
     for label in sorted({thing.label for record in to.records for thing in record.things}):
-        to.classes[label] = None
+        to.classes.setdefault(label, None)
+
+
+def _classes(file: Path, to: Collector) -> None:
+    """The labels of a project's configuration, in its order."""
+    if not file.is_file():
+        return
+    try:
+        for element in xml_of(to.bytes_of(file)).iter("Label"):
+            to.classes[checks.label(element.get("value"))] = None
+    except Flaw:
+        to.notes["lists of labels could not be read: labels.xml"] += 1
 
 
 def _shown(task: Any) -> str:

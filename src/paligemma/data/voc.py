@@ -3,6 +3,7 @@
 Numbers in `bndbox` count pixels from 1 and the last one belongs to the box, as in the development kit: (1, 1, W, H) is the whole picture.
 A `polygon` beside the box counts from 1 too. Of a picture in `SegmentationObject`, value i is the i-th object of the XML. Objects marked
 `difficult` are kept as `Record.ignored` and counted, as its metric ignores them. XML files may also lie beside the pictures.
+The format itself has no list of classes: `labelmap.txt`, which CVAT and `paligemma label` write, says their order, else they are sorted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..sources import IMAGE_EXTENSIONS
 from . import checks
+from .class_lists import is_background
 from .collector import PLACES, Collector
 from .layout import Found, Part, canonical, files_of, in_order, split_folders, sub_folders
 from .outlines import Bitmap, Outline, bitmap
@@ -73,8 +75,22 @@ def read(part: Part, to: Collector) -> None:
             if not os.path.isfile(file):
                 raise Flaw("missing", f"no such file: {to.place(file)}")
             _File(to, file, part.pictures, id).add(xml_of(to.bytes_of(file)), part)
+    _classes((folder.parent if folder.name == "Annotations" else folder) / "labelmap.txt", to)
     for label in sorted({thing.label for record in to.records for thing in record.things}):
-        to.classes[label] = None
+        to.classes.setdefault(label, None)
+
+
+def _classes(file: Path, to: Collector) -> None:
+    """Those of a list of `label:color_rgb:parts:actions`, in its order; a name that cannot be used is one of no object."""
+    if not file.is_file():
+        return
+    for _, line in numbered_lines(to.bytes_of(file)):
+        try:
+            label, *rest = decoded(line).rsplit(":", 3)
+            if len(rest) == 3 and not label.startswith("#") and not is_background(label):
+                to.classes[checks.label(label)] = None
+        except Flaw:
+            to.notes["labels have names that cannot be used"] += 1
 
 
 def _listed(file: Path, folder: Path, to: Collector) -> Iterator[Path]:

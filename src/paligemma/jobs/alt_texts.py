@@ -23,7 +23,7 @@ from ..training.disk import Disk, demanded, replace_file
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 from .html_pictures import USES
 from .items import TABLES, Item, files_of, within
-from .shortening import shortened
+from .shortening import several_words, shortened
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,25 @@ class Rules:
 
 
 def alt_texts(rows: Iterable[Mapping[str, Any]], rules: Rules) -> Iterator[AltText]:
-    """Of the rows of a job that asked for captions. One that is empty, has no end, or holds places is doubtful whatever its score."""
+    """Of the rows of a job that asked for captions. Places in one are taken out.
+
+    One that held places, has no end, or is no more than a word is doubtful whatever its score: it is no answer to what was asked.
+    """
     for row in rows:
         caption = row["result"]
-        text, cut = shortened(caption["text"], rules.most)
-        doubtful = caption["score"] < rules.doubt or caption["stop"] == "length" or not text or bool(_NO_WORDS.search(text))
+        words, places = _PLACES.subn(" ", caption["text"])
+        text, cut = shortened(words, rules.most)
+        doubtful = caption["score"] < rules.doubt or caption["stop"] == "length" or places > 0 or not several_words(text)
         uses = tuple(row["kept"].get(USES, ()))
         yield AltText(row["id"], language(row["task"]), text, caption["score"], doubtful, cut, uses)
 
 
-_NO_WORDS = re.compile(r"<(?:loc|seg)\d+>")
+_PLACES = re.compile(r"<(?:loc|seg)\d+>")
 
 
 def language(task: str) -> str:
     """Of `caption:de:short`."""
     return task.split(":")[1]
-
-
-def rows_of(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Of files of JSON lines, as a job writes them."""
-    for file in files:
-        with file.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
 
 
 class Place(Protocol):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, did_you_mean
 from ..tasks import answer, caption, detect, ocr, question, refer, run, segment
+from ..tasks.languages import check_language
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -69,7 +70,7 @@ def _caption(what: str) -> tuple[Any, ...]:
     if len(words) > 2:
         raise UsageError(f"a caption is asked for with a language and a length, found {what!r:.60}", hint="caption:de:short")
     caption.prompt(*words)
-    return words
+    return (check_language(words[0]), *words[1:]) if words else ()
 
 
 def _names(write: Callable[[Any], str]) -> Callable[[str], tuple[Any, ...]]:

@@ -8,7 +8,8 @@
 
 A part is done when its line is in the journal: first its files, each whole under its name, then the line, each on the disk before the next.
 A line that is torn was never written, and files without one are made anew. Where a part's rows are is not written down but looked for: in
-parts/, or, of a job that was finished before its source grew, in the tables. So at each moment either the old files or the new ones count.
+parts/, there perhaps still under the name that they had before the journal was replaced, or, of a job that was finished before its source
+grew, in the tables. So at each moment either the old files or the new ones count.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ class Journal:
         kept = b"".join(part.to_line() for part in self.parts)
         if kept != data:
             replace_file(self._disk, self.folder / JOURNAL, kept)
+        self._settle()
         self._sweep()
 
     def _sweep(self) -> None:
@@ -161,18 +163,30 @@ class Journal:
                 if folder / name not in known and (folder.name == PARTS or name.startswith(TEMPORARY)):
                     self._disk.unlink(folder / name)
 
+    def _settle(self) -> None:
+        """Rows that came with a new journal get their names."""
+        moved = [(part.start, kind) for part in self.parts for kind in KINDS if self._place(part, kind) == self._next(part.start, kind)]
+        for start, kind in moved:
+            self._disk.rename(self._next(start, kind), self._path(start, kind))
+        if moved:
+            self._disk.sync_folder(self.folder / PARTS)
+
     def _path(self, start: int, kind: str) -> Path:
         return self.folder / PARTS / f"{start:012d}.{kind}{self._forms[kind].ending}"
+
+    def _next(self, start: int, kind: str) -> Path:
+        """The name that rows have until the journal says that they count."""
+        return self.folder / PARTS / f"{start:012d}.{kind}.next{self._forms[kind].ending}"
 
     def _place(self, part: Part, kind: str) -> Path | None:
         """Where the rows of a part are."""
         wanted: File = getattr(part, kind)
         there = []
-        for path in (*([self.table(kind)] if part.start == 0 else []), self._path(part.start, kind)):
+        for path in (*([self.table(kind)] if part.start == 0 else []), self._path(part.start, kind), self._next(part.start, kind)):
             with contextlib.suppress(FileNotFoundError):
                 if self._disk.look(path).st_size == wanted.size:
                     there.append(path)
-        if len(there) > 1:  # killed between two steps of `finish`, or before what is left over was removed
+        if len(there) > 1:  # killed between two steps of `finish` or `rearrange`, or before what is left over was removed
             there = [path for path in there if _sha256(path) == wanted.sha256]
         return there[0] if there else None
 
@@ -183,21 +197,36 @@ class Journal:
         with _demanded(self.folder):
             self._unfinish()
             self._draw_all(done)
-            rows = {RESULTS: [row for one in done for row in one.rows], ERRORS: [row for one in done for row in one.errors]}
-            files = {kind: self._write(self._path(start, kind), self._forms[kind].written(rows[kind])) for kind in KINDS}
+            part = self._written(start, done, self._path)
             self._disk.sync_folder(self.folder / PARTS)
-            ids = Ids()
-            for one in done:
-                ids.add(one.id)
-            counts = {"rows": len(rows[RESULTS]), "failed": sum(not one.rows for one in done), "cut": sum(one.cut for one in done)}
-            codes = Counter(str(row["error"]["code"]) for row in rows[ERRORS])
-            part = Part(start, start + len(done), str(ids), files[RESULTS], files[ERRORS], **counts, codes=dict(codes))
             with self._file() as file:
                 file.seek(0, 2)
                 self._disk.write(file, part.to_line())
                 self._disk.sync(file)
         self._parts[start] = part
         return part
+
+    def rearrange(self, runs: Iterable[tuple[int, Sequence[Done]]]) -> None:
+        """What is done is from now on what these say, a place in the source and items from there on each; at once, or not at all."""
+        with _demanded(self.folder):
+            self._unfinish()
+            parts = [self._written(start, done, self._next) for start, done in runs]
+            self._disk.sync_folder(self.folder / PARTS)
+            replace_file(self._disk, self.folder / JOURNAL, b"".join(part.to_line() for part in parts))
+            self._parts = {part.start: part for part in parts}
+            self._settle()
+            self._sweep()
+
+    def _written(self, start: int, done: Sequence[Done], named: Callable[[int, str], Path]) -> Part:
+        """The files of a part, under these names."""
+        rows = {RESULTS: [row for one in done for row in one.rows], ERRORS: [row for one in done for row in one.errors]}
+        files = {kind: self._write(named(start, kind), self._forms[kind].written(rows[kind])) for kind in KINDS}
+        ids = Ids()
+        for one in done:
+            ids.add(one.id)
+        counts = {"rows": len(rows[RESULTS]), "failed": sum(not one.rows for one in done), "cut": sum(one.cut for one in done)}
+        codes = Counter(str(row["error"]["code"]) for row in rows[ERRORS])
+        return Part(start, start + len(done), str(ids), files[RESULTS], files[ERRORS], **counts, codes=dict(codes))
 
     def forget(self, *, order: bool) -> None:
         """Nothing is done any more: for whoever has taken the rows elsewhere. `order`: it is forgotten too, and another one may come."""

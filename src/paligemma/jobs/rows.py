@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -91,6 +91,13 @@ class Lines:
             with file.open("rb") as opened:
                 while piece := opened.read(1 << 20):
                     write(piece)
+
+
+def rows_of(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """Of files of JSON lines, as `Lines` writes them."""
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 class Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import regex
 
 MARK = "…"
@@ -12,6 +14,12 @@ LEAST = 0.5
 _SENTENCE = regex.compile(r"[.!?][\"'”’»)\]]*(?=\s)|[。！？][」』”’]*")
 _WORD = regex.compile(r"(?w)\b")  # as Unicode divides words: also where no spaces stand between them
 _GRAPHEME = regex.compile(r"\X")
+
+
+def several_words(text: str) -> bool:
+    """Whether it has two words at least, in any script."""
+    ends = [*(found.start() for found in _WORD.finditer(text)), len(text)]
+    return sum(any(map(str.isalnum, text[start:end])) for start, end in itertools.pairwise(ends)) > 1
 
 
 def shortened(text: str, most: int) -> tuple[str, bool]:

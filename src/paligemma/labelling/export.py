@@ -19,7 +19,7 @@ from ..printable import printable
 from ..training.disk import lacking
 from .forms import FORMS, FormName
 from .labelled import Labelled
-from .pictures import Names, put
+from .pictures import NOT_A_PICTURE, Names, put
 
 DOUBTFUL = "doubtful.jsonl"
 """In each folder: a line for every picture of it, the most doubtful first."""
@@ -34,16 +34,19 @@ def one_picture_each(items: Iterable[Item]) -> Iterator[Item]:
 def _one_picture(item: Item) -> Image.Image:
     found = None if item.video else item.open()
     if found is None or isinstance(found, Clip):
-        raise InputError(f"{item.where}: expected one picture, found {'a video' if item.video else 'several'}", code="not_a_picture")
+        raise InputError(f"{item.where}: expected one picture, found {'a video' if item.video else 'several'}", code=NOT_A_PICTURE)
     return found
 
 
-def ranked(results: Path, limit: int | None = None) -> list[Labelled]:
-    """Rows of `results.jsonl`, the most doubtful first, at most `limit`; equals in the order of the source. Names have no ending yet."""
+def ranked(results: Path, limit: int | None = None, min_score: float = 0.0) -> list[Labelled]:
+    """Rows of `results.jsonl`, the most doubtful first, at most `limit`; equals in the order of the source. Names have no ending yet.
+
+    `min_score`: what scores less is left out, before doubt is measured.
+    """
     names = Names()
     with results.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    found = [Labelled(row["id"], row["where"], names.take(row["id"]), row["result"]) for row in rows]
+    found = [Labelled(row["id"], row["where"], names.take(row["id"]), row["result"], min_score) for row in rows]
     return sorted(found, key=lambda one: -one.doubt)[:limit]
 
 

@@ -32,12 +32,16 @@ class Thing:
 
 @dataclass(frozen=True)
 class Labelled:
-    """`id`, `where`: of the item; `name`: of its file here, unique even without its ending; `answer`: the result as plain values."""
+    """`id`, `where`: of the item; `name`: of its file here, unique even without its ending; `answer`: the result as plain values.
+
+    `min_score`: things that score less, masks by their own score, are left out.
+    """
 
     id: str
     where: str
     name: str
     answer: Mapping[str, Any] = field(repr=False)
+    min_score: float = 0.0
 
     @property
     def width(self) -> int:
@@ -54,10 +58,9 @@ class Labelled:
     @property
     def things(self) -> tuple[Thing, ...]:
         """In the model's order, without those that cover nothing, which no tool has a place for."""
-        if "boxes" in self.answer:
-            found = [Thing(Box.from_dict(box)) for box in self.answer["boxes"]]
-        else:
-            found = [Thing(Box.from_dict(one["box"]), one["rle"]) for one in self.answer["masks"]]
+        given = self.answer["boxes"] if "boxes" in self.answer else self.answer["masks"]
+        enough = [one for one in given if not self.min_score or (one["score"] or 0) >= self.min_score]
+        found = [Thing(Box.from_dict(one["box"]), one["rle"]) if "rle" in one else Thing(Box.from_dict(one)) for one in enough]
         return tuple(thing for thing in found if thing.box.area and (thing.rle is None or any(decompress(thing.rle["counts"])[1::2])))
 
     @cached_property

@@ -14,6 +14,8 @@ from ..jobs.items import Item
 
 KEPT = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 """Endings of pictures that every tool opens. Others are written as PNG."""
+NOT_A_PICTURE = "not_a_picture"
+"""Code of the error of items that are videos or several pictures, which stay so."""
 LONGEST = 100
 """Bytes of a name before its ending."""
 
@@ -53,6 +55,6 @@ def put(item: Item, folder: Path, stem: str) -> str:
         return f"{stem}{ending}"
     picture = item.open()
     if isinstance(picture, Clip):
-        raise InputError(f"{item.where}: expected one picture, found several", code="not_a_picture")
+        raise InputError(f"{item.where}: expected one picture, found several", code=NOT_A_PICTURE)
     picture.save(folder / f"{stem}.png")
     return f"{stem}.png"

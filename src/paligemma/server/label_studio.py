@@ -26,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..mask_formats import brush, simplified
+from ..printable import printable
 from ..results import Box, Detections, Mask, Masks, Result, Text
 from ..tasks.detect import tidy
 from . import prompts
@@ -33,7 +34,7 @@ from .bodies import checked, read_json
 from .health import check_alive
 from .media import Budget, read_picture
 from .native import AT_ONCE, ERRORS
-from .refusals import Refused, told
+from .refusals import LOG, Refused, told
 from .schemas import Words
 from .service import Question, Service
 from .streaming import while_there
@@ -165,6 +166,14 @@ def regions(control: Control, result: Result) -> list[dict[str, Any]]:
     return found
 
 
+def nothing_of(control: Control, result: Result) -> str | None:
+    """Why nothing is kept of an answer in words; None where something is."""
+    if not isinstance(result, Text) or regions(control, result):
+        return None
+    known = ", ".join(map(repr, control.labels))
+    return printable(f"{control.name:.40}: the model answered {result.text!r:.80}, which is none of the choices {known:.200}")
+
+
 def _region(control: Control, value: dict[str, Any], score: float | None) -> dict[str, Any]:
     head = {"id": secrets.token_hex(5), "from_name": control.name, "to_name": control.to_name, "type": control.tag.lower()}
     return {**head, "value": value, "score": score}
@@ -254,12 +263,16 @@ async def _predictions(service: Service, asked: Sequence[Control], tasks: Sequen
         raise errors.exceptions[0] from None
     if len(failed) == len(tasks):
         raise failed[0]
-    return [answer.result() for answer in answers]
+    predictions = [answer.result() for answer in answers]
+    notes = [note for one in predictions for note in one.get("notes", ())]
+    if notes:
+        LOG.warning("Label Studio: %d answers gave no prediction, the first is %s", len(notes), notes[0])
+    return predictions
 
 
 async def _prediction(service: Service, asked: Sequence[Control], data: dict[str, Any], client: str) -> dict[str, Any]:
-    """`score`: of what the model is least sure of, so that such tasks can be looked at first."""
-    limits, found, files = service.settings.limits, [], {}
+    """`score`: of what the model is least sure of, so that such tasks can be looked at first. `notes`: why an answer gave nothing."""
+    limits, found, notes, files = service.settings.limits, [], [], {}
     for control in asked:
         if control.field not in files:
             where = f"data.{control.field}"
@@ -267,5 +280,7 @@ async def _prediction(service: Service, asked: Sequence[Control], data: dict[str
         question = Question(control.asked.verb, [files[control.field]], control.asked.asked, budget=Budget(limits))
         answered = await service.answer(question, client)
         found += await asyncio.to_thread(regions, control, answered.result)
+        notes += filter(None, [nothing_of(control, answered.result)])
     scores = [region["score"] for region in found if region["score"] is not None]
-    return {"result": found, "score": min(scores, default=None), "model_version": service.name}
+    said = {"result": found, "score": min(scores, default=None), "model_version": service.name}
+    return said | ({"notes": notes} if notes else {})

@@ -5,7 +5,7 @@ https://HOST/...               hosts that the operator allowed; public addresses
 file:NAME                      in the folder that the operator allowed
 
 All else is refused with the same words after the same time, and so is every address that gave nothing: no answer tells what this machine
-can reach.
+can reach. Only of a name that stays inside the folder, links followed, is it told that nothing is there.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _FETCH_SECONDS = 10.0
 """For a file from the web, and until it is said that there is none: a name that leads nowhere fails sooner than a server that says no."""
 _REFUSAL_SECONDS = 0.05
 """From the question to the refusal, whatever the reason."""
+
+_NOT_ALLOWED = "expected data:image/...;base64,..., or an address that this server allows", "image_url_not_allowed"
+_MISSING = "no such file below the server's --media-root", "image_not_found"
+"""Why a picture is refused: the words, and the code."""
 
 _DATA = re.compile(r"data:(?i:image/[a-z0-9.+-]{1,40}(?:;[a-z0-9=._-]{1,40})*);base64,")
 _DATA_HEADER = 200
@@ -86,10 +90,14 @@ async def read_picture(value: str, where: str, budget: Budget, settings: Setting
     """The file. `where`: the field of the request, for errors. Raises `Refused` (400)."""
     begun = time.monotonic()
     budget.take_image(where)
+    data, why = None, _NOT_ALLOWED
     if value[:5].lower() == "data:":
         return _from_data_url(value, where, budget)
     if value[:5].lower() == "file:":
-        data = await asyncio.to_thread(_from_folder, value[5:], budget.limits.image_bytes, settings.media_root)
+        try:
+            data = await asyncio.to_thread(_from_folder, value[5:], budget.limits.image_bytes, settings.media_root)
+        except FileNotFoundError:
+            why = _MISSING
     elif (url := _HTTPS.fullmatch(value)) and url[1].lower() in settings.media_domains:
         data = await _from_web(value, where, budget.limits.image_bytes)
     else:
@@ -98,9 +106,8 @@ async def read_picture(value: str, where: str, budget: Budget, settings: Setting
             return data
     if data is None:
         await _until(begun + _REFUSAL_SECONDS)
-        raise Refused(
-            400, f"{where}: expected data:image/...;base64,..., or an address that this server allows", "image_url_not_allowed", where
-        )
+        words, code = why
+        raise Refused(400, f"{where}: {words}", code, where)
     budget.take_bytes(len(data), where)
     return data
 
@@ -142,17 +149,23 @@ def _invalid(where: str) -> Refused:
 
 
 def _from_folder(name: str, most: int, root: Path | None) -> bytes | None:
-    """None: not a file inside the folder. Never waits for a pipe or a device."""
+    """None: not a file inside the folder. Never waits for a pipe or a device.
+
+    Raises `FileNotFoundError` for a name inside the folder that nothing has. Whether it is inside is seen first, of links too, so that
+    names outside are all alike.
+    """
     if root is None or not name or "\0" in name or "\\" in name or os.path.isabs(name):
         return None
     try:
         root = root.resolve(strict=True)
-        path = (root / name).resolve(strict=True)
+        path = (root / name).resolve()
         if not path.is_relative_to(root) or not stat.S_ISREG(path.stat().st_mode):
             return None
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with open(os.open(path, flags), "rb") as file:
             return file.read(most + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
         return None
 

@@ -231,9 +231,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=30, help="of each load")
     parser.add_argument("--overload", type=float, default=60, help="seconds of ten times the capacity")
     parser.add_argument("--only", choices=("batching", "load", "peer"), action="append")
-    parser.add_argument(
-        "--model", type=Path, default=MODEL, help="a pack of the bundled model; the peer's rows are always of the model itself"
-    )
+    parser.add_argument("--model", type=Path, default=MODEL, help="a pack of the bundled model; the peer's rows are of the model itself")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     given = parser.parse_args(arguments)
     busy = os.getloadavg()[0]

@@ -249,7 +249,8 @@ def test_threads_leave_the_core_of_their_caller():
     kernels.linear(packed, x)
     for core in sorted(all_cores)[:2]:
         left = cores_left(core)
-        assert [cores for cores in left if cores] and all(len(cores) <= 1 for cores in left)
+        assert [cores for cores in left if cores]
+        assert all(len(cores) <= 1 for cores in left)
     assert os.sched_getaffinity(0) == all_cores  # the caller itself is bound to nothing
 
 

@@ -125,7 +125,8 @@ def readings(case, arrivals: list[int]) -> list[tuple[int, int]]:
     network.begin = lambda soft, prompts, most: read.append((step, len(prompts))) or begin(soft, prompts, most)
     going.submit(Job([2, 7], Options(max_tokens=40), soft=case.soft[:1]))
     going.step()
-    for step, count in enumerate([*arrivals, *[0] * (PATIENCE + 1)], start=1):
+    for count in [*arrivals, *[0] * (PATIENCE + 1)]:
+        step += 1
         for _ in range(count):
             going.submit(Job([2, 7], Options(max_tokens=40), soft=case.soft[:1]))
         going.step()

@@ -135,8 +135,8 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
 
 
 def leave_a_core() -> None:
-    """PyTorch's threads meet after every operation. Where those are short and one of the threads has to wait for a core that the rest of the
-    server is using, all of them do. `OMP_NUM_THREADS` overrides."""
+    """PyTorch's threads meet after every operation. Where those are short, and a thread has to wait for a core that the rest of the server
+    uses, all of them wait. `OMP_NUM_THREADS` overrides."""
     torch = sys.modules.get("torch")
     if torch is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))

@@ -32,8 +32,8 @@ READ = 16 * (256 + 16)
 """Tokens read between two steps, unless one job alone has more: so long do the answers that are being written wait for those that join.
 Sixteen pictures of 224 pixels with prompts of up to 16 tokens."""
 COMPANY, PATIENCE = 4, 4
-"""Jobs that read together, and steps of others that the first of them waits for that. Four small pictures read together take half the time of
-four alone, and whoever writes is held up once. Where nobody writes, nobody waits."""
+"""Jobs that read together, and steps of others that the first of them waits for that. Four small pictures read together take half the time
+of four alone, and whoever writes is held up once. Where nobody writes, nobody waits."""
 
 
 @dataclass(eq=False)

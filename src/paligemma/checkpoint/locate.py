@@ -20,7 +20,7 @@ CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
 CALIBRATION = "calibration.json"
 COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
 """Beside a model too, and copied along, with the mask codec: a model is of no use without them."""
-PACK_INDEX = "pack.json"
+PACK_INDEX, PACK_WEIGHTS = "pack.json", "weights.packed"
 """In the folder of a pack, which is no checkpoint."""
 WEB_INDEX = "web.json"
 """In a folder for browsers, which is none either."""

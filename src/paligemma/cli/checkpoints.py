@@ -131,7 +131,7 @@ def _pack_facts(path: Path) -> dict[str, Any]:
     from ..edge import plain
     from ..edge.mask_decoder import CODEBOOK, MaskDecoder
     from ..edge.network import EdgeNetwork
-    from ..edge.pack_file import WEIGHTS, Arrays
+    from ..edge.pack_file import INDEX, WEIGHTS, Arrays
     from ..tokenizer import FILE_NAMES
 
     found = EdgeNetwork(path, plain).index
@@ -139,6 +139,9 @@ def _pack_facts(path: Path) -> dict[str, Any]:
     if CODEBOOK in found.entries:
         MaskDecoder(arrays)
     damaged = arrays.verify()
+    warnings = [] if any((path / name).is_file() for name in FILE_NAMES) else ["no tokenizer in the pack"]
+    if not found.sealed:
+        warnings.append(f"{INDEX} has no checksum, as older packs: what it says could not be checked")
     return {
         "model": describe(found.config),
         "name": found.config.name,
@@ -149,7 +152,7 @@ def _pack_facts(path: Path) -> dict[str, Any]:
         "bytes": found.bytes,
         "files": [str(path / WEIGHTS)],
         "masks": "mask decoder included" if CODEBOOK in found.entries else "no mask decoder, which segment needs",
-        "warnings": [] if any((path / name).is_file() for name in FILE_NAMES) else ["no tokenizer in the pack"],
+        "warnings": warnings,
         "problems": [f"{name}: not the bytes that were written" for name in damaged],
     }
 

@@ -1,6 +1,6 @@
 """What the page must know about a model, as JSON: everything that Python knows already is written down here from its one home.
 
-    {"web": 1, "name", "about", "quantize", "image", "text", "tasks", "tokens", "languages", "objects", "graphs", "words", ...}
+    {"web": 1, "name", "about", "quantize", "image", "text", "tasks", "tokens", "languages", "objects", "graphs", "words", ...}, sealed
 
 `graphs` and `words` say where the weights lie; see `packer.py`.
 """

@@ -31,6 +31,7 @@ from ..checkpoint.opening import Opened, Weights, open_checkpoint
 from ..config import PaliGemmaConfig
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, did_you_mean
+from ..sealed import seal
 from ..tokenizer import FILE_NAMES, Tokenizer
 from . import blocks, decoder, masks, vision
 from .data_files import DataFiles, Place
@@ -102,7 +103,7 @@ def pack_web(
             copy_runtime(runtime, unfinished / FOLDER)
         _page(unfinished)
         (unfinished / CARD).write_text(_card(opened.config.name, quantize, folder / CARD), encoding="utf-8")
-        (unfinished / WEB_INDEX).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (unfinished / WEB_INDEX).write_bytes(seal(facts))
         if out.exists():
             shutil.rmtree(out)
         unfinished.rename(out)

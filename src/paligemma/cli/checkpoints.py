@@ -148,6 +148,7 @@ def _pack_facts(path: Path) -> dict[str, Any]:
         "parameters": found.config.num_parameters,
         "format": "pack",
         "number_type": found.quantize,
+        "rounding": "by what the model sees in annotated pictures (--calibrate)" if found.calibrated else "to nearest",
         "tensors": len(found.entries),
         "bytes": found.bytes,
         "files": [str(path / WEIGHTS)],

@@ -168,8 +168,8 @@ def pack_model(
                 (out / name).unlink(missing_ok=True)
         if tokenizer is not None:
             tokenizer.save(out)
-        how = f"{quantize}, calibrated" if moments is not None else quantize
-        (out / CARD).write_text(_card(opened.config.name, how, opened.folder / CARD), encoding="utf-8")
+        card = _card(opened.config.name, quantize, opened.folder / CARD, calibrated=moments is not None)
+        (out / CARD).write_text(card, encoding="utf-8")
     return out
 
 
@@ -245,9 +245,11 @@ def check_out(out: Path, *, overwrite: bool) -> Path:
     return out
 
 
-def _card(name: str, how: str, original: Path) -> str:
+def _card(name: str, quantize: Quantize, original: Path, *, calibrated: bool) -> str:
     """The pack's, with the model's below it."""
-    own = f"# {name}, packed: {how}\n\nMade by `paligemma pack` for answering on a CPU; docs/packs.md says how.\n"
+    own = f"# {name}, packed: {quantize}{', calibrated' if calibrated else ''}\n\n"
+    own += "Made by `paligemma pack` for answering on a CPU; docs/packs.md says how.\n"
+    own += "Its weights were rounded by what the model sees in annotated pictures (`--calibrate`).\n" if calibrated else ""
     if not original.is_file():
         return own
     text = original.read_text(encoding="utf-8", errors="replace")

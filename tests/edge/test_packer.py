@@ -299,6 +299,18 @@ def test_an_older_pack_opens_and_is_said_to_be_unsure(source, tmp_path, capsys):
     assert "no checksum" not in capsys.readouterr().out
 
 
+def test_a_pack_without_its_index_is_still_known(source, tmp_path, capsys):
+    from paligemma.cli import main
+
+    pack = pack_model(source, tmp_path / "pack")
+    (pack / INDEX).unlink()
+    for command in (["info", str(pack)], ["doctor", "--model", str(pack)], ["pack", str(pack), "--out", str(tmp_path / "new")]):
+        assert main(command) == CheckpointError.exit_code
+        said = capsys.readouterr().err
+        assert "is a pack that lacks pack.json" in said
+        assert "copy pack.json from where" in said
+
+
 def test_a_checkpoint_is_not_written_into_a_pack(source, tmp_path):
     pack = pack_model(source, tmp_path / "pack")
     with pytest.raises(UsageError, match="is a pack"):

@@ -87,6 +87,15 @@ def test_info_finds_a_change_in_what_the_page_is_told(outside, capsys):
     assert "web.json has no checksum" in capsys.readouterr().out
 
 
+def test_a_page_without_its_index_is_still_known(outside, capsys):
+    page = pack_web(BUNDLED / "nano-112", "page")
+    (page / "web.json").unlink()
+    assert main(["info", "page"]) == CheckpointError.exit_code
+    said = capsys.readouterr().err
+    assert "page is a page for browsers that lacks web.json" in said
+    assert "paligemma pack --target web" in said
+
+
 def test_it_is_no_model_that_answers_here(outside):
     page = pack_web(BUNDLED / "nano-112", "page")
     with pytest.raises(CheckpointError, match="page for browsers"):

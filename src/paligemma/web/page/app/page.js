@@ -68,10 +68,16 @@ async function open() {
   element("model-status").textContent = "Opening the model ...";
   const engine = new URL(document.location).searchParams.get("engine");
   localStorage.setItem(OPENING, base);
-  const opened = await model.open(engine);
-  localStorage.removeItem(OPENING);
+  try {
+    showEngine(await model.open(engine));
+  } catch (error) {
+    element("download").hidden = true;
+    Object.assign(element("model-status"), { className: "bad", textContent: error.message }); // it stays: nothing can be asked
+    return;
+  } finally {
+    localStorage.removeItem(OPENING);
+  }
   element("model").hidden = true;
-  showEngine(opened);
   ready = true;
   showReady();
 }

@@ -50,8 +50,6 @@ def bench(
 ) -> int:
     """Measure how quick a model is on this machine, and how near to what the machine allows.
 
-    On a CPU it takes all cores; the environment variable OMP_NUM_THREADS says how many threads instead.
-
     Parameters
     ----------
     quick

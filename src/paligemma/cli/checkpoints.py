@@ -147,6 +147,7 @@ def _pack_facts(path: Path) -> dict[str, Any]:
         "name": found.config.name,
         "parameters": found.config.num_parameters,
         "format": "pack",
+        "taught": list(found.config.taught),
         "number_type": found.quantize,
         "rounding": "by what the model sees in annotated pictures (--calibrate)" if found.calibrated else "to nearest",
         "tensors": len(found.entries),
@@ -173,6 +174,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "files": [str(file) for file in found.files],
         "bytes": found.file_bytes,
         "configuration_from": found.config_from,
+        "taught": list(config.taught),
         "problems": list(found.problems),
         "warnings": list(found.warnings),
     }

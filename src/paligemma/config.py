@@ -100,13 +100,15 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class PaliGemmaConfig:
-    """A whole model. `version` 1 is built on Gemma 1, 2 on Gemma 2."""
+    """A whole model. `version` 1 is built on Gemma 1, 2 on Gemma 2. `taught`: what the prompts begin with that it was taught, such as
+    "caption de" or "detect"; empty where nobody wrote that down."""
 
     vision: VisionConfig
     text: TextConfig
     version: Literal[1, 2] = 1
     name: str = "custom"
     resize: Resize = "bicubic"
+    taught: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:

@@ -59,7 +59,11 @@ def test_what_is_written_reads_back_equal(config):
 
 def test_own_keys_survive():
     config = dataclasses.replace(
-        TINY_2, name="mine", resize="bilinear-antialias", text=dataclasses.replace(TINY_2.text, final_softcap=20.0, rope_base=5000.0)
+        TINY_2,
+        name="mine",
+        resize="bilinear-antialias",
+        taught=("caption de", "detect"),
+        text=dataclasses.replace(TINY_2.text, final_softcap=20.0, rope_base=5000.0),
     )
     assert parse_config(write_config(config, dtype="float32")).config == config
 
@@ -107,6 +111,8 @@ L11 = {
     "a billion layers": (changed(text_config__num_hidden_layers=10**9), "text_config.num_hidden_layers is 1000000000"),
     "no layers": (changed(text_config__num_hidden_layers=0), "whole number"),
     "negative": (changed(text_config__hidden_size=-2304), "text_config.hidden_size"),
+    "a number for texts": (changed(paligemma={"taught": ["caption en", 3]}), "paligemma.taught"),
+    "text for texts": (changed(paligemma={"taught": "caption en"}), "paligemma.taught"),
     "text for a number": (changed(text_config__hidden_size="2304"), "'2304'"),
     "fraction": (changed(text_config__head_dim=256.0), "head_dim"),
     "boolean": (changed(vision_config__num_attention_heads=True), "vision_config.num_attention_heads is True"),

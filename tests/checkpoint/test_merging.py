@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paligemma.checkpoint import convert, load_model, save_adapter, save_huggingface, save_npz, source
+from paligemma.checkpoint import convert, inspect, load_model, save_adapter, save_huggingface, save_npz, source
 from paligemma.checkpoint.adapter_config import inspect_adapter
 from paligemma.checkpoint.adapter_layout import adaptable, contents, fit_problems
 from paligemma.checkpoint.adapters import layer_shapes
@@ -56,6 +56,13 @@ def test_a_wider_type_keeps_the_sum(tmp_path):
     convert(adapter, tmp_path / "wide", dtype="float32")
     model = adapted(TINY_1, ALL, model=random_model(TINY_1).bfloat16().float())
     torch.testing.assert_close(logits(load_model(tmp_path / "wide")), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_base_was_taught_is_no_longer_all(tmp_path):
+    adapter = written(tmp_path, dataclasses.replace(TINY_1, taught=("caption en",)))
+    assert inspect(tmp_path / "base").config.taught == ("caption en",)
+    convert(adapter, tmp_path / "merged")
+    assert inspect(tmp_path / "merged").config.taught == ()
 
 
 def test_layers_of_other_ranks(tmp_path):

@@ -23,6 +23,10 @@ def test_the_bundled_model_in_words_and_a_picture(call, tmp_path):
         assert drawn.width > drawn.height / 2
 
 
+def test_help_says_how_many_threads(call):
+    assert "OMP_NUM_THREADS" in call("bench", "--help").out
+
+
 def test_a_pack_is_measured_without_torch(tmp_path):
     """In the command's process and in the model's: an import of torch would end either."""
     pack = pack_model(find("bundled"), tmp_path / "pack", "int8")

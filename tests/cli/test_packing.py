@@ -53,6 +53,17 @@ def test_calibrating_rounds_otherwise_and_the_pack_answers(source, pictures, tmp
     assert main(["caption", str(pictures / "0.png"), "--model", str(tmp_path / "two"), "--max-tokens", "3"]) == 0
 
 
+def test_a_calibrated_pack_says_so(source, pictures, tmp_path, capsys):
+    for name, more in (("one", []), ("two", ["--calibrate", str(pictures), "--examples", "1"])):
+        pack = tmp_path / name
+        assert main(["pack", str(source), "--out", str(pack), *more]) == 0
+        assert read_index(pack).calibrated == bool(more)
+        assert ("calibrated" in (pack / "README.md").read_text()) == bool(more)
+        capsys.readouterr()
+        assert main(["info", str(pack), "--json"]) == 0
+        assert ("--calibrate" in json.loads(capsys.readouterr().out)["rounding"]) == bool(more)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

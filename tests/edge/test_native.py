@@ -288,6 +288,17 @@ def test_wrong_arrays_and_settings_are_refused():
             call()
 
 
+@pytest.mark.parametrize(
+    ("given", "threads"), [("3", 3), (" 2,5", 2), ("100", native.MOST_THREADS), ("0", None), ("many", None), ("", None)]
+)
+def test_the_environment_says_how_many_threads(monkeypatch, given, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    own = Kernels().threads
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert Kernels().threads == (threads or own)
+    assert Kernels(1).threads == 1
+
+
 def test_without_the_library_that_is_said(monkeypatch):
     monkeypatch.setattr(native, "problem", lambda: "not compiled")
     assert not native.available()

@@ -18,6 +18,7 @@ from paligemma.edge.network import EdgeNetwork
 from paligemma.edge.pack_file import INDEX, WEIGHTS, Arrays, is_pack, read_index
 from paligemma.edge.packer import pack_model, sources
 from paligemma.errors import CheckpointError, UsageError
+from paligemma.sealed import seal, unseal
 from tests import tiny
 from tests.checkpoint.making import hf_folder, hf_tensors
 
@@ -125,9 +126,10 @@ def test_what_is_there_is_kept_unless_it_is_a_pack_to_be_replaced(source, tmp_pa
 
 
 def damaged(pack, change):
-    text = json.loads((pack / INDEX).read_text())
+    """As if the pack had been written so: its checksum is right."""
+    text = unseal((pack / INDEX).read_bytes())
     change(text)
-    (pack / INDEX).write_text(json.dumps(text))
+    (pack / INDEX).write_bytes(seal(text))
 
 
 BROKEN = {
@@ -244,14 +246,13 @@ def test_a_pack_that_failed_is_made_again(source, tmp_path):
 
 
 def test_a_mask_decoder_that_is_not_whole_is_refused(source, tmp_path):
-    for name, change in (("codec.decoder.12.bias", None), ("codec.decoder.4.weight", [4, 4])):
+    changes = {
+        "codec.decoder.12.bias": lambda t: t["arrays"].pop("codec.decoder.12.bias"),
+        "codec.decoder.4.weight": lambda t: t["arrays"]["codec.decoder.4.weight"].update(shape=[4, 4], bytes=64),
+    }
+    for name, change in changes.items():
         pack = pack_model(source, tmp_path / "pack", overwrite=True)
-        text = json.loads((pack / INDEX).read_text())
-        if change is None:
-            del text["arrays"][name]
-        else:
-            text["arrays"][name].update(shape=change, bytes=64)
-        (pack / INDEX).write_text(json.dumps(text))
+        damaged(pack, change)
         with pytest.raises(CheckpointError, match=name):
             paligemma.load(pack)
 
@@ -269,6 +270,45 @@ def test_damaged_bytes_are_found(source, tmp_path, capsys):
     assert Arrays(pack, index).verify() == ["text.blocks.1.mlp.down.weight"]
     assert main(["info", str(pack)]) == CheckpointError.exit_code
     assert "text.blocks.1.mlp.down.weight: not the bytes" in capsys.readouterr().out
+
+
+def test_a_number_that_was_changed_in_the_index_is_found(source, tmp_path, capsys):
+    from paligemma.cli import main
+
+    pack = pack_model(source, tmp_path / "pack")
+    text = (pack / INDEX).read_text()
+    (pack / INDEX).write_text(text.replace('"rope_theta": 10000.0', '"rope_theta": 10001.0'))
+    for command in (["info", str(pack)], ["doctor", "--model", str(pack)]):
+        assert main(command) == CheckpointError.exit_code
+        assert "pack.json: it was changed after it was written" in capsys.readouterr().err
+
+
+def test_an_older_pack_opens_and_is_said_to_be_unsure(source, tmp_path, capsys):
+    from paligemma.cli import main
+
+    pack = pack_model(source, tmp_path / "pack")
+    older = unseal((pack / INDEX).read_bytes())
+    del older["calibrated"]
+    (pack / INDEX).write_text(json.dumps(older))
+    assert not read_index(pack).sealed
+    main(["doctor", "--model", str(pack)])
+    assert "as they were written; pack.json has no checksum" in capsys.readouterr().out
+    assert main(["info", str(pack)]) == 0
+    assert "pack.json has no checksum" in capsys.readouterr().out
+    main(["doctor", "--model", str(pack_model(source, pack, overwrite=True))])
+    assert "no checksum" not in capsys.readouterr().out
+
+
+def test_a_pack_without_its_index_is_still_known(source, tmp_path, capsys):
+    from paligemma.cli import main
+
+    pack = pack_model(source, tmp_path / "pack")
+    (pack / INDEX).unlink()
+    for command in (["info", str(pack)], ["doctor", "--model", str(pack)], ["pack", str(pack), "--out", str(tmp_path / "new")]):
+        assert main(command) == CheckpointError.exit_code
+        said = capsys.readouterr().err
+        assert "is a pack that lacks pack.json" in said
+        assert "copy pack.json from where" in said
 
 
 def test_a_checkpoint_is_not_written_into_a_pack(source, tmp_path):

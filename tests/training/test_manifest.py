@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from paligemma.errors import CheckpointError
+from paligemma.sealed import seal, unseal
 from paligemma.training.disk import Content, Disk
 from paligemma.training.manifest import FORMAT, MANIFEST, DamagedError, Manifest, folder_name, step_of, verified
 from paligemma.training.saved import open_saved
-from paligemma.training.sealed import seal, unseal
 
 GOLDEN = Path(__file__).parent / "golden" / "step-00000012"
 """Written in format 1 by release 0.1.0."""

@@ -11,8 +11,10 @@ import pytest
 from paligemma.errors import InputError, ResourceError
 from paligemma.training.distributed import ALONE, Processes
 from paligemma.training.facts import check_resume
-from paligemma.training.run import Run, strides
+from paligemma.training.recipes import Recipe
+from paligemma.training.run import Run, fitted, strides
 from paligemma.training.shared_store import SharedStore
+from tests.tiny import TINY_1
 from tests.training.together import Case, a_run, prepare
 
 
@@ -29,6 +31,11 @@ def make(folder, tmp_path) -> Callable[..., Run]:
         return a_run(folder, "-", ALONE, case=Case({"steps": 2}, **case), out=tmp_path / "run")
 
     return make
+
+
+def test_what_a_model_was_taught_before_is_no_longer_all():
+    before = dataclasses.replace(TINY_1, taught=("caption en",))
+    assert fitted(before, Recipe(name="own", steps=1)) == TINY_1
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])

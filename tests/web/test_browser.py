@@ -29,7 +29,7 @@ from paligemma.sequence import prompt_ids
 from paligemma.tasks import TASKS
 from paligemma.tasks.grammar import ObjectGrammar
 from paligemma.web.packer import pack_web
-from paligemma.web.runtime import PACKAGE, find_runtime, missing
+from paligemma.web.runtime import INSTALL, PACKAGE, find_runtime, missing
 
 DEMO = BUNDLED / "demo"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paligemma" / "web"
@@ -378,6 +378,39 @@ def test_errors_are_words(page, tmp_path):
     page.locator("#file").set_input_files(broken)
     page.wait_for_function("document.getElementById('error').textContent.includes('no picture')")
     assert ask(page, "caption") == "an owl, a green heart and a fish"
+
+
+def options(page, name: str) -> list[str]:
+    return page.locator(f'[name="{name}"] option').evaluate_all("all => all.map((one) => one.value)")
+
+
+def test_what_the_model_was_taught_is_offered(page):
+    page.locator('[name="task"][value="caption"]').check(force=True)
+    assert sorted(options(page, "lang")) == ["de", "en", "es", "fr", "zh"]
+    assert options(page, "length") == ["normal"]
+    page.locator('[name="lang"]').select_option("fr")
+    page.locator('[name="task"][value="detect"]').check(force=True)
+    page.locator('[name="task"][value="caption"]').check(force=True)
+    assert page.locator('[name="lang"]').input_value() == "fr"
+    page.locator('[name="task"][value="answer"]').check(force=True)
+    assert options(page, "lang") == ["en"]
+    page.locator('[name="task"][value="caption"]').check(force=True)
+    page.locator('[name="lang"]').select_option("en")
+
+
+@pytest.mark.parametrize(("gone", "nothing_fetched"), [("runtime", True), ("*.wasm", False)])
+def test_without_its_runtime_the_page_says_what_to_do(browser, pack, tmp_path, gone, nothing_fetched):
+    bare = tmp_path / "bare"
+    shutil.copytree(pack, bare, ignore=shutil.ignore_patterns(gone))
+    with serve(bare) as site:
+        page = visit(browser, site)
+        page.locator("#model-status", has_text=f"cannot be fetched from {site.address}runtime/").wait_for(timeout=60_000)
+        assert INSTALL in page.locator("#model-status").inner_text()
+        assert page.locator("#ask").is_disabled()
+        assert nothing_fetched == (not [path for path in site.asked if path.startswith("/model/")])
+        page.reload()
+        page.locator("#model-status", has_text="cannot be fetched").wait_for(timeout=60_000)
+        page.context.close()
 
 
 def test_keys_are_enough(page):

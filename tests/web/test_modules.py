@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ from paligemma.engine.scores import Calibration, box_score, mask_score, text_sco
 from paligemma.image import to_pixels
 from paligemma.tasks import answer, caption, detect, ocr, segment
 from paligemma.tasks.grammar import ObjectGrammar
+from paligemma.tasks.languages import LANGUAGES
 from paligemma.tokenizer import FILE_NAMES, Tokenizer
 from paligemma.web.facts import model_facts, token_facts
 from paligemma.web.pieces import vocabulary
@@ -265,6 +267,20 @@ def test_prompts_are_pythons(node):
     facts = model_facts(tiny.TINY_1, "int8")
     found = node(script, given | {"facts": facts, "asked": [one[:2] for one in asked]})
     assert found == [[prompt, facts["tasks"][task]["max_tokens"]] for task, _, prompt in asked]
+
+
+def test_what_was_taught_is_offered_and_nothing_else():
+    everything = model_facts(tiny.TINY_1, "int8")["tasks"]
+    assert everything["caption"]["languages"] == everything["answer"]["languages"] == list(LANGUAGES)
+    assert list(everything["caption"]["prompts"]) == list(caption.LENGTHS)
+    own = ("caption de", "caption fil", "describe de", "answer en", "detect")
+    tasks = model_facts(dataclasses.replace(tiny.TINY_1, taught=own), "int8")["tasks"]
+    assert list(tasks) == ["caption", "answer", "detect", "run"]
+    assert tasks["caption"]["languages"] == ["de", "fil"], "and no fi"
+    assert list(tasks["caption"]["prompts"]) == ["normal", "long"]
+    assert tasks["answer"]["languages"] == ["en"]
+    other = dataclasses.replace(tiny.TINY_1, taught=("the leftmost",))
+    assert list(model_facts(other, "int8")["tasks"]) == ["run"]
 
 
 def test_facts_are_json():

@@ -13,6 +13,7 @@ from paligemma.checkpoint import save_huggingface
 from paligemma.checkpoint.finding import BUNDLED
 from paligemma.cli import main
 from paligemma.errors import CheckpointError, UsageError
+from paligemma.sealed import unseal
 from paligemma.web.packer import pack_web
 from paligemma.web.runtime import ELSEWHERE, FILES, PACKAGE, VERSION, find_runtime
 from tests import tiny
@@ -59,7 +60,13 @@ def test_info_says_what_it_is_and_finds_damage(outside, capsys):
     said = capsys.readouterr().out
     assert "page for browsers" in said
     assert "int4" in said
-    (page / "model" / "decoder-0.data").write_bytes(b"")
+    data = page / "model" / "decoder-0.data"
+    whole = bytearray(data.read_bytes())
+    whole[-1] ^= 1
+    data.write_bytes(whole)
+    assert main(["info", "page"]) == CheckpointError.exit_code
+    assert "decoder-0.data: not the bytes that were written" in capsys.readouterr().out
+    data.write_bytes(b"")
     assert main(["info", "page"]) == CheckpointError.exit_code
     assert "decoder-0.data: expected" in capsys.readouterr().out
     (page / "web.json").write_text('{"web": 99}')
@@ -67,6 +74,26 @@ def test_info_says_what_it_is_and_finds_damage(outside, capsys):
         paligemma.web.description.web_facts(page)
     (page / "web.json").write_text("[]")
     assert main(["info", "page"]) == CheckpointError.exit_code
+
+
+def test_info_finds_a_change_in_what_the_page_is_told(outside, capsys):
+    page = pack_web(BUNDLED / "nano-112", "page")
+    text = (page / "web.json").read_text()
+    (page / "web.json").write_text(text.replace('"rope_base": 10000.0', '"rope_base": 10001.0'))
+    assert main(["info", "page"]) == CheckpointError.exit_code
+    assert "web.json: it was changed after it was written" in capsys.readouterr().out
+    (page / "web.json").write_text(json.dumps(unseal(text.encode())))
+    assert main(["info", "page"]) == 0
+    assert "web.json has no checksum" in capsys.readouterr().out
+
+
+def test_a_page_without_its_index_is_still_known(outside, capsys):
+    page = pack_web(BUNDLED / "nano-112", "page")
+    (page / "web.json").unlink()
+    assert main(["info", "page"]) == CheckpointError.exit_code
+    said = capsys.readouterr().err
+    assert "page is a page for browsers that lacks web.json" in said
+    assert "paligemma pack --target web" in said
 
 
 def test_it_is_no_model_that_answers_here(outside):

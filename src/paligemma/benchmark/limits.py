@@ -6,7 +6,6 @@ registers alone (what packs make with compiled kernels), or of two square matric
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -72,12 +71,7 @@ def threads_of(network: Network) -> int:
         import torch
 
         return torch.get_num_threads()
-    return getattr(getattr(network, "kernels", None), "threads", None) or cores()
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return getattr(getattr(network, "kernels", None), "threads", None) or native.default_threads()
 
 
 def memory_read(kernels: native.Kernels | None, *, threads: int | None = None, seconds: float = SECONDS) -> float:
@@ -86,7 +80,7 @@ def memory_read(kernels: native.Kernels | None, *, threads: int | None = None, s
     data = np.ones(max(size if free is None else min(size, free // 4), 2**20) // 8, np.int64)
     if kernels is not None:
         return data.nbytes / median_seconds(lambda: kernels.read(data), seconds)
-    count = threads or cores()
+    count = threads or native.default_threads()
     parts = np.array_split(data, count)
     with ThreadPoolExecutor(count) as pool:
         return data.nbytes / median_seconds(lambda: list(pool.map(np.sum, parts)), seconds)

@@ -5,6 +5,7 @@ An adapter passes through as its base with the adapter added to it (see `merging
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def convert(
     check.problems += tied_problems(opened)
     plain, adapted = (opened.weights(), 0) if adapter is None else merged(opened, adapter, dtype)
     weights = CheckedSource(plain, check)
-    common = {"config": opened.config, "dtype": dtype, "recorded_softcap": opened.recorded_softcap, "progress": progress}
+    config = opened.config if adapter is None else dataclasses.replace(opened.config, taught=())  # an adapter was taught something else
+    common = {"config": config, "dtype": dtype, "recorded_softcap": opened.recorded_softcap, "progress": progress}
     if format == "huggingface":
         save_huggingface(weights, target, max_shard_bytes=max_shard_bytes, before_commit=check.finish, **common)
     else:

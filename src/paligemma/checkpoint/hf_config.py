@@ -3,7 +3,7 @@
 Every value is checked for kind and range before it is used for anything. Keys that are absent mean what they mean to transformers: the
 default of the class named by `model_type` (published PaliGemma 1 files leave out `head_dim` and `image_size`).
 Not used: the top-level `hidden_size` and `projection_dim` (published PaliGemma 2 files say 2048 whatever the decoder's width), and
-Gemma 2's sliding window (see `TextConfig`). Our own keys stand under `"paligemma"`: `name`, `resize`, `final_softcap`.
+Gemma 2's sliding window (see `TextConfig`). Our own keys stand under `"paligemma"`: `name`, `resize`, `taught`, `final_softcap`.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def parse_config(data: dict[str, Any], where: str = CONFIG) -> Described:
         ),
         version=2 if family == "gemma2" else 1,
         resize=own.choice("resize", get_args(Resize), "bicubic"),
+        taught=own.texts("taught"),
     )
     _check_sums(where, config)
     recorded = text.number("final_logit_softcapping", 1e-3, 1e6) if family == "gemma2" else None
@@ -149,7 +150,7 @@ def named(config: PaliGemmaConfig, name: str | None = None) -> PaliGemmaConfig:
 
 
 def same_dimensions(a: PaliGemmaConfig, b: PaliGemmaConfig) -> bool:
-    """Equal but for name, resize and final soft-cap."""
+    """Equal but for name, resize, what was taught, and final soft-cap."""
     text = dataclasses.replace(b.text, final_softcap=a.text.final_softcap)
     return (a.vision, a.text, a.version) == (b.vision, text, b.version)
 
@@ -195,6 +196,8 @@ def write_config(config: PaliGemmaConfig, *, dtype: str, recorded_softcap: float
     elif t.attn_softcap is not None or t.query_scale not in (None, t.head_dim**-0.5):
         raise CheckpointError("a soft-cap or query scale without post-norms cannot be written as config.json")
     own: dict[str, Any] = {"name": config.name, "resize": config.resize}
+    if config.taught:
+        own["taught"] = list(config.taught)
     if t.final_softcap is not None:
         own["final_softcap"] = t.final_softcap
     return {
@@ -313,11 +316,19 @@ class Fields:
 
     def text(self, key: str) -> str | None:
         value = self.data.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
+        if value is not None and not _is_line(value):
             raise bad_config(self.where, f"{self.table}.{key} is {short(value)}, expected a line of text")
         return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.data.get(key, [])
+        if not isinstance(value, list) or len(value) > 1000 or not all(map(_is_line, value)):
+            raise bad_config(self.where, f"{self.table}.{key} is {short(value)}, expected a list of at most 1,000 lines of text")
+        return tuple(value)
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= 200 and value.isprintable()
 
 
 def short(value: object) -> str:

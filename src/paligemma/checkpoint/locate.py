@@ -20,10 +20,15 @@ CODEC_FILES = ("mask_codec.safetensors", "vae-oid.npz")
 CALIBRATION = "calibration.json"
 COMPANIONS = ("tokenizer.model", "tokenizer.json", CALIBRATION)
 """Beside a model too, and copied along, with the mask codec: a model is of no use without them."""
-PACK_INDEX = "pack.json"
+PACK_INDEX, PACK_WEIGHTS = "pack.json", "weights.packed"
 """In the folder of a pack, which is no checkpoint."""
 WEB_INDEX = "web.json"
 """In a folder for browsers, which is none either."""
+BROKEN_PACKS = (
+    (PACK_WEIGHTS, PACK_INDEX, "a pack", ""),
+    ("model/decoder.onnx", WEB_INDEX, "a page for browsers", " --target web"),
+)
+"""What still shows what a folder was, where the file that says what lies in it is missing: (file that is there, missing, what, option)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,13 @@ def _nothing(folder: Path) -> CheckpointError:
             hint=f"look at it: python -m http.server --directory {folder}; or name the checkpoint it was made of",
             code="is_web_pack",
         )  # fmt: skip
+    for rest, index, what, how in BROKEN_PACKS:
+        if (folder / rest).is_file():
+            return CheckpointError(
+                f"{folder} is {what} that lacks {index}, without which {rest} cannot be read",
+                hint=f"copy {index} from where the folder came from, or pack the model again (paligemma pack{how})",
+                code="bad_pack",
+            )
     present = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in present:
         if path.name.startswith("adapter_"):

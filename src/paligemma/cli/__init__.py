@@ -92,7 +92,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "bench": (
             "benchmark:bench",
             "Say how quick a model is on this machine, and what limits it.\n\nTimes, memory and CPU-seconds against what the machine can "
-            "do at best, measured in the same run.",
+            "do at best, measured in the same run. A CPU computes in a thread for each core, or in OMP_NUM_THREADS of them.",
             "--model packed --against my-model --out report.html",
         ),
         "doctor": (

@@ -131,7 +131,7 @@ def _pack_facts(path: Path) -> dict[str, Any]:
     from ..edge import plain
     from ..edge.mask_decoder import CODEBOOK, MaskDecoder
     from ..edge.network import EdgeNetwork
-    from ..edge.pack_file import WEIGHTS, Arrays
+    from ..edge.pack_file import INDEX, WEIGHTS, Arrays
     from ..tokenizer import FILE_NAMES
 
     found = EdgeNetwork(path, plain).index
@@ -139,17 +139,22 @@ def _pack_facts(path: Path) -> dict[str, Any]:
     if CODEBOOK in found.entries:
         MaskDecoder(arrays)
     damaged = arrays.verify()
+    warnings = [] if any((path / name).is_file() for name in FILE_NAMES) else ["no tokenizer in the pack"]
+    if not found.sealed:
+        warnings.append(f"{INDEX} has no checksum, as older packs: what it says could not be checked")
     return {
         "model": describe(found.config),
         "name": found.config.name,
         "parameters": found.config.num_parameters,
         "format": "pack",
+        "taught": list(found.config.taught),
         "number_type": found.quantize,
+        "rounding": "by what the model sees in annotated pictures (--calibrate)" if found.calibrated else "to nearest",
         "tensors": len(found.entries),
         "bytes": found.bytes,
         "files": [str(path / WEIGHTS)],
         "masks": "mask decoder included" if CODEBOOK in found.entries else "no mask decoder, which segment needs",
-        "warnings": [] if any((path / name).is_file() for name in FILE_NAMES) else ["no tokenizer in the pack"],
+        "warnings": warnings,
         "problems": [f"{name}: not the bytes that were written" for name in damaged],
     }
 
@@ -169,6 +174,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "files": [str(file) for file in found.files],
         "bytes": found.file_bytes,
         "configuration_from": found.config_from,
+        "taught": list(config.taught),
         "problems": list(found.problems),
         "warnings": list(found.warnings),
     }

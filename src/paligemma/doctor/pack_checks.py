@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..edge import plain
 from ..edge.network import EdgeNetwork
+from ..edge.pack_file import INDEX
 from ..edge.packing import Floats
 from ..engine.generate import Generation, Options, generate
 from ..image import to_pixels
@@ -84,7 +85,8 @@ def files(patient: PackPatient) -> str | None:
     damaged = patient.network.arrays.verify()
     found = ", ".join(damaged[:4]) + (f" and {len(damaged) - 4} more" if len(damaged) > 4 else "")
     demand(not damaged, f"not the bytes that were written: {found}")
-    return f"{len(index.entries)} arrays of {index.bytes / 1e6:,.0f} MB, {index.quantize}, as they were written"
+    unsure = "" if index.sealed else f"; {INDEX} has no checksum, as older packs: what it says could not be checked"
+    return f"{len(index.entries)} arrays of {index.bytes / 1e6:,.0f} MB, {index.quantize}, as they were written{unsure}"
 
 
 def image_tower(patient: PackPatient) -> str:

@@ -167,9 +167,17 @@ def _matrix(packed: Packed) -> int:
     return ctypes.addressof(matrix)
 
 
+def default_threads() -> int:
+    """OMP_NUM_THREADS, which PyTorch's and numpy's products obey too, else one for each core that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for threads that start threads
+    if given.isascii() and given.isdecimal() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Kernels:
-    """The functions of `plain.py`, compiled. `threads`: by default one for each core that this process may use. `isa`: one of
-    `instruction_sets()`, by default the best. Results do not depend on the number of threads.
+    """The functions of `plain.py`, compiled. `threads`: by default those of `default_threads`. `isa`: one of `instruction_sets()`, by
+    default the best. Results do not depend on the number of threads.
 
     Raises `ResourceError` without the library, `UsageError` for threads and sets that there are not; the methods raise `UsageError` for
     arrays of another type, shape or order, and `MemoryError`.
@@ -181,8 +189,7 @@ class Kernels:
         if isa is not None and isa not in _tables():
             sets = instruction_sets()
             raise UsageError(f"no instruction set here is called {isa!r}", hint=did_you_mean(isa, sets, "there are: " + ", ".join(sets)))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = min(cores, MOST_THREADS) if threads is None else threads
+        self.threads = min(default_threads(), MOST_THREADS) if threads is None else threads
         if not 1 <= self.threads <= MOST_THREADS:
             raise UsageError(f"threads must be 1 to {MOST_THREADS}, got {threads}")
         self.isa = isa or instruction_sets()[0]

@@ -1,6 +1,7 @@
 """A pack: one folder that holds a model ready to be mapped into memory. What lies where, read and checked before anything is used.
 
-    pack.json       {"pack": 1, "quantize": ..., "config": as in config.json, "arrays": {name: {"kind", "shape", "at", "bytes"}}}
+    pack.json       {"pack": 1, "quantize": ..., "calibrated": ..., "config": as in config.json,
+                     "arrays": {name: {"kind", "shape", "at", "bytes", "sha256"}}}, sealed
     weights.packed  the arrays, each at a multiple of 64
     tokenizer.model or tokenizer.json, calibration.json, README.md
 
@@ -21,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint.hf_config import parse_config
-from ..checkpoint.locate import PACK_INDEX
+from ..checkpoint.locate import PACK_INDEX, PACK_WEIGHTS
 from ..config import PaliGemmaConfig
 from ..errors import CheckpointError
+from ..sealed import is_sealed, seal, unseal
 from .packing import ALIGN, aligned
 
-INDEX, WEIGHTS = PACK_INDEX, "weights.packed"
+INDEX, WEIGHTS = PACK_INDEX, PACK_WEIGHTS
 VERSION = 1
 AGAIN = "pack the model again (paligemma pack)"
 MAX_INDEX = 4 << 20
@@ -52,11 +54,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """What pack.json says. `quantize`: of the decoder's matrices. `bytes`: of the weights."""
+    """What pack.json says. `quantize`: of the decoder's matrices; `calibrated`: they were rounded by what the model sees. `sealed`: a
+    checksum showed that pack.json is as it was written; older packs have none. `bytes`: of the weights."""
 
     quantize: str
     config: PaliGemmaConfig
     entries: Mapping[str, Entry]
+    calibrated: bool = False
+    sealed: bool = False
 
     @property
     def bytes(self) -> int:
@@ -81,19 +86,20 @@ def total(entries: Mapping[str, Entry]) -> int:
     return max((entry.at + -(-entry.bytes // ALIGN) * ALIGN for entry in entries.values()), default=0)
 
 
-def index_text(quantize: str, config: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
+def index_file(quantize: str, config: Mapping[str, Any], entries: Mapping[str, Entry], *, calibrated: bool) -> bytes:
     """What pack.json holds."""
     arrays = {name: asdict(entry) for name, entry in entries.items()}
-    return json.dumps({"pack": VERSION, "quantize": quantize, "config": dict(config), "arrays": arrays}, indent=1) + "\n"
+    return seal({"pack": VERSION, "quantize": quantize, "calibrated": calibrated, "config": dict(config), "arrays": arrays})
 
 
 def read_index(folder: Path) -> Index:
-    """Raises `CheckpointError` for an index that is none, of another version, or that does not fit its file of weights."""
+    """Raises `CheckpointError` for an index that is none, was changed, is of another version, or does not fit its file of weights."""
     path, weights = folder / INDEX, folder / WEIGHTS
     try:
         if path.stat().st_size > MAX_INDEX:
             raise _bad(path, "it is too long")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        data = json.loads(text)
         size = weights.stat().st_size if weights.is_file() else 0
     except OSError as error:
         raise _bad(folder, f"{Path(error.filename or folder).name} cannot be read ({error.strerror})") from None
@@ -103,6 +109,8 @@ def read_index(folder: Path) -> Index:
         raise _bad(path, "it describes no arrays")
     if data.get("pack") != VERSION:
         raise _bad(path, f"its version is {data.get('pack')!r}, expected {VERSION}", hint=AGAIN)
+    if sealed := is_sealed(data):
+        _unseal(path, text)
     if not size:
         raise _bad(weights, "it is no file, or an empty one")
     if data.get("quantize") not in get_args(Quantize):
@@ -110,7 +118,15 @@ def read_index(folder: Path) -> Index:
     entries = {name: _entry(path, name, found, size) for name, found in data["arrays"].items()}
     if size != total(entries):
         raise _bad(weights, f"it has {size:,} bytes, expected {total(entries):,}")
-    return Index(str(data.get("quantize")), parse_config(data["config"], str(path)).config, entries)
+    calibrated = data.get("calibrated") is True
+    return Index(str(data.get("quantize")), parse_config(data["config"], str(path)).config, entries, calibrated, sealed)
+
+
+def _unseal(path: Path, text: bytes) -> None:
+    try:
+        unseal(text)
+    except (ValueError, RecursionError):
+        raise _bad(path, "it was changed after it was written: its checksum is wrong") from None
 
 
 def _entry(path: Path, name: str, found: Any, size: int) -> Entry:

@@ -27,7 +27,7 @@ from ..tokenizer import FILE_NAMES, Tokenizer
 from .calibration import SHARED, Moments
 from .gptq import Rounding
 from .mask_decoder import decoder_part
-from .pack_file import INDEX, ITEM, WEIGHTS, Arrays, Index, Kind, Quantize, digest, index_text, is_pack, place, total
+from .pack_file import INDEX, ITEM, WEIGHTS, Arrays, Index, Kind, Quantize, digest, index_file, is_pack, place, total
 from .packing import Bits, Floats, aligned, pack, packed_bytes
 from .packing import quantize as nearest
 
@@ -159,7 +159,8 @@ def pack_model(
             done += entry.bytes
             if progress is not None:
                 progress(done, all_of_it)
-        index.write(index_text(quantize, write_config(opened.config, dtype=opened.dtype), entries).encode())
+        config = write_config(opened.config, dtype=opened.dtype)
+        index.write(index_file(quantize, config, entries, calibrated=moments is not None))
         for name in COMPANIONS:
             if (opened.folder / name).is_file() and not (tokenizer and name in FILE_NAMES):
                 shutil.copyfile(opened.folder / name, out / name)
@@ -167,7 +168,8 @@ def pack_model(
                 (out / name).unlink(missing_ok=True)
         if tokenizer is not None:
             tokenizer.save(out)
-        (out / CARD).write_text(_card(opened.config.name, quantize, opened.folder / CARD), encoding="utf-8")
+        card = _card(opened.config.name, quantize, opened.folder / CARD, calibrated=moments is not None)
+        (out / CARD).write_text(card, encoding="utf-8")
     return out
 
 
@@ -243,9 +245,11 @@ def check_out(out: Path, *, overwrite: bool) -> Path:
     return out
 
 
-def _card(name: str, quantize: Quantize, original: Path) -> str:
+def _card(name: str, quantize: Quantize, original: Path, *, calibrated: bool) -> str:
     """The pack's, with the model's below it."""
-    own = f"# {name}, packed: {quantize}\n\nMade by `paligemma pack` for answering on a CPU; docs/packs.md says how.\n"
+    own = f"# {name}, packed: {quantize}{', calibrated' if calibrated else ''}\n\n"
+    own += "Made by `paligemma pack` for answering on a CPU; docs/packs.md says how.\n"
+    own += "Its weights were rounded by what the model sees in annotated pictures (`--calibrate`).\n" if calibrated else ""
     if not original.is_file():
         return own
     text = original.read_text(encoding="utf-8", errors="replace")

@@ -10,8 +10,13 @@ from typing import Any
 
 from ..config import PaliGemmaConfig, TextConfig, VisionConfig
 from ..errors import UsageError, did_you_mean
+from ..tasks import caption
 from .lessons import Mix
+from .names import LANGUAGES
 from .world import BACKGROUNDS, SIZE, TEXT_SHARE
+
+TAUGHT = (*(caption.prompt(lang) for lang in LANGUAGES), "answer en", "detect", "segment", "ocr")
+"""What the prompts of the small world begin with; besides, its captions of boxes begin with the box."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Recipe:
         text = TextConfig(
             self.text_width, self.text_depth, self.text_mlp_dim, self.heads, kv_heads=1, head_dim=self.head_dim, vocab_size=self.vocab_size
         )
-        return PaliGemmaConfig(self.vision, text, version=1, name=self.name)
+        return PaliGemmaConfig(self.vision, text, version=1, name=self.name, taught=TAUGHT)
 
 
 NANO_112 = Recipe(

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..sealed import seal, unseal
 from .disk import DAMAGE, Content, Disk, hash_file, read_file
-from .sealed import seal, unseal
 
 FORMAT = 1
 """Of checkpoints. A newer one is refused by name; older ones are read for as long as `tests/training/golden` holds one."""

@@ -22,13 +22,13 @@ from typing import Any
 
 from ..checkpoint.memory import GB
 from ..errors import CheckpointError, ResourceError, UsageError
+from ..sealed import seal, unseal
 from .disk import DAMAGE, TEMPORARY, Disk, lacking, make_folders, move_into, read_file, remove_tree, replace_file, write_file
 from .facts import package_version
 from .lock import locked
 from .manifest import MANIFEST, DamagedError, Manifest, folder_name, step_of, verified
 from .run_report import Report
 from .saved import STATE, WEIGHTS, Saved, open_saved, state_text
-from .sealed import seal, unseal
 from .tensor_file import Saveable, nbytes, pieces
 
 BEST = "best.json"

@@ -1,13 +1,13 @@
 """What the page must know about a model, as JSON: everything that Python knows already is written down here from its one home.
 
-    {"web": 1, "name", "about", "quantize", "image", "text", "tasks", "tokens", "languages", "objects", "graphs", "words", ...}
+    {"web": 1, "name", "about", "quantize", "image", "text", "tasks", "tokens", "objects", "graphs", "words", ...}, sealed
 
 `graphs` and `words` say where the weights lie; see `packer.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..checkpoint.detect import describe
@@ -35,8 +35,7 @@ def model_facts(config: PaliGemmaConfig, quantize: str) -> dict[str, Any]:
             "width": c.width, "depth": c.depth, "kv_heads": c.kv_heads, "head_dim": c.head_dim, "vocab": c.vocab_size,
             "rope_base": c.rope_base,
         },
-        "tasks": task_facts(),
-        "languages": list(LANGUAGES),
+        "tasks": task_facts(config.taught),
         "objects": {
             "separator": SEPARATOR, "semicolon": SEMICOLON, "most": DEFAULT_OBJECTS, "most_read": MAX_OBJECTS, "codes": MASK_CODES,
             "mask_side": MASK_SIZE, "loc_window": LOC_WINDOW,
@@ -45,17 +44,25 @@ def model_facts(config: PaliGemmaConfig, quantize: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def task_facts() -> dict[str, Any]:
-    """Each task's prompts, with {names} where the page puts something in, and the length of its answers."""
+def task_facts(taught: Sequence[str] = ()) -> dict[str, Any]:
+    """Each task's prompts, with {names} where the page puts something in, and the length of its answers. `taught`: see the configuration;
+    of what is not among it nothing is offered, but by `run`."""
     question, names = "\ue000", "\ue001"  # stand for what is asked: no text holds them
     lang = LANGUAGES[-1]
-    return {
+
+    def among(prompt: str) -> bool:
+        return not taught or any(f"{prompt} ".startswith(f"{beginning} ") for beginning in taught)
+
+    captions = {length: [code for code in LANGUAGES if among(caption.prompt(code, length))] for length in caption.LENGTHS}
+    tasks = {
         "caption": {
-            "prompts": {length: _template(caption.prompt(lang, length), lang=lang) for length in caption.LENGTHS},
+            "prompts": {length: _template(caption.prompt(lang, length), lang=lang) for length, codes in captions.items() if codes},
+            "languages": [code for code in LANGUAGES if any(code in codes for codes in captions.values())],
             "max_tokens": caption.max_tokens,
         },
         "answer": {
             "prompt": _template(answer.prompt(question, lang), lang=f" {lang} ", question=question),
+            "languages": [code for code in LANGUAGES if among(answer.prompt(question, code))],
             "max_tokens": answer.max_tokens,
         },
         "detect": {"prompt": _template(detect.prompt([names]), names=names), "max_tokens": detect.max_tokens},
@@ -63,6 +70,13 @@ def task_facts() -> dict[str, Any]:
         "ocr": {"prompt": ocr.prompt(), "max_tokens": ocr.max_tokens},
         "run": {"max_tokens": run.max_tokens},
     }
+
+    def offered(own: Mapping[str, Any]) -> bool:
+        if "languages" in own:
+            return bool(own["languages"])
+        return "prompt" not in own or among(own["prompt"])  # `run` has none of its own
+
+    return {task: own for task, own in tasks.items() if offered(own)}
 
 
 def _template(prompt: str, **places: str) -> str:

@@ -31,6 +31,7 @@ from ..checkpoint.opening import Opened, Weights, open_checkpoint
 from ..config import PaliGemmaConfig
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, did_you_mean
+from ..sealed import seal
 from ..tokenizer import FILE_NAMES, Tokenizer
 from . import blocks, decoder, masks, vision
 from .data_files import DataFiles, Place
@@ -38,7 +39,7 @@ from .decoder import Words
 from .facts import model_facts, token_facts
 from .graph import Bits, Graph
 from .pieces import vocabulary
-from .runtime import ELSEWHERE, FOLDER, copy_runtime
+from .runtime import AFAR, BESIDE, ELSEWHERE, FOLDER, copy_runtime
 
 Quantize = Literal["int8", "int4", "float32"]
 BITS: dict[str, tuple[Bits, Bits]] = {"int8": (8, 8), "int4": (4, 8), "float32": (32, 32)}
@@ -96,13 +97,13 @@ def pack_web(
         facts |= _model(unfinished / MODEL, opened, weights, quantize, progress)
         (unfinished / MODEL / VOCABULARY).write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
         facts["vocabulary"] = _file(unfinished / MODEL / VOCABULARY)
-        facts["runtime"] = ELSEWHERE if runtime is None else f"{FOLDER}/"
+        facts["runtime"], facts["without_runtime"] = (ELSEWHERE, AFAR) if runtime is None else (f"{FOLDER}/", BESIDE)
         facts["examples"] = [] if examples is None else _examples(examples, unfinished)
         if runtime is not None:
             copy_runtime(runtime, unfinished / FOLDER)
         _page(unfinished)
         (unfinished / CARD).write_text(_card(opened.config.name, quantize, folder / CARD), encoding="utf-8")
-        (unfinished / WEB_INDEX).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (unfinished / WEB_INDEX).write_bytes(seal(facts))
         if out.exists():
             shutil.rmtree(out)
         unfinished.rename(out)

@@ -22,6 +22,9 @@ FILES = (
 )  # fmt: skip
 """The first three compute on the processor, the others also on the GPU."""
 INSTALL = f"npm install --ignore-scripts {PACKAGE}@{VERSION}"
+BESIDE = f"Put its files there: {INSTALL}, and copy what is in node_modules/{PACKAGE}/dist; or pack the model again with --runtime."
+AFAR = "Look at the network and load the page again; packed with --runtime a page has the files beside it and asks nobody for them."
+"""What a page says where it cannot get the files: one that has its own, and one that has none."""
 
 
 def find_runtime(given: Path | None) -> Path | None:

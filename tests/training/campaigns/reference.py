@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from paligemma.sealed import unseal
 from paligemma.training.disk import TEMPORARY, Disk
 from paligemma.training.manifest import DamagedError, folder_name, step_of, verified
 from paligemma.training.saved import STATE, WEIGHTS, open_saved
-from paligemma.training.sealed import unseal
 from paligemma.training.store import BEST, QUARANTINE
 
 from .trial import ALONE, Outcome, Plan, Running

@@ -68,10 +68,16 @@ async function open() {
   element("model-status").textContent = "Opening the model ...";
   const engine = new URL(document.location).searchParams.get("engine");
   localStorage.setItem(OPENING, base);
-  const opened = await model.open(engine);
-  localStorage.removeItem(OPENING);
+  try {
+    showEngine(await model.open(engine));
+  } catch (error) {
+    element("download").hidden = true;
+    Object.assign(element("model-status"), { className: "bad", textContent: error.message }); // it stays: nothing can be asked
+    return;
+  } finally {
+    localStorage.removeItem(OPENING);
+  }
   element("model").hidden = true;
-  showEngine(opened);
   ready = true;
   showReady();
 }
@@ -150,16 +156,28 @@ const show = (objects) => draw(element("view"), picture.bitmap, objects, facts.c
 
 // The question
 
+// Tasks that this model was taught, and lengths of captions.
 function fillChoices() {
+  const tabs = [...field("task")].filter(({ value }) => facts.tasks[value] && (value !== "segment" || facts.graphs.masks));
+  for (const tab of field("task")) tab.parentElement.hidden = !tabs.includes(tab);
+  tabs[0].checked = true;
+  fill("length", Object.keys(facts.tasks.caption?.prompts ?? {}).map((length) => [length, length]), "normal");
+}
+
+function fillLanguages() {
+  const codes = facts?.tasks[task()].languages;
+  if (!codes) return;
   const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
-  const languages = facts.languages.map((code) => [names.of(code), code]).sort(([a], [b]) => a.localeCompare(b));
-  field("lang").replaceChildren(...languages.map(([name, code]) => new Option(name, code, code === "en", code === "en")));
-  const lengths = Object.keys(facts.tasks.caption.prompts);
-  field("length").replaceChildren(...lengths.map((length) => new Option(length, length, length === "normal", length === "normal")));
-  if (!facts.graphs.masks) form.querySelector('[value="segment"]').parentElement.hidden = true;
+  const languages = codes.map((code) => [names.of(code), code]).sort(([a], [b]) => a.localeCompare(b));
+  fill("lang", languages, codes.includes(field("lang").value) ? field("lang").value : "en");
+}
+
+function fill(name, choices, chosen) {
+  field(name).replaceChildren(...choices.map(([text, value]) => new Option(text, value, value === chosen, value === chosen)));
 }
 
 function showTask(changed) {
+  fillLanguages();
   element("task-hint").textContent = HINTS[task()];
   for (const label of form.querySelectorAll("[data-tasks]")) label.hidden = !label.dataset.tasks.split(" ").includes(task());
   if (changed) suggest();

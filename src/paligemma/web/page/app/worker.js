@@ -33,28 +33,38 @@ const stage = (what, more = {}) => self.postMessage({ kind: "stage", what, ...mo
 
 // `base`: the pack's address. `engine`: "webgpu", "wasm" or nothing for the best that works. What answers is told, and why not the GPU.
 async function open({ base, engine, facts }) {
+  const best = engine ?? ((await hasGpu()) ? "webgpu" : "wasm");
+  await runtime(base, facts, best); // first: without it a large model would be fetched for nothing
   const folder = new URL("model/", base).href;
   const files = await fetchAll(facts, folder, (done, total) => stage("download", { done, total }));
   stage("start");
   const tokenizer = new Tokenizer(JSON.parse(await files.get(facts.vocabulary.path).text()), facts.tokens);
   const start = async (provider) => {
-    const ort = await runtime(new URL(facts.runtime, base).href, provider);
-    model = { facts, tokenizer, network: await Network.open(ort, facts, files, provider) };
+    const ort = await runtime(base, facts, provider);
+    const network = await Network.open(ort, facts, files, provider).catch((error) => {
+      throw provider === "wasm" && /no available backend/.test(error.message) ? withoutRuntime(base, facts) : error; // some of its files are missing
+    });
+    model = { facts, tokenizer, network };
     return { engine: provider, threads: ort.env.wasm.numThreads };
   };
-  if (engine) return start(engine);
-  if (!(await hasGpu())) return start("wasm");
+  if (engine || best === "wasm") return start(best);
   return start("webgpu").catch(async (error) => ({ ...(await start("wasm")), why: inWords(error) }));
 }
 
-async function runtime(folder, provider) {
+async function runtime(base, facts, provider) {
+  const folder = new URL(facts.runtime, base).href;
   const ort = await import(`${folder}ort.${provider}.bundle.min.mjs`).catch(() => {
-    throw new Error(`ONNX Runtime Web cannot be fetched from ${folder}`);
+    throw withoutRuntime(base, facts);
   });
   ort.env.wasm.wasmPaths = folder;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency ?? 1, MOST_THREADS) : 1;
   ort.env.logLevel = "error";
   return ort;
+}
+
+function withoutRuntime(base, facts) {
+  const folder = new URL(facts.runtime, base).href;
+  return new Error(`ONNX Runtime Web, with which this page computes, cannot be fetched from ${folder}. ${facts.without_runtime}`);
 }
 
 async function hasGpu() {

@@ -14,6 +14,11 @@ def seal(value: dict[str, Any]) -> bytes:
     return _spelling(value | {SEAL: hashlib.sha256(_spelling(value)).hexdigest()})
 
 
+def is_sealed(value: dict[str, Any]) -> bool:
+    """Whether it holds a checksum, right or wrong."""
+    return SEAL in value
+
+
 def unseal(data: bytes) -> dict[str, Any]:
     """What was sealed. Raises `ValueError` when a single bit of `data` is not as it was written."""
     value = json.loads(data)

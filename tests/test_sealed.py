@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paligemma.training.sealed import seal, unseal
+from paligemma.sealed import seal, unseal
 
 VALUE = {"step": 12, "text": "später\n", "list": [1, 2.5, None, True, {"a": "b"}]}
 json = st.recursive(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def bind(host: str, port: int) -> socket.socket:
     """The address, taken before anything slow is done. Port 0: a free one. Raises `ResourceError` where that cannot be."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, kind, protocol)  # named, or asyncio does not send small pieces of an answer at once
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         return listening

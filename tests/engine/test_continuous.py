@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -295,6 +296,20 @@ def test_one_whose_step_fails_fails_alone(case, network, monkeypatch):
     assert isinstance(jobs[1].outcome, torch.OutOfMemoryError)
     same(jobs[0].outcome, alone[0])
     same(jobs[2].outcome, alone[2])
+
+
+def test_rows_that_failed_are_gone_before_others_are_read(case, network, monkeypatch):
+    """Where memory lacked, two caches at a time would lack it again."""
+    going = ContinuousBatch(network, eos_id=-1, loc=LOC, rows=2)
+    for prompt in case.prompts[:2]:
+        going.submit(Job(prompt, Options(max_tokens=4), soft=case.soft[:1]))
+    going.step()
+    failed, begin, left = weakref.ref(going._rows), network.begin, []
+    with monkeypatch.context() as patch:
+        _failing(network, case, patch, lambda ids: len(ids) > 1)
+        patch.setattr(network, "begin", lambda *how: left.append(failed()) or begin(*how))
+        going.step()
+    assert left == [None, None]
 
 
 def test_what_fails_only_together_is_answered(case, network, monkeypatch):

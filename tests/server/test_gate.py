@@ -14,6 +14,7 @@ import pytest
 
 from paligemma.server import gate
 from paligemma.server.refusals import Refused
+from paligemma.server.scheduler import Coming, Scheduler
 from paligemma.server.settings import Limits, Settings
 
 from .conftest import Served, eventually, heard, one, reply, serving
@@ -57,7 +58,7 @@ def test_an_answer_has_the_id_of_the_request(served: Served):
 
 
 def test_without_a_place_nothing_of_the_body_is_looked_at(toy: Toy):
-    def full(client: str) -> None:
+    def full(client: str, coming: object = None) -> None:
         raise Refused(429, "full", "queue_full", retry_after=1)
 
     toy.reached.clear()
@@ -70,6 +71,25 @@ def test_without_a_place_nothing_of_the_body_is_looked_at(toy: Toy):
         assert reply(heard(connection)).status == 429
         assert not toy.reached
         assert served.ask("GET", "/v1/models").status == 200
+
+
+def test_a_place_is_kept_once_the_body_has_been_read(toy: Toy):
+    """Until the exchange is over: what is made of a body takes time, in which others come."""
+    scheduler = Scheduler(rows=0, tokens=0, waiting=1, waiting_each=1, patience=1)
+    asked: list[bool] = []
+
+    def admit(client: str, coming: Coming | None = None) -> None:
+        asked.append(coming is not None)
+        if coming is not None:
+            coming.expect(scheduler, client)
+
+    with serving(toy.app, admit=admit) as served:
+        for _ in range(2):
+            assert served.ask("POST", "/v1/length", b"{}").status == 200
+            eventually(lambda: not scheduler._coming)
+        assert asked == [False, True] * 2
+        scheduler.enter("another")
+        assert served.ask("POST", "/v1/length", b"{}").error()["code"] == "queue_full"
 
 
 def test_headers_against_other_sites(served: Served):
@@ -185,6 +205,7 @@ def test_an_origin_that_is_allowed(locked: Served):
         {"X_API_Key": HEADER_KEY},
         {"X_API_Key": "other"},
         {"Authorization": f"Basic {base64.b64encode(f'anyone:{KEY}'.encode()).decode()}"},
+        {"Authorization": "Basic cHJveHk6aXRz", "X_API_Key": HEADER_KEY},
     ],
 )
 def test_right_keys(locked: Served, headers: dict[str, str]):

@@ -194,7 +194,7 @@ def test_labels_with_what_the_model_cannot_write(nano):
 @pytest.mark.parametrize(
     ("value", "means"),
     [
-        ("/data/upload/3/0a-cat%20.jpg", "file:upload/3/0a-cat%20.jpg"),
+        ("/data/upload/3/0a-%C3%BCber%20.jpg", "file:upload/3/0a-über .jpg"),
         ("/data/upload/3/cat.jpg?d=../x", "file:upload/3/cat.jpg"),
         ("/data/local-files/?d=cats/my%20cat.jpg", "file:cats/my cat.jpg"),
         ("/data/local-files/?e=x", "file:"),
@@ -219,7 +219,12 @@ def test_files_come_from_the_media_root_only(predictor, tmp_path):
     with live(predictor, Settings(media_root=tmp_path / "root")) as (served, _):
         assert predict(served, "/data/upload/1/a.png").status == 200
         assert predict(served, "/data/local-files/?d=upload/1/a.png").status == 200
-        for value in ("/data/upload/../../secret.png", "/data/local-files/?d=../secret.png", f"/data/local-files/?d={tmp_path}/secret.png"):
+        for value in (
+            "/data/upload/../../secret.png",
+            "/data/upload/%2e%2e/%2E%2E%2fsecret.png",
+            "/data/local-files/?d=../secret.png",
+            f"/data/local-files/?d={tmp_path}/secret.png",
+        ):
             assert predict(served, value).error()["code"] == "image_url_not_allowed"
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from paligemma.server.refusals import Refused
-from paligemma.server.scheduler import IMPATIENT, Scheduler
+from paligemma.server.scheduler import COMING, IMPATIENT, Coming, Scheduler
 
 
 def make(**more) -> Scheduler:
@@ -62,6 +62,30 @@ def test_who_comes_to_a_full_queue_is_refused_at_once():
         scheduler.enter("another")
 
     asyncio.run(run())
+
+
+def test_a_place_is_kept_for_who_has_been_read():
+    scheduler = make(rows=1, waiting=1)
+    first, second = Coming(), Coming()
+    first.expect(scheduler, "a")
+    second.expect(scheduler, "b")
+    with pytest.raises(Refused, match="1 questions are waiting already"):
+        Coming().expect(scheduler, "c")
+    with pytest.raises(Refused):
+        scheduler.enter("c")
+    token = COMING.set(first)
+    try:
+        scheduler.enter("a")
+        with pytest.raises(Refused):
+            scheduler.enter("a")  # one place, one question
+    finally:
+        COMING.reset(token)
+    first.over()  # changes nothing any more
+    with pytest.raises(Refused):
+        scheduler.check_room("c")
+    second.over()
+    second.over()
+    scheduler.check_room("c")
 
 
 def test_one_client_cannot_fill_the_queue():

@@ -11,6 +11,7 @@ in the middle of a step each answer is begun again alone, up to where it was, an
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
@@ -268,6 +269,7 @@ class ContinuousBatch:
     def _begin_again(self, error: Exception) -> None:
         """The network failed in the middle of a step: for one of its rows, or for want of memory. What it holds of them is dropped, and
         each is read again alone. Who fails alone has an error of its own; who has come no further since the last time, this one."""
+        traceback.clear_frames(error.__traceback__)  # which hold the rows that failed, and their memory
         left, self._rows, self._written = [row for row in self._written if row is not None], None, []
         read: list[tuple[_Row, Rows]] = []
         for row in left:

@@ -16,7 +16,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,12 +24,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..printable import printable
 from . import tracing
 from .refusals import LOG, REQUEST_ID, Refused, of_status, refusal_of, told
+from .scheduler import COMING, Coming
 from .settings import Settings
 
 Observe = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds of each request."""
-Admit = Callable[[str], None]
-"""Called with the client before the body of a request is read; raises `Refused` where there is no place for it."""
+
+
+class Admit(Protocol):
+    def __call__(self, client: str, coming: Coming | None = None, /) -> None:
+        """Called before the body of a request is read, with `coming` once it has been. Raises `Refused` where there is no place for it."""
+
 
 _OPEN = ("/", "/healthz")
 _OPEN_FOLDER = "/page/"
@@ -139,6 +144,7 @@ class _Exchange:
         self.client = f"key-{_digest(self.key).hex()[:16]}" if self.key and gate.settings.api_keys else (scope.get("client") or ["-"])[0]
         self.method = scope["method"] if scope["method"] in _METHODS else "other"
         self.begun = time.monotonic()
+        self.coming = Coming()
         # Of the body
         self.unread = b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0").strip(b"0") != b""
         self.received = 0
@@ -150,7 +156,7 @@ class _Exchange:
         self.finished = False
 
     async def run(self) -> None:
-        token = REQUEST_ID.set(self.id)
+        tokens = REQUEST_ID.set(self.id), COMING.set(self.coming)
         self.scope.setdefault("state", {}).update(request_id=self.id, client=self.client)
         try:
             with tracing.request(self.headers, self.method, self.id) as span:
@@ -167,7 +173,9 @@ class _Exchange:
                 await self._refuse(self.refusal or refusal)
         finally:
             self.gate.held -= self.received
-            REQUEST_ID.reset(token)
+            self.coming.over()
+            REQUEST_ID.reset(tokens[0])
+            COMING.reset(tokens[1])
             self._account()
 
     @property
@@ -227,6 +235,11 @@ class _Exchange:
             raise self._instead(self.gate.too_large())
         if self.gate.held > limits.bodies_bytes:
             raise self._instead(Refused(503, "too many large requests at a time", "busy", retry_after=5))
+        if not self.unread and self.gate.admit:
+            try:
+                self.gate.admit(self.client, self.coming)
+            except Refused as refused:
+                raise self._instead(refused) from None
         return message
 
     def _instead(self, refusal: Refused) -> Refused:
@@ -309,13 +322,15 @@ def _digest(key: bytes) -> bytes:
 
 
 def _key(headers: dict[bytes, bytes]) -> bytes | None:
-    """As a bearer has it, or as the password of whatever user, which is all that some programs can send."""
+    """As a bearer has it, in a header of its own, or as the password of whatever user, which is all that some programs can send."""
     scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"basic":
+    if scheme.lower() == b"bearer":
+        return given.strip()
+    if scheme.lower() == b"basic" and b"x-api-key" not in headers:
         with contextlib.suppress(ValueError):
             return binascii.a2b_base64(given.strip(), strict_mode=True).partition(b":")[2]
         return b""
-    return given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key")
+    return headers.get(b"x-api-key")
 
 
 def _is_address(host: str) -> bool:

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 from fastapi import APIRouter
@@ -138,7 +138,7 @@ def address(value: Any, field: str) -> str:
     if not isinstance(value, str):
         raise Refused(400, f"{field}: the task has no picture there", "no_image", field)
     if value.startswith("/data/upload/"):
-        return f"file:{urlsplit(value).path.removeprefix('/data/')}"
+        return f"file:{unquote(urlsplit(value).path).removeprefix('/data/')}"
     if value.startswith("/data/local-files/?"):
         return f"file:{parse_qs(urlsplit(value).query).get('d', [''])[0]}"
     return value

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -22,6 +23,33 @@ from .refusals import Refused
 
 IMPATIENT = 0.5
 """Seconds after which a question for another adapter is passed by no more."""
+
+
+@dataclass
+class Coming:
+    """A request whose body has been read and whose questions have not entered yet: what is made of it meanwhile takes time, in which others
+    come. `client`: for whom a place is kept until then."""
+
+    scheduler: Scheduler | None = None
+    client: str | None = None
+
+    def expect(self, scheduler: Scheduler, client: str) -> None:
+        """Raises `Refused` as `Scheduler.check_room` does."""
+        scheduler.check_room(client)
+        self.scheduler, self.client = scheduler, client
+        scheduler._coming[client] += 1
+
+    def over(self) -> None:
+        """The place is taken, or not needed any more. A second time is one too many, and does nothing."""
+        if self.scheduler is not None and self.client is not None:
+            self.scheduler._coming[self.client] -= 1
+            if not self.scheduler._coming[self.client]:
+                del self.scheduler._coming[self.client]
+            self.client = None
+
+
+COMING: ContextVar[Coming | None] = ContextVar("coming", default=None)
+"""The request that is being worked on."""
 
 
 @dataclass(eq=False)
@@ -80,6 +108,7 @@ class Scheduler:
         self.waiting, self.waiting_each, self.patience = waiting, waiting_each, patience
         self.open = True
         self._adapter, self._switch = adapter, switch
+        self._coming = Counter[str]()  # by client: places kept
         self._entered: dict[str, int] = {}  # by client: places whose turn has not come
         self._queues: OrderedDict[str, deque[Place]] = OrderedDict()  # whose turn is next stands first
         self._inside: set[Place] = set()
@@ -100,13 +129,15 @@ class Scheduler:
             raise Refused(503, "the server is shutting down", "draining", retry_after=5)
         # Room inside counts: an idle engine takes a whole batch at once, none of which will have to wait.
         room = max(0, self.rows - len(self._inside))
-        if self.depth >= self.waiting + room:
+        if self.depth + self._coming.total() >= self.waiting + room:
             raise Refused(429, f"{self.waiting} questions are waiting already", "queue_full", retry_after=1)
-        if self._entered.get(client, 0) >= self.waiting_each + room:
+        if self._entered.get(client, 0) + self._coming[client] >= self.waiting_each + room:
             raise Refused(429, f"{self.waiting_each} questions of yours are waiting already", "client_queue_full", retry_after=1)
 
     def enter(self, client: str) -> Place:
         """A place for one question. Raises `Refused` as `check_room` does."""
+        if coming := COMING.get():
+            coming.over()
         self.check_room(client)
         self._entered[client] = self._entered.get(client, 0) + 1
         return Place(self, client)

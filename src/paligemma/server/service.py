@@ -34,7 +34,7 @@ from .media import Budget
 from .metrics import Metrics
 from .refusals import Refused, told
 from .room import tokens_that_fit
-from .scheduler import Place, Scheduler
+from .scheduler import Coming, Place, Scheduler
 from .settings import Settings
 
 
@@ -132,10 +132,14 @@ class Service:
             raise Refused(404, f"there is no such model here; there are: {', '.join(self.names)}", "model_not_found", param="model")
         return self.names[name]
 
-    def admit(self, client: str) -> None:
-        """Raises `Refused` where there is no place for another question of this client: known before anything of it is read."""
+    def admit(self, client: str, coming: Coming | None = None) -> None:
+        """Raises `Refused` where there is no place for another question of this client: known before anything of it is read. `coming`: it
+        has been read, and a place is kept for it from now on."""
         try:
-            self.scheduler.check_room(client)
+            if coming is None:
+                self.scheduler.check_room(client)
+            else:
+                coming.expect(self.scheduler, client)
         except Refused as refused:
             self.metrics.refused(refused.code)
             raise

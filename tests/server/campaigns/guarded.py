@@ -93,6 +93,7 @@ GUARDS: dict[str, Guard] = {
                 '            body = b""',
             ),
             "a place before the body": ("if gate.admit:", "test_without_a_place_nothing_of_the_body_is_looked_at"),
+            "a place after the body": ("if not self.unread and self.gate.admit:", "test_a_place_is_kept_once_the_body_has_been_read"),
             "ids of requests": ("if _ID.fullmatch(given) else", "test_an_answer_has_the_id_of_the_request", "if given else"),
             "methods in counts": (' if scope["method"] in _METHODS else "other"', "test_each_request_is_observed_once", ""),
             "controls in the log": (

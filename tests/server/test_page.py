@@ -869,9 +869,9 @@ def test_events_are_read_in_any_pieces(page):
 
 
 def test_colours_are_pythons(page):
-    assert page.evaluate("async () => (await import('/page/app/draw.js')).COLOURS") == [list(colour) for colour in COLOURS]
+    assert page.evaluate("async () => (await import('/page/shared/draw.js')).COLOURS") == [list(colour) for colour in COLOURS]
 
 
 def test_every_language_has_a_name(page):
-    name = "async (codes) => { const { languageName } = await import('/page/app/tasks.js'); return codes.map(languageName); }"
+    name = "async (codes) => { const { languageName } = await import('/page/shared/choices.js'); return codes.map(languageName); }"
     assert all(len(name) > 3 for name in page.evaluate(name, list(LANGUAGES)))

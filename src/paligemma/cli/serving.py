@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast  # noqa: F401  (as above)
+from typing import TYPE_CHECKING, Annotated, Literal  # noqa: F401  (as above)
 
 from cyclopts import Group, Parameter
 
@@ -17,7 +17,6 @@ from ..errors import ResourceError, UsageError
 from .options import MODEL, MODEL_VARIABLE, DType, ModelOptions  # noqa: F401  (the parser looks for the names of inherited fields here)
 
 if TYPE_CHECKING:
-    from ..index.encoder import Encoder
     from ..server.searching import Collection
     from ..server.settings import Settings
 
@@ -118,7 +117,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     )
     if predictor.config.num_parameters < SMALL:
         leave_a_core()
-    collection = None if options.index is None else _collection(options, settings)
+    collection = None if options.index is None else _collection(options.index, options, settings)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")
     service = Service(predictor, settings, name=name)
     for line in predictor.description.splitlines():
@@ -142,14 +141,10 @@ def leave_a_core() -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
-def _collection(options: ServeOptions, settings: Settings) -> Collection:
-    from ..embedding import load_encoder
-    from ..index.store import Index
-    from ..server.searching import Collection
+def _collection(where: str, options: ServeOptions, settings: Settings) -> Collection:
+    from ..server.searching import open_collection
 
-    assert options.index is not None
-    source = options.encoder or Index.open(options.index).facts.source or None
-    return Collection(options.index, cast("Encoder", load_encoder(source, device=options.device)), settings)
+    return open_collection(where, options.encoder, settings, device=options.device)
 
 
 def _adapter(text: str) -> tuple[str, str]:

@@ -74,6 +74,7 @@ class Stub:
     key: str | None = None
     pace: float = 0.0
     models: tuple[str, ...] = ("nano-112",)
+    offered: dict[str, dict[str, Any]] = field(default_factory=dict)  # model -> what is said of it besides
     search: list[dict[str, Any]] | None = None  # what is found; None: there is no index
     loading: int = 0  # so often it says that it is not ready
     faults: list[Fault] = field(default_factory=list)
@@ -187,7 +188,10 @@ def make_app(stub: Stub) -> FastAPI:
             "notes": [NOTE],
             "search": stub.search is not None,
         }
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about} for name in stub.models]
+        listed = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about | stub.offered.get(name, {})}
+            for name in stub.models
+        ]
         return JSONResponse({"object": "list", "data": listed})
 
     @app.get("/v1/search")

@@ -340,6 +340,7 @@ GUARDS: dict[str, Guard] = {
             "forms are for tasks": ("    if _is_form(request):\n        raise", "test_forms_are_for_tasks", "    if False:\n        raise"),
             "bodies are objects": ("if not isinstance(value, dict):", "test_every_body_is_read_strictly"),
             "one picture or several": ("if (one is None) == (not several):", "server/test_native.py::test_what_is_wrong_is_named"),
+            "fields in the address": ("if request.url.query:", "server/test_native.py::test_fields_in_the_address_are_refused"),
             "names of files in forms": ("if name not in PICTURES:", "server/test_native.py::test_forms_are_bounded"),
             "files of a form": ("max_files=limits.images", "server/test_native.py::test_forms_are_bounded", "max_files=1 << 30"),
             "fields of a form": ("max_fields=limits.parts", "server/test_native.py::test_forms_are_bounded", "max_fields=1 << 30"),

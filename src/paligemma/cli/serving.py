@@ -84,7 +84,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     from ..demo import HONEST
     from ..predictor import load
     from ..server.logs import log_to
-    from ..server.running import bind
+    from ..server.running import EVERYWHERE, bind
     from ..server.running import serve as run
     from ..server.service import Service
     from ..server.settings import Settings
@@ -120,6 +120,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     collection = None if options.index is None else _collection(options.index, options, settings)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")
     service = Service(predictor, settings, name=name)
+    others = " and this machine's other addresses" if options.host in EVERYWHERE else ""
     for line in predictor.description.splitlines():
         print(line, file=sys.stderr)
     with log_to(sys.stderr, json_lines=options.log_json):
@@ -128,7 +129,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
             listening,
             collection=collection,
             notes=HONEST[:2] if predictor.path and predictor.path.parent == BUNDLED else (),
-            ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
+            ready=lambda address: print(f"listening on {address}{others}  (ctrl-C ends it)", flush=True),
         )
     return 0
 

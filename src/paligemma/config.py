@@ -101,7 +101,7 @@ class TextConfig:
 @dataclass(frozen=True)
 class PaliGemmaConfig:
     """A whole model. `version` 1 is built on Gemma 1, 2 on Gemma 2. `taught`: what the prompts begin with that it was taught, such as
-    "caption de" or "detect"; empty where nobody wrote that down."""
+    "caption de" or "detect" (`tasks.taught` reads them); empty where nobody wrote that down."""
 
     vision: VisionConfig
     text: TextConfig

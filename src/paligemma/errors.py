@@ -17,6 +17,8 @@ class PaliGemmaError(ValueError):
         self.message = message
         self.hint = hint
         self.code = code or self.default_code
+        if hint:
+            self.add_note(f"hint: {hint}")  # below a traceback
 
 
 class UsageError(PaliGemmaError):

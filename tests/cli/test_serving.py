@@ -25,8 +25,8 @@ PICTURE = base64.b64encode((BUNDLED / "demo" / "objects1.png").read_bytes()).dec
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """`paligemma serve`, and its port."""
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`paligemma serve`, and the line in which it says where it listens."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PALIGEMMA_")} | {"OMP_NUM_THREADS": "1"}
     port = () if "--port" in arguments else ("--port", "0")
     command = [sys.executable, "-m", "paligemma", "serve", *port, *arguments]
@@ -34,11 +34,19 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         try:
             assert running.stdout is not None
             line = running.stdout.readline()
-            found = re.search(r":(\d+)/", line)
-            assert found, line + (running.stderr.read() if running.stderr else "")
-            yield running, int(found[1])
+            assert line, running.stderr.read() if running.stderr else ""
+            yield running, line
         finally:
             running.kill()
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`paligemma serve`, and its port."""
+    with started(*arguments) as (running, line):
+        found = re.search(r":(\d+)/", line)
+        assert found, line
+        yield running, int(found[1])
 
 
 def refused(*arguments: str) -> tuple[int, str]:
@@ -71,6 +79,16 @@ def test_it_answers_and_ends_when_told_once_answers_are_written():
         assert [line["path"] for line in lines if "path" in line][-1] == "/v1/detect"
         assert all(len(line["request_id"]) >= 8 for line in lines if "path" in line)
         assert {line["client"] for line in lines if "path" in line} == {"127.0.0.1"}, "what a client says of itself is not believed"
+
+
+def test_the_address_that_it_says_can_be_opened():
+    """Also where it listens on all of them: browsers and the Host header want one."""
+    with started("--host", "0.0.0.0", "--insecure-no-auth") as (_, line):
+        found = re.fullmatch(r"listening on http://(127\.0\.0\.1:\d+)/ and this machine's other addresses  \(ctrl-C ends it\)\n", line)
+        assert found, line
+        connection = http.client.HTTPConnection(found[1], timeout=60)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
 
 
 def test_a_small_model_leaves_a_core_to_the_rest_of_the_server(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -223,6 +225,13 @@ def test_merged_equals_unmerged(name, lora):
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
     assert list(model.state_dict()) == list(random_model(TINY[name]).state_dict())
     assert not adapter_names(model)
+
+
+def test_what_a_merged_model_was_taught_is_no_longer_known():
+    model = adapted(dataclasses.replace(TINY_1, taught=("detect",)))
+    assert model.config.taught == ("detect",), "the base alone is as it was"
+    merge(model)
+    assert model.config.taught == ()
 
 
 @torch.no_grad()

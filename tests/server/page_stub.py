@@ -26,17 +26,18 @@ from PIL import Image, ImageDraw
 
 import paligemma
 from paligemma.checkpoint.finding import BUNDLED
+from paligemma.pages.files import shared_files
 from paligemma.results import Answer, Box, Caption, Detections, Mask, Masks, Question, Reading, Result, Text
 
-PACKAGE = Path(paligemma.__file__).parent
-PAGE = PACKAGE / "server" / "page"
+PAGE = Path(paligemma.__file__).parent / "server" / "page"
+SHARED = shared_files()
 DEMO = BUNDLED / "demo"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-TASKS = ["caption", "ask", "ocr", "detect", "segment", "refer", "describe_box", "question", "run"]
+TASKS = ["caption", "ask", "ocr", "detect", "segment", "refer", "describe-box", "question", "run"]
 NOTE = "The bundled model knows only its small drawn world."
 EXAMPLES = [
     {
@@ -73,6 +74,7 @@ class Stub:
     key: str | None = None
     pace: float = 0.0
     models: tuple[str, ...] = ("nano-112",)
+    offered: dict[str, dict[str, Any]] = field(default_factory=dict)  # model -> what is said of it besides
     search: list[dict[str, Any]] | None = None  # what is found; None: there is no index
     loading: int = 0  # so often it says that it is not ready
     faults: list[Fault] = field(default_factory=list)
@@ -166,13 +168,9 @@ def make_app(stub: Stub) -> FastAPI:
     def example(name: str) -> Response:
         return served(DEMO / name)
 
-    @app.get("/page/style.css")
-    def style() -> Response:
-        return served(PACKAGE / "pages" / "style.css")
-
     @app.get("/page/{path:path}")
     def page(path: str) -> Response:
-        return served(PAGE / path)
+        return served(SHARED.get(path, PAGE / path))
 
     @app.get("/v1/models")
     def models(request: Request) -> Response:
@@ -183,13 +181,17 @@ def make_app(stub: Stub) -> FastAPI:
             return refused(Fault(503, "loading", headers={"Retry-After": "1"}))
         about = {
             "tasks": TASKS,
-            "languages": [*CAPTIONS],
+            "languages": {task: [*CAPTIONS] for task in ("caption", "ask", "question")},
+            "lengths": ["short", "normal", "long"],
             "image_size": 112,
             "limits": {},
             "notes": [NOTE],
             "search": stub.search is not None,
         }
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about} for name in stub.models]
+        listed = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "paligemma", "paligemma": about | stub.offered.get(name, {})}
+            for name in stub.models
+        ]
         return JSONResponse({"object": "list", "data": listed})
 
     @app.get("/v1/search")

@@ -117,7 +117,7 @@ def test_pixels_are_added_up():
 
 # Addresses and names
 
-NOT_ALLOWED = "image: expected data:image/...;base64,..., or an address that this server allows"
+NOT_ALLOWED = "image: expected a form's file (image=@FILE), data:image/...;base64,..., or an address that this server allows"
 FORBIDDEN = (
     "http://169.254.169.254/latest/meta-data", "http://127.0.0.1/", "https://127.0.0.1/", "https://[::1]/a.png", "https://0.0.0.0/",
     "https://2130706433/", "https://0x7f.1/", "https://017700000001/", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::a00:1]/",

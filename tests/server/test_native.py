@@ -129,6 +129,9 @@ def form(fields: dict[str, str], picture: bytes) -> tuple[bytes, str]:
         ("detect", {"classes": "owl ; fish", "min_score": "0.1"}, {"classes": "owl ; fish", "min_score": 0.1}),
         ("detect", {"classes": '["owl", "fish"]'}, {"classes": ["owl", "fish"]}),
         ("describe-box", {"box": "[1, 23, 18, 43]"}, {"box": [1, 23, 18, 43]}),
+        ("describe-box", {"box": "1, 23,18,43"}, {"box": [1, 23, 18, 43]}),
+        ("ask", {"question": "what color?", "choices": "red ; green"}, {"question": "what color?", "choices": ["red", "green"]}),
+        ("ask", {"question": "what color?", "lang": "null"}, {"question": "what color?", "lang": None}),
     ],
 )
 def test_forms_say_the_same_as_json(nano, task, fields, same):
@@ -156,6 +159,7 @@ def test_a_form_that_nests_deeply_is_refused(nano):
         ("caption", {"images": [OBJECTS]}, "no_image", "image"),
         ("caption", {"stream": True, "beams": 4}, "usage", None),
         ("ask", {}, "invalid_value", "question"),
+        ("ask", {"qestion": "who?"}, "invalid_value", "qestion"),
         ("ask", {"question": "a " * 600}, "context_length_exceeded", None),
         ("detect", {"classes": []}, "invalid_value", "classes"),
         ("detect", {"classes": "<loc0001>"}, "usage", None),
@@ -175,6 +179,16 @@ def test_what_is_wrong_is_named(nano, task, fields, code, param):
     assert reply.status == (404 if code == "model_not_found" else 400), reply.body
     error = reply.error()
     assert (error["code"], error["param"]) == (code, param)
+
+
+def test_a_misspelt_field_is_told_with_the_one_that_was_meant(nano):
+    assert ask(nano, "detect", clases="owl").error()["message"] == "clases: there is no such field (did you mean 'classes'?)"
+    assert ask(nano, "detect").error()["message"] == "classes: must be given"
+
+
+def test_fields_in_the_address_are_refused(nano):
+    error = nano.ask("POST", "/v1/caption?lang=de", json.dumps({"image": OBJECTS}).encode()).error()
+    assert (error["code"], "in the body" in error["message"]) == ("invalid_value", True)
 
 
 def test_lengths_are_refused_with_both_numbers(nano, predictor):

@@ -278,6 +278,50 @@ def test_models_are_chosen_where_there_are_several(browser, stub):
     page.context.close()
 
 
+def options(page, name: str) -> list[str]:
+    return sorted(page.locator(f'[name="{name}"] option').evaluate_all("all => all.map((one) => one.value)"))
+
+
+def offered(page) -> list[str]:
+    tasks = page.locator('[name="task"]').evaluate_all("all => all.filter((one) => !one.parentElement.hidden).map((one) => one.value)")
+    return sorted(tasks)
+
+
+def test_what_the_chosen_model_was_taught_is_offered(browser, stub):
+    stub.models = ("some", "few", "any")
+    languages = {"caption": ["de", "en", "fr"], "ask": ["en"]}
+    stub.offered["some"] = {"tasks": ["caption", "ask", "detect", "run"], "languages": languages, "lengths": ["normal", "long"]}
+    stub.offered["few"] = {"tasks": ["describe-box", "run"], "languages": {}, "lengths": []}
+    page = visit(browser, stub.address)
+    until(page, "document.querySelectorAll('[name=model] option').length === 3")
+    assert offered(page) == ["ask", "caption", "detect", "run"]
+    assert (options(page, "lang"), options(page, "length")) == (["de", "en", "fr"], ["long", "normal"])
+    page.locator('[name="lang"]').select_option("fr")
+    choose(page, "detect")
+    choose(page, "caption")
+    assert page.locator('[name="lang"]').input_value() == "fr"
+    choose(page, "ask")
+    assert options(page, "lang") == ["en"]
+    page.locator('[name="model"]').select_option("few")
+    assert offered(page) == ["describe-box", "run"]
+    assert page.locator('[value="describe-box"]').is_checked()
+    assert page.locator('[name="left"]').is_visible()
+    assert page.locator('label:has([value="run"])').is_visible(), "what there is is not hidden below More"
+    page.locator('[name="model"]').select_option("any")
+    choose(page, "caption")
+    assert len(offered(page)) == 9
+    assert options(page, "lang") == ["ar", "de", "en"]
+    page.context.close()
+
+
+def test_what_the_bundled_model_was_taught_is_offered(browser, nano):
+    page = visit(browser, f"http://127.0.0.1:{nano.port}/")
+    until(page, "document.querySelectorAll('[name=lang] option').length > 1")
+    assert offered(page) == ["ask", "caption", "describe-box", "detect", "ocr", "run", "segment"]
+    assert options(page, "lang") == ["de", "en", "es", "fr", "zh"]
+    page.context.close()
+
+
 # Pictures
 
 
@@ -869,9 +913,9 @@ def test_events_are_read_in_any_pieces(page):
 
 
 def test_colours_are_pythons(page):
-    assert page.evaluate("async () => (await import('/page/app/draw.js')).COLOURS") == [list(colour) for colour in COLOURS]
+    assert page.evaluate("async () => (await import('/page/shared/draw.js')).COLOURS") == [list(colour) for colour in COLOURS]
 
 
 def test_every_language_has_a_name(page):
-    name = "async (codes) => { const { languageName } = await import('/page/app/tasks.js'); return codes.map(languageName); }"
+    name = "async (codes) => { const { languageName } = await import('/page/shared/choices.js'); return codes.map(languageName); }"
     assert all(len(name) > 3 for name in page.evaluate(name, list(LANGUAGES)))

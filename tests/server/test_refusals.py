@@ -93,7 +93,8 @@ def test_messages_are_short_and_printable():
 
 
 def test_statuses_keep_their_headers():
-    assert of_status(405, {"Allow": "GET"}).headers == {"Allow": "GET"}
+    refused = of_status(405, {"Allow": "GET"})
+    assert (refused.headers, refused.message) == ({"Allow": "GET"}, "this address is asked by GET")
     assert of_status(418).code == "i_m_a_teapot"
     assert of_status(499).code == "refused"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from paligemma import embedding
 from paligemma.errors import UsageError
 from paligemma.server import replicas
 from paligemma.server.gate import Gate
-from paligemma.server.replicas import TRIES, Door
+from paligemma.server.replicas import TRIES, Door, Replica
 from paligemma.server.settings import Limits, Settings
+from tests.index.making import ColourEncoder, build, paint
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
 STREAM = {**START, "headers": [(b"content-type", b"text/event-stream")]}
@@ -153,6 +156,77 @@ def test_replicas_ask_for_a_key(monkeypatch):
     monkeypatch.delenv("PALIGEMMA_API_KEY", raising=False)
     with pytest.raises(UsageError, match="no key"):
         replicas.build({"model": "nano-112"})
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "told"),
+    [
+        ("modell", "nano-112", "did you mean 'model'"),
+        ("color", "red", "there are model, name, index"),
+        ("most", "many", "most: expected a whole number, found 'many'"),
+        ("gpus", "half", "gpus: expected a number, found 'half'"),
+        ("insecure_no_auth", "yes", "insecure_no_auth: expected true or false, found 'yes'"),
+        ("rows", "0", "at least 1"),
+        ("media_root", "nowhere", "expected a folder, found 'nowhere'"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused(word: str, value: str, told: str):
+    with pytest.raises(UsageError) as caught:
+        replicas.build({"insecure_no_auth": "true", word: value})
+    assert told in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_words_become_settings(monkeypatch, tmp_path):
+    """Also those of a configuration file, which are not all texts."""
+    monkeypatch.setenv("PALIGEMMA_API_KEY", "the-key")
+    monkeypatch.setattr(replicas, "application", lambda **given: given)
+    words = {"model": "packed", "index": "album", "most": 8, "gpus": "0.5", "rows": "4", "insecure_no_auth": False}
+    given = replicas.build({**words, "media_root": str(tmp_path), "allowed_hosts": "a.example, b.example"})
+    settings = given.pop("settings")
+    assert given == {"model": "packed", "index": "album", "most": 8, "gpus": 0.5}
+    assert settings == Settings(api_keys=("the-key",), rows=4, media_root=tmp_path, allowed_hosts=("a.example", "b.example"))
+
+
+def answered(replica: Replica, *asked: tuple[str, str, dict[str, Any]]) -> list[tuple[int, Any]]:
+    """What it answers to requests, one after the other."""
+
+    async def answer(method: str, path: str, fields: dict[str, Any]) -> tuple[int, Any]:
+        body = json.dumps(fields).encode() if fields else b""
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http", "path": path,
+            "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1), "server": ("localhost", 80),
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+            "state": {"request_id": "r", "client": "c"},
+        }  # fmt: skip
+        start, *pieces = [message async for message in replica.answer(scope, body)]
+        return start["status"], json.loads(b"".join(piece["body"] for piece in pieces))
+
+    async def run() -> list[tuple[int, Any]]:
+        found = [await answer(*one) for one in asked]
+        await replica._running.__aexit__(None, None, None)
+        return found
+
+    return asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_a_replica_answers_label_studio_and_has_nothing_to_search_unless_told():
+    asked = [("GET", "/labelstudio/health", {}), ("GET", "/v1/search", {})]
+    assert [status for status, _ in answered(Replica("nano-112", Settings(), None), *asked)] == [200, 404]
+
+
+def test_a_replica_searches_an_index(tmp_path, monkeypatch):
+    pytest.importorskip("lancedb")
+    red = paint(tmp_path / "album" / "red.png", "red")
+    build(tmp_path / "album", tmp_path / "index")
+    monkeypatch.setattr(embedding, "load_encoder", lambda source, device: ColourEncoder())
+    held, words, picture = answered(
+        Replica("nano-112", Settings(), None, str(tmp_path / "index")),
+        ("GET", "/v1/search", {}),
+        ("POST", "/v1/search", {"words": "red", "pictures": False}),
+        ("POST", "/v1/search", {"image": base64.b64encode(red.read_bytes()).decode()}),
+    )
+    assert held == (200, {"pictures": 1, "captions": 0, "text": 0, "objects": 0})
+    assert [(status, [one["path"] for one in found["results"]]) for status, found in (words, picture)] == [(200, ["red.png"])] * 2
 
 
 @pytest.mark.parametrize("healthy", [True, False])

@@ -47,7 +47,7 @@ def test_a_bundled_model_becomes_a_page(outside, capsys):
     assert facts["quantize"] == "int8"
     assert "small drawn world" in " ".join(facts["notes"])
     assert {path.name for path in page.iterdir()} == {
-        "app", "examples", "index.html", "isolate.js", "model", "page.css", "README.md", "style.css", "web.json"
+        "app", "examples", "index.html", "isolate.js", "model", "page.css", "README.md", "shared", "style.css", "web.json"
     }  # fmt: skip
     assert all((page / example["image"]).is_file() for example in facts["examples"])
     assert facts["examples"][0]["detect"] == ["owl", "green heart", "fish"]

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast  # noqa: F401  (as above)
+from typing import TYPE_CHECKING, Annotated, Literal  # noqa: F401  (as above)
 
 from cyclopts import Group, Parameter
 
@@ -17,7 +17,6 @@ from ..errors import ResourceError, UsageError
 from .options import MODEL, MODEL_VARIABLE, DType, ModelOptions  # noqa: F401  (the parser looks for the names of inherited fields here)
 
 if TYPE_CHECKING:
-    from ..index.encoder import Encoder
     from ..server.searching import Collection
     from ..server.settings import Settings
 
@@ -85,7 +84,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     from ..demo import HONEST
     from ..predictor import load
     from ..server.logs import log_to
-    from ..server.running import bind
+    from ..server.running import EVERYWHERE, bind
     from ..server.running import serve as run
     from ..server.service import Service
     from ..server.settings import Settings
@@ -118,9 +117,10 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
     )
     if predictor.config.num_parameters < SMALL:
         leave_a_core()
-    collection = None if options.index is None else _collection(options, settings)
+    collection = None if options.index is None else _collection(options.index, options, settings)
     name = options.name or (predictor.path.name if predictor.path else "paligemma")
     service = Service(predictor, settings, name=name)
+    others = " and this machine's other addresses" if options.host in EVERYWHERE else ""
     for line in predictor.description.splitlines():
         print(line, file=sys.stderr)
     with log_to(sys.stderr, json_lines=options.log_json):
@@ -129,7 +129,7 @@ def serve(options: ServeOptions = DEFAULTS) -> int:
             listening,
             collection=collection,
             notes=HONEST[:2] if predictor.path and predictor.path.parent == BUNDLED else (),
-            ready=lambda address: print(f"listening on {address}  (ctrl-C ends it)", flush=True),
+            ready=lambda address: print(f"listening on {address}{others}  (ctrl-C ends it)", flush=True),
         )
     return 0
 
@@ -142,14 +142,10 @@ def leave_a_core() -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
-def _collection(options: ServeOptions, settings: Settings) -> Collection:
-    from ..embedding import load_encoder
-    from ..index.store import Index
-    from ..server.searching import Collection
+def _collection(where: str, options: ServeOptions, settings: Settings) -> Collection:
+    from ..server.searching import open_collection
 
-    assert options.index is not None
-    source = options.encoder or Index.open(options.index).facts.source or None
-    return Collection(options.index, cast("Encoder", load_encoder(source, device=options.device)), settings)
+    return open_collection(where, options.encoder, settings, device=options.device)
 
 
 def _adapter(text: str) -> tuple[str, str]:

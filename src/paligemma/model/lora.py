@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -229,7 +229,8 @@ def adapter_parameters(model: nn.Module, name: str = "default") -> list[nn.Param
 
 
 def merge(model: PaliGemma, name: str = "default", *, dequantize: bool = False) -> None:
-    """Add an adapter to the weights it was made for, in float32, rounded to their type; plain layers are left.
+    """Add an adapter to the weights it was made for, in float32, rounded to their type; plain layers are left. What the configuration says
+    the model was taught goes: it is no longer all.
 
     dequantize: a 4-bit layer becomes a plain one of the type it was quantized from; else it is refused, since it could not hold the sum.
     Raises `UsageError`, with nothing changed, where that is so, where other adapters need the base as it is, and where the model was
@@ -247,6 +248,7 @@ def merge(model: PaliGemma, name: str = "default", *, dequantize: bool = False) 
             weight = base.weight.float().add(adapter.delta()).to(base.weight.dtype)
         base.weight = nn.Parameter(weight, requires_grad=base.weight.requires_grad)
         swap(model, where, base)
+    model.config = replace(model.config, taught=())
 
 
 def remove(model: PaliGemma, name: str = "default") -> None:

@@ -15,8 +15,8 @@ from .lessons import Mix
 from .names import LANGUAGES
 from .world import BACKGROUNDS, SIZE, TEXT_SHARE
 
-TAUGHT = (*(caption.prompt(lang) for lang in LANGUAGES), "answer en", "detect", "segment", "ocr")
-"""What the prompts of the small world begin with; besides, its captions of boxes begin with the box."""
+TAUGHT = (*(caption.prompt(lang) for lang in LANGUAGES), "answer en", "detect", "segment", "ocr", "caption <box>")
+"""What the prompts of the small world begin with."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from .health import health_routes
 from .label_studio import label_studio_routes
+from .models import model_routes
 from .native import task_routes
 from .openai import chat_routes
 from .page_files import page_routes
@@ -45,8 +46,9 @@ def build_app(service: Service, *, notes: Sequence[str] = (), collection: Collec
         docs_url=None,  # their scripts come from elsewhere
         redoc_url=None,
     )
-    tasks = (task_routes(service), chat_routes(service, notes, searched=collection is not None), label_studio_routes(service))
-    for router in (health_routes(service), *tasks, page_routes(service)):
+    models = model_routes(service, notes, searched=collection is not None)
+    asked = (task_routes(service), models, chat_routes(service), label_studio_routes(service))
+    for router in (health_routes(service), *asked, page_routes(service)):
         app.include_router(router)
     if collection is not None:
         from .searching import search_routes

@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ..errors import did_you_mean
 from .media import Budget, read_picture
 from .refusals import Refused
 from .schemas import Body
@@ -22,6 +23,15 @@ M = TypeVar("M", bound=BaseModel)
 LARGE = 1 << 20
 """Bytes from which on JSON is read in a thread, so that others are served meanwhile."""
 PICTURES = ("image", "images")
+_PARTED = {"box": ",", "choices": ";"}
+"""Lists that may be one text in a form, as on the command line -> what stands between."""
+_WORDS = {
+    "Input should be": "must be",
+    "Extra inputs are not permitted": "there is no such field",
+    "Field required": "must be given",
+    " after validation": "",
+}
+"""pydantic's -> ours."""
 
 
 def _is_form(request: Request) -> bool:
@@ -44,9 +54,13 @@ def checked(kind: type[M], value: Any, *, strict: bool = True) -> M:
     try:
         return kind.model_validate(value, strict=strict)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = place(first["loc"])
-        message = first["msg"].replace("Input should be", "must be").replace("Extra inputs are not permitted", "there is no such field")
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        first = next((one for one in wrong if one["type"] == "extra_forbidden"), wrong[0])  # a misspelt field is missing, too
+        param, message = place(first["loc"]), first["msg"]
+        for theirs, ours in _WORDS.items():
+            message = message.replace(theirs, ours)
+        if first["type"] == "extra_forbidden" and (hint := did_you_mean(first["loc"][-1], kind.model_fields)):
+            message += f" ({hint})"
         raise Refused(400, f"{param}: {message}" if param else message, "invalid_value", param=param or None) from None
 
 
@@ -64,6 +78,8 @@ def place(path: Iterable[str | int]) -> str:
 async def read_task(request: Request, kind: type[Body], settings: Settings) -> tuple[Body, list[bytes], Budget]:
     """A task's body, its pictures and what they took of the request's budget."""
     budget = Budget(settings.limits)
+    if request.url.query:
+        raise Refused(400, "fields stand in the body, as JSON or a form, and not in the address behind a ?", "invalid_value")
     if _is_form(request):
         fields, files = await _form(request, settings, budget)
         return checked(kind, _typed(kind, fields, settings.limits), strict=False), files or await pictures(fields, settings, budget), budget
@@ -111,12 +127,12 @@ def _typed(kind: type[Body], fields: dict[str, Any], limits: Limits) -> dict[str
     for name, value in fields.items():
         known = kind.model_fields.get(name)
         several = known is not None and "list" in str(known.annotation)
-        if isinstance(value, str) and value == "null":
+        if value == "null":
             typed[name] = None
         elif several and isinstance(value, str) and value.lstrip().startswith("["):
             typed[name] = parse(value.encode(), limits)
-        elif several and isinstance(value, str) and "str" not in str(known and known.annotation).replace("list[str", ""):
-            typed[name] = [value]
+        elif several and isinstance(value, str) and name in _PARTED:
+            typed[name] = value.split(_PARTED[name])
         else:
             typed[name] = value
     return typed

@@ -32,7 +32,10 @@ _FETCH_SECONDS = 10.0
 _REFUSAL_SECONDS = 0.05
 """From the question to the refusal, whatever the reason."""
 
-_NOT_ALLOWED = "expected data:image/...;base64,..., or an address that this server allows", "image_url_not_allowed"
+_NOT_ALLOWED = (
+    "expected a form's file (image=@FILE), data:image/...;base64,..., or an address that this server allows",
+    "image_url_not_allowed",
+)
 _MISSING = "no such file below the server's --media-root", "image_not_found"
 """Why a picture is refused: the words, and the code."""
 

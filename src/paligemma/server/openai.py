@@ -1,4 +1,4 @@
-"""/v1/models and /v1/chat/completions as OpenAI's clients speak them. The last turn of the user is the prompt; history is not used.
+"""/v1/chat/completions as OpenAI's clients speak it. The last turn of the user is the prompt; history is not used.
 
 What a request asks for and cannot have is refused by name (tools, several choices, formats); what changes nothing is ignored.
 """
@@ -18,14 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..engine.options import MOST_ALTERNATIVES, Alternatives, Token
-from ..tasks.languages import LANGUAGES
 from ..tokenizer import Tokenizer
 from . import prompts
 from .bodies import checked, read_json
 from .media import Budget, read_picture
 from .native import ERRORS, dump
 from .refusals import REQUEST_ID, Refused
-from .schemas import TASKS, Words
+from .schemas import Words
 from .service import Answered, Question, Service
 from .settings import Settings
 from .streaming import DONE, WAIT, Answering, Piece, event, stream, while_there
@@ -281,29 +280,8 @@ async def chunks(chat: Chat, answering: Answering, service: Service) -> AsyncIte
 # Routes
 
 
-def chat_routes(service: Service, notes: Sequence[str], *, searched: bool = False) -> APIRouter:
-    """`notes`: see `build_app`; `searched`: whether there are pictures to search, which pages want to know."""
-    router, started = APIRouter(tags=["OpenAI"]), int(time.time())
-
-    def described(name: str) -> dict[str, Any]:
-        limits = service.settings.limits
-        own = {
-            "tasks": [task for task in TASKS if service.planner.codec is not None or task not in ("segment", "refer")],
-            "languages": list(LANGUAGES),
-            "image_size": service.config.vision.image_size,
-            "limits": {"image_bytes": limits.image_bytes, "image_pixels": limits.image_pixels, "images": limits.images},
-            "notes": list(notes),
-            "search": searched,
-        }
-        return {"id": name, "object": "model", "created": started, "owned_by": "paligemma", "paligemma": own}
-
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [described(name) for name in service.names]}
-
-    async def model(name: str) -> dict[str, Any]:
-        if name not in service.names:
-            raise Refused(404, "there is no such model here", "model_not_found", param="model")
-        return described(name)
+def chat_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"])
 
     async def chat(request: Request) -> Response:
         asked = await read_chat(request, service)
@@ -319,8 +297,6 @@ def chat_routes(service: Service, notes: Sequence[str], *, searched: bool = Fals
     here = "#/paths/~1v1~1chat~1completions/post/requestBody/content/application~1json/schema/$defs/{model}"
     body = {"required": True, "content": {"application/json": {"schema": ChatBody.model_json_schema(ref_template=here)}}}
     streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
-    router.add_api_route("/v1/models", models, methods=["GET"], name="models")
-    router.add_api_route("/v1/models/{name:path}", model, methods=["GET"], name="model", responses=ERRORS)
     router.add_api_route(
         "/v1/chat/completions", chat, methods=["POST"], name="chat", responses={**streamed, **ERRORS}, openapi_extra={"requestBody": body}
     )

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from ..checkpoint.finding import BUNDLED
+from ..pages.files import shared_files
 from .refusals import Refused
 from .service import Service
 
@@ -26,7 +27,7 @@ def page_routes(service: Service) -> APIRouter:
     """Files are looked up in a list that is made once: no name from outside becomes a path."""
     router = APIRouter(include_in_schema=False)
     files = {str(path.relative_to(FOLDER).as_posix()): path for path in FOLDER.rglob("*") if path.suffix in KINDS}
-    files["style.css"] = FOLDER.parent.parent / "pages" / "style.css"  # the palette of all our pages
+    files |= shared_files()
     bundled = service.planner.path is not None and service.planner.path.parent == BUNDLED
     if bundled:
         files |= {f"examples/{path.name}": path for path in EXAMPLES.glob("*.png")}

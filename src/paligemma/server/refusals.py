@@ -84,6 +84,8 @@ def fit(message: str) -> str:
 def of_status(status: int, headers: dict[str, str] | None = None) -> Refused:
     """For an error that comes with a number only."""
     message, code = _WORDS.get(status, (None, None))
+    if status == 405 and (allowed := (headers or {}).get("Allow")):
+        message = f"this address is asked by {allowed}"
     phrase = responses.get(status, "refused")
     return Refused(status, message or phrase, code or re.sub(r"\W+", "_", phrase.lower()), headers=headers)
 

@@ -1,7 +1,7 @@
 """The same app on Ray Serve: as many copies of the model as load asks for, on one machine or many, and a door in front of them.
 
     pip install 'paligemma[serve,scale]'
-    PALIGEMMA_API_KEY=... serve run paligemma.server.replicas:build model=packed most=8        see `application` for the words
+    PALIGEMMA_API_KEY=... serve run paligemma.server.replicas:build model=packed most=8        see `build` for the words
 
     client -> Serve's proxy -> Door (the gate; no model) -> Replica (the app and its model), chosen by Serve
                                                          -> another one, where the first died
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from .gate import Gate
 from .native import dump
 from .refusals import LOG, REQUEST_ID, Refused, told
@@ -49,17 +50,42 @@ _CARRIED = (
 """What of a request's scope goes to a replica, besides its state: all of it plain values."""
 
 
-def build(words: dict[str, str]) -> Any:
-    """For `serve run` and Serve's configuration files: texts instead of numbers; the key comes from PALIGEMMA_API_KEY.
-
-    model, name, least, most, cpus, gpus, rows, allowed_hosts (with commas between), insecure_no_auth=true
-    """
+def build(words: dict[str, Any]) -> Any:
+    """For `serve run` and Serve's configuration files; the key comes from PALIGEMMA_API_KEY. Words: those of `_WORDS`, see `application`
+    and `Settings` for what they mean. Raises `UsageError` for others, for values that cannot be read, and what these two raise."""
+    if unknown := sorted(words.keys() - _WORDS.keys()):
+        raise UsageError(f"there is no {unknown[0]}= here", hint=did_you_mean(unknown[0], _WORDS, f"there are {', '.join(_WORDS)}"))
+    given = {word: _read(word, str(value)) for word, value in words.items()}
     keys = tuple(filter(None, [os.environ.get("PALIGEMMA_API_KEY")]))
-    hosts = tuple(filter(None, words.get("allowed_hosts", "").split(",")))
-    open_to_all = words.get("insecure_no_auth", "") == "true"
-    settings = Settings(api_keys=keys, no_auth=open_to_all, allowed_hosts=hosts, rows=int(words.get("rows", Settings.rows)))
-    counts = {name: int(words[name]) for name in ("least", "most", "cpus", "gpus") if name in words}
-    return application(words.get("model"), settings, name=words.get("name"), **counts)
+    settings = Settings(api_keys=keys, **{field: given.pop(word) for word, field in _SETTINGS.items() if word in given})
+    settings.check()
+    return application(settings=settings, **given)
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _yes(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+_WORDS: dict[str, Callable[[str], Any]] = {
+    "model": str, "name": str, "index": str, "encoder": str, "least": int, "most": int, "cpus": float, "gpus": float, "rows": int,
+    "media_root": Path, "media_domains": _several, "allowed_hosts": _several, "allowed_origins": _several, "insecure_no_auth": _yes,
+}  # fmt: skip
+"""What may be set -> how its text is read; several have commas between."""
+_SETTINGS = {word: word for word in ("rows", "media_root", "media_domains", "allowed_hosts", "allowed_origins")}
+_SETTINGS["insecure_no_auth"] = "no_auth"
+"""Those that are settings -> their fields."""
+_EXPECTED = {int: "a whole number", float: "a number", _yes: "true or false"}
+
+
+def _read(word: str, text: str) -> Any:
+    try:
+        return _WORDS[word](text)
+    except (ValueError, KeyError):
+        raise UsageError(f"{word}: expected {_EXPECTED[_WORDS[word]]}, found {text!r}") from None
 
 
 def application(
@@ -67,13 +93,16 @@ def application(
     settings: Settings | None = None,
     *,
     name: str | None = None,
+    index: str | None = None,
+    encoder: str | None = None,
     least: int = 1,
     most: int = 4,
     cpus: float = 1,
     gpus: float = 0,
 ) -> Any:
-    """For `ray.serve.run`. `model`: what `paligemma.load` takes, found on every machine. `least`, `most`: copies, of which each has `cpus`
-    and `gpus`. Raises `UsageError` where there is neither a key nor a word that none is needed."""
+    """For `ray.serve.run`. `model`: what `paligemma.load` takes. `index`: pictures that can be searched, and `encoder`, its SigLIP, where
+    that is not found under the name that it had. All of it is to be found on every machine, as is `media_root` of the settings. `least`,
+    `most`: copies, of which each has `cpus` and `gpus`. Raises `UsageError` where there is neither a key nor a word that none is needed."""
     settings = settings or Settings()
     if not settings.api_keys and not settings.no_auth:
         raise UsageError(
@@ -91,7 +120,7 @@ def application(
         autoscaling_config=AutoscalingConfig(min_replicas=least, max_replicas=most, target_ongoing_requests=settings.rows),
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         graceful_shutdown_timeout_s=settings.limits.drain_seconds,
-    )(Replica).bind(model, settings, name)
+    )(Replica).bind(model, settings, name, index, encoder)
 
     def door() -> Gate:
         return Gate(Door(serve.get_deployment_handle("Replica").options(method_name="answer", stream=True)), settings)
@@ -104,14 +133,20 @@ def application(
 class Replica:
     """One copy of the model and its app. Requests come whole, answers go as ASGI's messages."""
 
-    def __init__(self, model: str | None, settings: Settings, name: str | None):
+    def __init__(self, model: str | None, settings: Settings, name: str | None, index: str | None = None, encoder: str | None = None):
         from ..predictor import load
         from .app import build_app
         from .service import Service
 
         predictor = load(model, mapped=False)  # files may change while it runs
         self._service = Service(predictor, settings, name=name or (predictor.path.name if predictor.path else "paligemma"))
-        self._app = build_app(self._service)
+        collection = None
+        if index is not None:
+            from .searching import open_collection
+
+            collection = open_collection(index, encoder, settings)
+        self._app = build_app(self._service, collection=collection)
+        self._running = self._app.router.lifespan_context(self._app)  # kept: what nobody holds would be left
         self._entered: asyncio.Task[Any] | None = None
 
     def check_health(self) -> None:
@@ -120,7 +155,7 @@ class Replica:
             raise RuntimeError("the engine does not answer")
 
     async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
-        self._entered = self._entered or asyncio.ensure_future(self._service.__aenter__())
+        self._entered = self._entered or asyncio.ensure_future(self._running.__aenter__())
         await self._entered
         REQUEST_ID.set(scope["state"]["request_id"])
         messages: asyncio.Queue[Message | None] = asyncio.Queue()

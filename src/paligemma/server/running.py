@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .searching import Collection
 
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What stands for all of a machine's addresses, and is none that it can be called by -> one that is."""
+
+
 def bind(host: str, port: int) -> socket.socket:
     """The address, taken before anything slow is done. Port 0: a free one. Raises `ResourceError` where that cannot be."""
     try:
@@ -75,6 +79,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.service.settings.host, self.servers[0].sockets[0].getsockname()[1]
+            host = EVERYWHERE.get(host, host)
             self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter
 from PIL import Image
@@ -95,6 +95,14 @@ class Collection:
         if not body.pictures:
             return [hit.to_dict() for hit in hits]
         return [_shown(one) for one in show(hits, Path(self.index.facts.root))]
+
+
+def open_collection(where: str, encoder: str | None, settings: Settings, *, device: str | None = None) -> Collection:
+    """`encoder`: the SigLIP of the index; None for the one that the index names. Raises what `Collection` and `load_encoder` raise."""
+    from ..embedding import load_encoder
+
+    source = encoder or Index.open(where).facts.source or None
+    return Collection(where, cast("Encoder", load_encoder(source, device=device)), settings)
 
 
 def search_routes(collection: Collection) -> APIRouter:

@@ -12,12 +12,12 @@ from typing import Any
 
 from ..checkpoint.detect import describe
 from ..config import MASK_CODES, MASK_SIZE, PaliGemmaConfig
-from ..drawing import COLOURS
 from ..engine.options import LOC_WINDOW
 from ..tasks import answer, caption, detect, ocr, run, segment
 from ..tasks.detect import MAX_OBJECTS, SEMICOLON, SEPARATOR
 from ..tasks.grammar import DEFAULT_OBJECTS
 from ..tasks.languages import LANGUAGES
+from ..tasks.taught import Offer, offers
 from ..tokenizer import Tokenizer
 from .description import VERSION
 
@@ -40,7 +40,6 @@ def model_facts(config: PaliGemmaConfig, quantize: str) -> dict[str, Any]:
             "separator": SEPARATOR, "semicolon": SEMICOLON, "most": DEFAULT_OBJECTS, "most_read": MAX_OBJECTS, "codes": MASK_CODES,
             "mask_side": MASK_SIZE, "loc_window": LOC_WINDOW,
         },
-        "colours": [list(colour) for colour in COLOURS],
     }  # fmt: skip
 
 
@@ -49,20 +48,17 @@ def task_facts(taught: Sequence[str] = ()) -> dict[str, Any]:
     of what is not among it nothing is offered, but by `run`."""
     question, names = "\ue000", "\ue001"  # stand for what is asked: no text holds them
     lang = LANGUAGES[-1]
-
-    def among(prompt: str) -> bool:
-        return not taught or any(f"{prompt} ".startswith(f"{beginning} ") for beginning in taught)
-
-    captions = {length: [code for code in LANGUAGES if among(caption.prompt(code, length))] for length in caption.LENGTHS}
+    offered = offers(taught)
+    captions, answers = (offered.get(task.name, Offer()) for task in (caption, answer))
     tasks = {
         "caption": {
-            "prompts": {length: _template(caption.prompt(lang, length), lang=lang) for length, codes in captions.items() if codes},
-            "languages": [code for code in LANGUAGES if any(code in codes for codes in captions.values())],
+            "prompts": {length: _template(caption.prompt(lang, length), lang=lang) for length in captions.lengths},
+            "languages": list(captions.languages),
             "max_tokens": caption.max_tokens,
         },
         "answer": {
             "prompt": _template(answer.prompt(question, lang), lang=f" {lang} ", question=question),
-            "languages": [code for code in LANGUAGES if among(answer.prompt(question, code))],
+            "languages": list(answers.languages),
             "max_tokens": answer.max_tokens,
         },
         "detect": {"prompt": _template(detect.prompt([names]), names=names), "max_tokens": detect.max_tokens},
@@ -70,13 +66,7 @@ def task_facts(taught: Sequence[str] = ()) -> dict[str, Any]:
         "ocr": {"prompt": ocr.prompt(), "max_tokens": ocr.max_tokens},
         "run": {"max_tokens": run.max_tokens},
     }
-
-    def offered(own: Mapping[str, Any]) -> bool:
-        if "languages" in own:
-            return bool(own["languages"])
-        return "prompt" not in own or among(own["prompt"])  # `run` has none of its own
-
-    return {task: own for task, own in tasks.items() if offered(own)}
+    return {task: own for task, own in tasks.items() if task in offered}
 
 
 def _template(prompt: str, **places: str) -> str:

@@ -1,6 +1,6 @@
 """A checkpoint -> a folder of static files that answers in a browser, matrix by matrix: a model far larger than memory passes through.
 
-index.html, *.css, app/        the page, the same for every model
+index.html, app/, shared/, ... the page, the same for every model
 web.json                       what it must know about this one (facts.py), and which files there are
 model/vision.onnx              graphs, and their matrices in NAME-0.data, NAME-1.data, ...
 model/decoder.onnx  masks.onnx
@@ -17,7 +17,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,6 +30,7 @@ from ..checkpoint.opening import Opened, Weights, open_checkpoint
 from ..config import PaliGemmaConfig
 from ..engine.scores import Calibration
 from ..errors import CheckpointError, UsageError, did_you_mean
+from ..pages.files import shared_files
 from ..sealed import seal
 from ..tokenizer import FILE_NAMES, Tokenizer
 from . import blocks, decoder, masks, vision
@@ -210,10 +210,11 @@ def _examples(folder: Path, out: Path) -> list[dict[str, Any]]:
 
 
 def _page(out: Path) -> None:
-    """The page's files, and the look it shares with this package's other pages."""
-    with resources.as_file(resources.files("paligemma")) as package:
-        shutil.copytree(package / "web" / "page", out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copyfile(package / "pages" / "style.css", out / "style.css")
+    """The page's files, and those it shares with the server's."""
+    shutil.copytree(Path(__file__).with_name("page"), out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, path in shared_files().items():
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, out / name)
 
 
 def _card(name: str, quantize: str, original: Path) -> str:

@@ -341,6 +341,7 @@ GUARDS: dict[str, Guard] = {
             "forms are for tasks": ("    if _is_form(request):\n        raise", "test_forms_are_for_tasks", "    if False:\n        raise"),
             "bodies are objects": ("if not isinstance(value, dict):", "test_every_body_is_read_strictly"),
             "one picture or several": ("if (one is None) == (not several):", "server/test_native.py::test_what_is_wrong_is_named"),
+            "fields in the address": ("if request.url.query:", "server/test_native.py::test_fields_in_the_address_are_refused"),
             "names of files in forms": ("if name not in PICTURES:", "server/test_native.py::test_forms_are_bounded"),
             "files of a form": ("max_files=limits.images", "server/test_native.py::test_forms_are_bounded", "max_files=1 << 30"),
             "fields of a form": ("max_fields=limits.parts", "server/test_native.py::test_forms_are_bounded", "max_fields=1 << 30"),
@@ -404,9 +405,9 @@ GUARDS: dict[str, Guard] = {
             "a prompt": ("if not words:", "test_what_is_not_served_is_refused_by_name"),
             "likelihoods beside": ("if top and not body.logprobs:", "test_what_is_not_served_is_refused_by_name"),
             "a picture": ("if not files:", "test_what_is_not_served_is_refused_by_name"),
-            "names of models": ("if name not in service.names:", "test_models"),
         },
     ),
+    **_here("server/models", "server/test_openai", {"names of models": ("if name not in service.names:", "test_models")}),
     **_here(
         "server/page_files",
         "server/test_app",
@@ -534,6 +535,7 @@ GUARDS: dict[str, Guard] = {
         "server/test_replicas",
         {
             "key of replicas": ("if not settings.api_keys and not settings.no_auth:", "test_replicas_ask_for_a_key"),
+            "words that are none": ("if unknown := sorted(words.keys() - _WORDS.keys()):", "test_words_that_cannot_be_meant_are_refused"),
             "health of replicas": ("if not self._service.healthy:", "test_a_replica_whose_engine_is_dead_says_so"),
             "failures that are none of a replica's death": ("if not _died(error):", "test_other_failures_are_not_tried_again"),
             "what is shown": (

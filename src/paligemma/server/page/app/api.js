@@ -12,10 +12,10 @@ export const address = (path) => new URL(path, ROOT).href;
 export const key = () => remembered(KEY, "sessionStorage") ?? "";
 export const useKey = (text) => remember(KEY, text, "sessionStorage");
 
-// Of each model: {id, tasks, languages, notes, ...}.
+// Of each model: {id, tasks, languages: {task: codes}, lengths, notes, ...}.
 export async function models() {
   const { data } = await (await call("v1/models")).json();
-  return data.map(({ id, paligemma = {} }) => ({ id, ...paligemma, tasks: (paligemma.tasks ?? []).map((name) => name.replaceAll("_", "-")) }));
+  return data.map(({ id, paligemma = {} }) => ({ id, ...paligemma }));
 }
 
 // Pictures to begin with, none where the server has none.

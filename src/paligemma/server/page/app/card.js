@@ -1,9 +1,9 @@
 // A question about the picture with its answer, and what can be done with it.
 
+import { css, inksOf } from "../shared/draw.js";
+import { button, h, rove } from "../shared/elements.js";
 import { address, key } from "./api.js";
 import { copyPicture, copyText } from "./copying.js";
-import { css, inksOf } from "./draw.js";
-import { button, h, rove } from "./elements.js";
 import { above, labelOf, objectsOf, percent, toCoco, where } from "./objects.js";
 import { asPrograms } from "./requests.js";
 import { canSpeak, speak } from "./speech.js";

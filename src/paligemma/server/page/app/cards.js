@@ -1,7 +1,7 @@
 // All questions about the picture, the latest first, and which one's objects are on it.
 
+import { element } from "../shared/elements.js";
 import { Card } from "./card.js";
-import { element } from "./elements.js";
 import { Stage } from "./stage.js";
 
 export class Cards {

@@ -1,7 +1,7 @@
 // To the clipboard, or where there is none, to a file.
 
+import { h } from "../shared/elements.js";
 import { encode } from "./picture.js";
-import { h } from "./elements.js";
 
 // Resolves with what was done, in words.
 export async function copyText(text) {

@@ -1,6 +1,6 @@
 // The list of earlier pictures, and the switch and the button that belong to it.
 
-import { button, element, h } from "./elements.js";
+import { button, element, h } from "../shared/elements.js";
 import { forget, keeping, kept, remove, setKeeping } from "./history.js";
 import { TASKS } from "./tasks.js";
 

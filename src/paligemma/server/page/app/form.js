@@ -1,9 +1,12 @@
 // The form: which task was chosen, and what was typed.
 
-import { element, h } from "./elements.js";
-import { languageName, TASKS } from "./tasks.js";
+import { fill, fillLanguages } from "../shared/choices.js";
+import { element, h } from "../shared/elements.js";
+import { TASKS } from "./tasks.js";
 
 const form = element("form");
+
+let model = null; // the chosen one, as the server describes it
 
 export const field = (name) => form.elements.namedItem(name);
 export const task = () => form.querySelector('[name="task"]:checked').value;
@@ -27,26 +30,29 @@ function showTask() {
   const { hint, fields } = TASKS[task()];
   element("task-hint").textContent = hint;
   for (const label of form.querySelectorAll("[data-field]")) label.hidden = !fields.includes(label.dataset.field);
+  if (fields.includes("length")) fill(field("length"), (model?.lengths ?? ["normal"]).map((length) => [length, length]), "normal");
+  if (fields.includes("lang")) fillLanguages(field("lang"), model?.languages?.[task()] ?? ["en"]);
 }
 
 // Only what the chosen model was trained on is offered, where the server says what that is.
 export function offer(models) {
-  field("model").replaceChildren(...models.map((model) => new Option(model.id)));
+  field("model").replaceChildren(...models.map((one) => new Option(one.id)));
   element("model-field").hidden = models.length < 2;
-  const adapt = () => showAbilities(models.find((one) => one.id === field("model").value));
-  field("model").onchange = adapt;
-  adapt();
+  field("model").onchange = () => {
+    model = models.find((one) => one.id === field("model").value) ?? null;
+    showAbilities();
+  };
+  field("model").onchange();
 }
 
-function showAbilities(model) {
+function showAbilities() {
   const able = (name) => !model?.tasks?.length || model.tasks.includes(name);
   for (const radio of form.querySelectorAll('[name="task"]')) radio.parentElement.hidden = !able(radio.value);
-  element("more").hidden = !element("more-tasks").querySelector("label:not([hidden])");
-  if (!able(task())) form.querySelector('label:not([hidden]) > [name="task"]').click();
-  const was = field("lang").value || "en";
-  const codes = model?.languages?.length ? model.languages : ["en"];
-  const options = codes.map((code) => [languageName(code), code]).sort(([a], [b]) => a.localeCompare(b));
-  field("lang").replaceChildren(...options.map(([name, code]) => new Option(name, code, code === "en", code === was)));
+  const some = (place) => element(place).querySelector("label:not([hidden])") !== null;
+  element("more").hidden = !some("more-tasks");
+  if (!some("tasks")) element("more").open = true;
+  if (able(task())) showTask();
+  else form.querySelector('label:not([hidden]) > [name="task"]').click();
 }
 
 // What is asked first of an example.

@@ -1,6 +1,6 @@
 // A box that the user draws on the picture: with the mouse or a finger, with the arrow keys, or by typing its edges. The form's fields hold it.
 
-import { element } from "./elements.js";
+import { element } from "../shared/elements.js";
 
 const NAMES = ["left", "top", "right", "bottom"];
 const field = (name) => element("form").elements.namedItem(name);

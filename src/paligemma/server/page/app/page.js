@@ -1,15 +1,15 @@
 // The page: what is on it, and what happens when.
 
+import { element, h } from "../shared/elements.js";
+import { listen } from "../shared/source.js";
 import { examples, fetchBlob, key, models, useKey } from "./api.js";
 import { answerTo } from "./asking.js";
 import { Cards } from "./cards.js";
 import { offerEarlier } from "./earlier.js";
-import { element, h } from "./elements.js";
 import { blame, blameNone, field, makeTasks, offer, suggest, task, typed } from "./form.js";
 import { Frame } from "./frame.js";
 import { keep } from "./history.js";
 import { dataUrl, openFrames, openPicture, thumbnail } from "./picture.js";
-import { listen } from "./source.js";
 import { automatic, canSpeak, hush, setAutomatic, speak } from "./speech.js";
 import { Missing, TASKS } from "./tasks.js";
 import { openVideo } from "./video.js";
@@ -30,7 +30,7 @@ start();
 function start() {
   makeTasks(showTask);
   offer(known);
-  listen((blob) => take(() => openFile(blob)), fail);
+  listen((blob) => take(() => openFile(blob)), fail, ["image/", "video/"]);
   offerEarlier((entry) => take(() => openFrames(entry.name, entry.blobs, entry.note), null, entry), fail);
   listenTo("form", "submit", answer);
   listenTo("key-form", "submit", unlock);

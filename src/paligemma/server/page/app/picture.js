@@ -1,6 +1,8 @@
 // A picture as it is shown and sent: {name, blobs, bitmap, width, height, note}. A video has several blobs, its frames in turn; what is
 // shown, and what coordinates are of, is the first.
 
+import { canvasOf } from "../shared/canvas.js";
+
 const MOST_BYTES = 15 << 20; // what is larger is made smaller before it is sent: the server would refuse it
 const MOST_PIXELS = 50e6;
 const SIDE = 4096; // pixels of the longer side then
@@ -25,22 +27,6 @@ export const openFrames = async (name, blobs, note) => shown(name, blobs, await 
 export async function thumbnail({ bitmap }, side = 160) {
   return encode(canvasOf(bitmap, bitmap, side), "image/jpeg");
 }
-
-// Anything that can be drawn, of the size {width, height}, on a canvas of its own, the longer side `side` at most.
-function canvasOf(source, { width, height }, side = Infinity) {
-  const scale = Math.min(1, side / Math.max(width, height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(width * scale));
-  canvas.height = Math.max(1, Math.round(height * scale));
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white"; // below what is transparent, as the server has it
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(source, 0, 0, canvas.width, canvas.height);
-  return canvas;
-}
-
-export const filmed = (video, side) => canvasOf(video, { width: video.videoWidth, height: video.videoHeight }, side);
 
 // As the server is sent it.
 export function dataUrl(blob) {

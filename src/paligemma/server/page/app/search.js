@@ -1,7 +1,7 @@
 // The page of the index: a form, and pictures with their boxes.
 
+import { element, h } from "../shared/elements.js";
 import { found, held, key, useKey } from "./api.js";
-import { element, h } from "./elements.js";
 import { dataUrl } from "./picture.js";
 
 let latest = 0; // of several searches the last one counts

@@ -1,10 +1,9 @@
 // The picture with what was found on it. Each object is a button over its box, for the mouse, the keyboard and screen readers.
 
-import { drawObjects, inksOf } from "./draw.js";
-import { element, h, rove } from "./elements.js";
+import { paint, scaleIn, shape } from "../shared/canvas.js";
+import { drawObjects, inksOf } from "../shared/draw.js";
+import { element, h, rove } from "../shared/elements.js";
 import { labelOf, percent } from "./objects.js";
-
-const [LEAST, MOST] = [480, 2400]; // pixels of the canvas's longer side
 
 export class Stage {
   // `onPoint(object or null)`: the mouse or the keyboard is on it now. `onChoose(object)`: it was clicked.
@@ -62,16 +61,9 @@ export class Stage {
   }
 
   paint() {
-    const view = element("view");
-    const { bitmap, width, height } = this.picture;
-    const { clientWidth, clientHeight } = element("stage");
-    const shown = Math.max(clientWidth, clientHeight) * devicePixelRatio;
-    this.scale = Math.min(Math.max(LEAST, shown), MOST) / Math.max(width, height);
-    for (const canvas of [view, element("drawn")]) {
-      canvas.width = Math.max(1, Math.round(width * this.scale));
-      canvas.height = Math.max(1, Math.round(height * this.scale));
-    }
-    paintPicture(view, bitmap);
+    this.scale = scaleIn(this.picture, element("stage"));
+    for (const canvas of [element("view"), element("drawn")]) shape(canvas, this.picture, this.scale);
+    paint(element("view"), this.picture.bitmap);
     this.paintObjects();
   }
 
@@ -89,20 +81,11 @@ export class Stage {
 export function drawnPicture({ bitmap, width, height }, objects, all) {
   const canvas = document.createElement("canvas");
   const scale = Math.max(1, 512 / Math.max(width, height)); // writing needs some room
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
-  paintPicture(canvas, bitmap);
+  shape(canvas, { width, height }, scale);
+  paint(canvas, bitmap);
   const unit = Math.max(1.75, Math.max(canvas.width, canvas.height) / 500);
   drawObjects(canvas.getContext("2d"), objects, inksOf(all), { scale, unit });
   return canvas;
-}
-
-function paintPicture(canvas, bitmap) {
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
 }
 
 const size = ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0);

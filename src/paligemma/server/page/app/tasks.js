@@ -1,5 +1,7 @@
 // What can be asked: in plain words, with which fields, and as which request.
 
+import { languageName } from "../shared/choices.js";
+
 const choices = (text) => [...new Set(text.split(";").map(tidy).filter(Boolean))];
 const tidy = (text) => text.split(/\s+/).filter(Boolean).join(" ");
 const remarks = ({ length = "normal", lang = "en" }) => {
@@ -89,8 +91,6 @@ export class Missing extends Error {
     this.field = field;
   }
 }
-
-export const languageName = (code) => new Intl.DisplayNames(["en"], { type: "language", fallback: "code" }).of(code) ?? code;
 
 function needed(value, field, otherwise) {
   if (!value.length) throw new Missing(field, otherwise);

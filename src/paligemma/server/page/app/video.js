@@ -1,6 +1,7 @@
 // A short video -> a few of its pictures, evenly spread. The browser decodes it; the server is only sent these.
 
-import { encode, filmed, openFrames } from "./picture.js";
+import { filmed } from "../shared/canvas.js";
+import { encode, openFrames } from "./picture.js";
 
 const FRAMES = 8;
 const SIDE = 1280; // pixels of the longer side at most

@@ -1,9 +1,12 @@
 // The page: what is on it, and what happens when. Everything that computes is in the worker.
 
+import { paint, scaleIn, shape } from "../shared/canvas.js";
+import { fill, fillLanguages } from "../shared/choices.js";
+import { css, drawObjects, inksOf } from "../shared/draw.js";
+import { element, h } from "../shared/elements.js";
+import { listen } from "../shared/source.js";
 import { Model, readFacts } from "./client.js";
-import { css, draw, inksOf } from "./draw.js";
 import { isolate } from "./isolated.js";
-import { listen } from "./source.js";
 
 const SMALL = 64 << 20; // bytes of a model that is fetched without asking
 const OPENING = "paligemma-opening"; // stays behind where opening a model ended the page
@@ -17,7 +20,6 @@ const HINTS = {
 };
 
 const base = new URL(".", document.baseURI).href;
-const element = (id) => document.getElementById(id);
 const form = element("form");
 const field = (name) => form.elements.namedItem(name); // not elements.length, which is their number
 const task = () => field("task").value;
@@ -33,7 +35,7 @@ start().catch(fail);
 async function start() {
   if (await isolate()) return;
   for (const radio of field("task")) radio.addEventListener("change", () => showTask(true));
-  listen((blob) => choose(async () => blob).catch(fail), fail);
+  listen((blob) => choose(async () => blob).catch(fail), fail, ["image/"]);
   facts = await readFacts(base);
   const millions = facts.parameters / 1e6;
   const size = millions >= 1000 ? `${(millions / 1000).toFixed(1)} billion` : `${millions.toFixed(1)} million`;
@@ -116,14 +118,13 @@ async function openPicture(fetchBlob) {
 function showPicture(opened) {
   picture?.bitmap.close();
   picture = opened;
-  clear();
-  const view = element("view");
-  view.hidden = false;
-  view.setAttribute("aria-label", "The picture");
+  element("view").setAttribute("aria-label", "The picture");
+  element("stage").style.setProperty("--ratio", picture.bitmap.width / picture.bitmap.height);
+  element("stage").hidden = false;
   element("hint").hidden = true;
   element("drop").classList.add("full");
-  show([]);
-  for (const button of element("examples").children) button.setAttribute("aria-pressed", button.dataset.image === example?.image);
+  clear();
+  for (const one of element("examples").children) one.setAttribute("aria-pressed", one.dataset.image === example?.image);
   showReady();
 }
 
@@ -141,18 +142,19 @@ function suggest() {
 
 function showExamples() {
   const buttons = facts.examples.map(({ image }, i) => {
-    const button = document.createElement("button");
-    Object.assign(button, { type: "button", title: `Example ${i + 1}` });
-    button.dataset.image = image;
-    button.setAttribute("aria-pressed", false);
-    button.append(Object.assign(new Image(), { src: new URL(image, base).href, alt: `Example ${i + 1}` }));
-    button.addEventListener("click", () => chooseExample(i).catch(fail));
-    return button;
+    const shown = h("img", { src: new URL(image, base).href, alt: `Example ${i + 1}` });
+    const onclick = () => chooseExample(i).catch(fail);
+    return h("button", { type: "button", title: `Example ${i + 1}`, "data-image": image, "aria-pressed": "false", onclick }, shown);
   });
   element("examples").replaceChildren(...buttons);
 }
 
-const show = (objects) => draw(element("view"), picture.bitmap, objects, facts.colours);
+function show(objects) {
+  const [view, scale] = [element("view"), scaleIn(picture.bitmap, element("drop"))];
+  shape(view, picture.bitmap, scale);
+  paint(view, picture.bitmap);
+  drawObjects(view.getContext("2d"), objects, inksOf(objects), { scale, unit: 1.75 * devicePixelRatio });
+}
 
 // The question
 
@@ -161,23 +163,12 @@ function fillChoices() {
   const tabs = [...field("task")].filter(({ value }) => facts.tasks[value] && (value !== "segment" || facts.graphs.masks));
   for (const tab of field("task")) tab.parentElement.hidden = !tabs.includes(tab);
   tabs[0].checked = true;
-  fill("length", Object.keys(facts.tasks.caption?.prompts ?? {}).map((length) => [length, length]), "normal");
-}
-
-function fillLanguages() {
-  const codes = facts?.tasks[task()].languages;
-  if (!codes) return;
-  const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
-  const languages = codes.map((code) => [names.of(code), code]).sort(([a], [b]) => a.localeCompare(b));
-  fill("lang", languages, codes.includes(field("lang").value) ? field("lang").value : "en");
-}
-
-function fill(name, choices, chosen) {
-  field(name).replaceChildren(...choices.map(([text, value]) => new Option(text, value, value === chosen, value === chosen)));
+  fill(field("length"), Object.keys(facts.tasks.caption?.prompts ?? {}).map((length) => [length, length]), "normal");
 }
 
 function showTask(changed) {
-  fillLanguages();
+  const codes = facts?.tasks[task()].languages;
+  if (codes) fillLanguages(field("lang"), codes);
   element("task-hint").textContent = HINTS[task()];
   for (const label of form.querySelectorAll("[data-tasks]")) label.hidden = !label.dataset.tasks.split(" ").includes(task());
   if (changed) suggest();
@@ -204,9 +195,8 @@ function showAnswer(result) {
   const shown = [];
   if (result.objects) {
     show(result.objects);
-    const inks = inksOf(result.objects, facts.colours);
-    const list = document.createElement("ul");
-    list.append(...result.objects.map((one) => row(one, css(inks.get(one.label)))));
+    const inks = inksOf(result.objects);
+    const list = h("ul", {}, result.objects.map((one) => row(one, css(inks.get(one.label)))));
     shown.push(result.objects.length ? list : paragraph("text", "Nothing of that name was found."), paragraph("raw", result.text));
     element("view").setAttribute("aria-label", `The picture with ${result.objects.length} objects marked`);
   } else {
@@ -219,23 +209,15 @@ function showAnswer(result) {
 }
 
 function row({ label, box, score }, colour) {
-  const item = document.createElement("li");
-  const [swatch, name, place, sure] = ["span", "b", "span", "span"].map((kind) => document.createElement(kind));
-  swatch.className = "swatch";
-  swatch.style.background = colour;
-  name.textContent = label;
-  place.className = "number";
   const [x0, y0, x1, y1] = box.map(Math.round);
-  place.textContent = `x ${x0}-${x1}, y ${y0}-${y1}`;
-  sure.className = "number score";
-  sure.textContent = `${Math.round(100 * score)} %`;
-  item.append(swatch, name, place, sure);
-  return item;
+  const swatch = h("span", { class: "swatch" });
+  swatch.style.background = colour;
+  const place = h("span", { class: "number" }, `x ${x0}-${x1}, y ${y0}-${y1}`);
+  const sure = h("span", { class: "number score" }, `${Math.round(100 * score)} %`);
+  return h("li", {}, swatch, h("b", {}, label), place, sure);
 }
 
-function paragraph(kind, text) {
-  return Object.assign(document.createElement("p"), { className: kind, textContent: text });
-}
+const paragraph = (kind, text) => h("p", { class: kind }, text);
 
 // What is going on
 

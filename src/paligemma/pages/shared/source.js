@@ -1,9 +1,11 @@
 // Where pictures come from: a file, a drop, the clipboard, the camera. Each ends in one call with a Blob.
 
+import { filmed } from "./canvas.js";
 import { element } from "./elements.js";
-import { filmed } from "./picture.js";
 
-export function listen(onPicture, onError) {
+// `kinds`: what the types of files that are taken begin with, such as "image/".
+export function listen(onPicture, onError, kinds) {
+  const usable = ({ type }) => kinds.some((kind) => type.startsWith(kind));
   for (const input of document.querySelectorAll('input[type="file"]')) {
     input.addEventListener("change", () => {
       if (input.files[0]) onPicture(input.files[0]);
@@ -30,8 +32,6 @@ export function listen(onPicture, onError) {
   if (navigator.mediaDevices?.getUserMedia) listenToCamera(onPicture, onError);
   else element("photo").hidden = !matchMedia("(pointer: coarse)").matches; // an address that is not secure: a phone still has its own way
 }
-
-const usable = ({ type }) => type.startsWith("image/") || type.startsWith("video/");
 
 function listenToCamera(onPicture, onError) {
   const [camera, shoot, live, stage, hint] = ["camera", "shoot", "live", "stage", "hint"].map(element);

@@ -16,7 +16,8 @@ export function inksOf(objects) {
   return new Map(labels.map((label, i) => [label, COLOURS[i % COLOURS.length]]));
 }
 
-// `scale`: canvas pixels for each of the picture's. `unit`: a thin line's width. `chosen`: an object, or null.
+// `objects`: {label, box, score or null, mask or null} each, in pixels of the picture. `scale`: canvas pixels for each of these. `unit`: a thin
+// line's width. `chosen`: an object, or null.
 export function drawObjects(context, objects, inks, { scale, unit, chosen = null }) {
   const bySize = [...objects].sort((a, b) => area(b.box) - area(a.box)); // a small box inside a large one stays visible
   const ordered = chosen ? [...bySize.filter((one) => one !== chosen), chosen] : bySize;
@@ -41,9 +42,10 @@ function contrast(ink) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "black" : "white";
 }
 
+// `mask`: {x0, y0, x1, y1, covered}: whole pixels, and for each of that part, row by row, 1 where the object is.
 function drawMask(context, mask, ink, scale) {
-  if (!mask.area) return;
   const { x0, y0, x1, y1 } = mask;
+  if (x1 <= x0 || y1 <= y0) return;
   mask.layer ??= paintMask(mask, ink);
   context.drawImage(mask.layer, x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
 }

@@ -130,11 +130,82 @@ def test_a_table_keeps_its_rows_and_takes_new_ones(out, tmp_path):
     assert [row["alt"] for row in read(out)] == ["a duck", "Eule, „grün“", "a fish"]
 
 
-def test_what_a_person_added_to_a_table_stays(tmp_path):
+def write(path: Path, rows: list[dict]) -> None:
+    """As a person's own program does."""
+    if path.suffix == ".csv":
+        cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+        path.write_bytes(("\ufeff" + "".join(",".join(map(str, row)) + "\n" for row in cells)).encode())  # as spreadsheets save it
+    elif path.suffix == ".jsonl":
+        lines(path, *rows)
+    else:
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def test_what_a_person_added_to_a_table_stays(out):
+    there = {"id": "0.png", "note": "checked", "lang": "en", "alt": "my owl", "by": "ann"}
+    write(out, [there])
+    assert AltTable(out).add([OWL, FISH]) == [FISH]
+    old, new = read(out)
+    assert {name: old[name] for name in there} == there
+    assert (new["id"], new["alt"], new.get("note") or "", new.get("by") or "") == ("1.png", "a fish", "", "")
+    AltTable(out, overwrite=True).add([OWL])
+    assert [(row["alt"], row.get("note") or "") for row in read(out)] == [("an owl", "checked"), ("a fish", "")]
+
+
+def test_other_columns_of_a_parquet_table_keep_their_types(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    out = tmp_path / "alt.parquet"
+    others = {
+        "when": arrow.array([1, 2], arrow.timestamp("ns", "UTC")),
+        "boxes": arrow.array([[{"x": 1}], None], arrow.list_(arrow.struct([("x", arrow.int8())]))),
+        "kind": arrow.array(["a", "b"]).dictionary_encode(),
+        "raw": arrow.array([b"\xff", b""], arrow.large_binary()),
+    }
+    own = {"id": ["0.png", "1.png"], "lang": ["en", "en"], "alt": ["my owl", None]}
+    pyarrow.parquet.write_table(arrow.table(own | others), out)
+    AltTable(out).add([EULE])
+    found = pyarrow.parquet.read_table(out)
+    assert found["alt"].to_pylist() == ["my owl", None, "Eule, „grün“"]
+    for name, column in others.items():
+        assert found[name].type == column.type
+        assert found[name].slice(0, 2).combine_chunks().equals(column)
+        assert found[name].slice(2).null_count == 1
+
+
+def test_a_header_alone_stays(tmp_path):
     out = tmp_path / "alt.csv"
-    out.write_bytes("\ufeffid,lang,alt,note\n0.png,en,my owl,checked\n".encode())  # as spreadsheets save it
-    AltTable(out).add([OWL, FISH])
-    assert [(row["id"], row["alt"], row["note"]) for row in read(out)] == [("0.png", "my owl", "checked"), ("1.png", "a fish", "")]
+    out.write_text("id,lang,alt,note\n")
+    AltTable(out).add([OWL])
+    assert read(out)[0]["note"] == ""
+
+
+def test_nothing_new_writes_nothing(out):
+    assert AltTable(out).add([]) == []
+    assert not out.exists()
+    AltTable(out).add([OWL])
+    before = out.stat()
+    assert AltTable(out).add([OWL]) == []
+    assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_two_rows_of_one_picture_are_refused(out):
+    write(out, [{"id": "0.png", "lang": "en", "alt": alt} for alt in ("mine", "yours")])
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="2 rows of 0.png, en") as caught:
+        AltTable(out)
+    assert caught.value.code == "bad_table"
+    assert out.read_bytes() == before
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    out = tmp_path / "alt.csv"
+    out.write_text("id,lang,alt,note,note\n0.png,en,owl,a,b\n")
+    with pytest.raises(InputError, match="2 columns are named 'note'"):
+        AltTable(out)
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "id,lang,alt\n1,en,x,y\n"])

@@ -12,7 +12,7 @@ import pytest
 from paligemma.checkpoint import save_huggingface
 from paligemma.jobs import alt_texts, job
 
-from ..jobs.making import album, png
+from ..jobs.making import album, lines, png
 from ..tiny import tiny_model, tiny_tokenizer
 
 
@@ -96,6 +96,15 @@ def test_pages_give_a_table_by_page_and_source(alt, tmp_path):
         ("index.html", "/1.png", "en"),
     ]
     assert alt(folder, "--html", "--out", out).lines[0] == "0 alt texts of 0 pictures; 1 had theirs"
+
+
+@pytest.mark.parametrize("uses", [7, "page", [{"page": "a.html"}]])
+def test_a_column_of_any_name_is_the_users_own(alt, tmp_path, uses):
+    source = lines(album(tmp_path / "a", 1) / "t.jsonl", {"id": "x", "image": "0.png", "uses": uses})
+    for texts in (1, 0):
+        (said,) = alt(source, "--out", tmp_path / "alt.csv", "--json").records
+        assert said["texts"] == texts
+    assert [row["id"] for row in csv.DictReader((tmp_path / "alt.csv").open())] == ["x"]
 
 
 def test_some_and_all_failed(alt, tmp_path):

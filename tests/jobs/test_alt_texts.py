@@ -176,6 +176,17 @@ def test_other_columns_of_a_parquet_table_keep_their_types(tmp_path):
         assert found[name].slice(2).null_count == 1
 
 
+def test_a_row_for_each_place_in_a_page(out, tmp_path):
+    first, second = items(album(tmp_path / "a", 2))
+    uses = {"0.png": [{"page": "a.html", "src": "0.png"}, {"page": "b/c.html", "src": "../0.png"}]}
+    assert AltTable(out, uses={"0.png": uses["0.png"][:1]}).add([OWL, FISH]) == [OWL], "no page has the other one"
+    place = AltTable(out, uses=uses)
+    assert place.lacks(first, ["en"])
+    assert not place.lacks(second, ["en"])
+    assert place.add([OWL]) == [OWL]
+    assert [(row["page"], row["src"], row["alt"]) for row in read(out)] == [("a.html", "0.png", "an owl"), ("b/c.html", "../0.png", "an owl")]
+
+
 def test_a_header_alone_stays(tmp_path):
     out = tmp_path / "alt.csv"
     out.write_text("id,lang,alt,note\n")

@@ -140,7 +140,7 @@ def alt_text(
 def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: bool) -> tuple[Place, Path, Callable[[], Iterable[Item]]]:
     """Where texts go; the folder of the job, a hidden one, which pictures are not looked for in; what lists the pictures."""
     from ..jobs.alt_texts import AltTable, SideFiles, picture_files
-    from ..jobs.html_pictures import items_of_pages
+    from ..jobs.html_pictures import USES, items_of_pages
     from ..jobs.items import items
 
     if out is None:
@@ -150,12 +150,11 @@ def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: boo
             raise UsageError("beside standard input no text can lie", hint="write one table: --out alt.csv")
         base, pictures = picture_files(source)
         return SideFiles(pictures, overwrite=overwrite), base / ".alt-text.job", lambda: items(source, ways)
-    table = AltTable(out, by_use=html, overwrite=overwrite)
     job = out.with_name(f".{out.name}.job")
     if html:
         shown = items_of_pages(Path(source))
-        return table, job, lambda: shown
-    return table, job, lambda: (item for item in items(source, ways) if item.video is None)
+        return AltTable(out, uses={item.id: item.kept[USES] for item in shown}, overwrite=overwrite), job, lambda: shown
+    return AltTable(out, overwrite=overwrite), job, lambda: (item for item in items(source, ways) if item.video is None)
 
 
 @contextlib.contextmanager

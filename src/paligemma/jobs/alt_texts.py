@@ -22,7 +22,6 @@ from ..errors import InputError, UsageError
 from ..printable import printable
 from ..training.disk import Disk, demanded, replace_file
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
-from .html_pictures import USES
 from .items import TABLES, Item, files_of, within
 from .shortening import several_words, shortened
 
@@ -31,7 +30,7 @@ from .shortening import several_words, shortened
 class AltText:
     """`id`: of the picture; `score`: of the caption, calibrated where the model is; `cut`: to the length that was asked for.
 
-    `doubtful`: a person should look at it. `uses`: where pages have the picture, `{"page": ..., "src": ...}` each.
+    `doubtful`: a person should look at it.
     """
 
     id: str
@@ -40,7 +39,6 @@ class AltText:
     score: float
     doubtful: bool
     cut: bool
-    uses: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ def alt_texts(rows: Iterable[Mapping[str, Any]], rules: Rules) -> Iterator[AltTe
         words, places = _PLACES.subn(" ", caption["text"])
         text, cut = shortened(words, rules.most)
         doubtful = caption["score"] < rules.doubt or caption["stop"] == "length" or places > 0 or not several_words(text)
-        uses = tuple(row["kept"].get(USES, ()))
-        yield AltText(row["id"], language(row["task"]), text, caption["score"], doubtful, cut, uses)
+        yield AltText(row["id"], language(row["task"]), text, caption["score"], doubtful, cut)
 
 
 _PLACES = re.compile(r"<(?:loc|seg)\d+>")
@@ -134,27 +131,28 @@ OWN = ("lang", "alt", "score", "doubtful", "cut")
 class AltTable:
     """One table. Rows that are there keep their place, their words and their other columns; new ones come at the end.
 
-    `by_use`: a row for each place in a page, else for each picture. `overwrite`: rows that are there are written anew.
+    `uses`: a picture's id -> where pages have it, `{"page": ..., "src": ...}` each: then there is a row for each such place, else for each
+    picture. `overwrite`: rows that are there are written anew.
     Raises `UsageError` for an ending that is none, `InputError` (code "bad_table") for a file that is no such table.
     """
 
-    def __init__(self, path: Path, *, by_use: bool = False, overwrite: bool = False):
+    def __init__(self, path: Path, *, uses: Mapping[str, Sequence[Mapping[str, str]]] | None = None, overwrite: bool = False):
         if path.suffix not in _FORMS:
             raise UsageError(f"--out {printable(str(path))}: the table is one of {', '.join(_FORMS)}", hint="for example --out alt.csv")
-        self._path, self._overwrite = path, overwrite
-        self._names = ("page", "src") if by_use else ("id",)
+        self._path, self._uses, self._overwrite = path, uses, overwrite
+        self._names = ("id",) if uses is None else ("page", "src")
         self._form = _FORMS[path.suffix]([*self._names, *OWN])
         self._rows = self._there()
 
     def lacks(self, item: Item, langs: Sequence[str]) -> bool:
-        places = item.kept.get(USES) or [{"id": item.id}]
-        return self._overwrite or any(self._key({**one, "lang": lang}) not in self._rows for one in places for lang in langs)
+        keys = (self._key({**place, "lang": lang}) for place in self._places(item.id) for lang in langs)
+        return self._overwrite or any(key not in self._rows for key in keys)
 
     def add(self, texts: Iterable[AltText]) -> list[AltText]:
         taken = []
         for one in texts:
             own = {"lang": one.lang, "alt": one.text, "score": round(one.score, 4), "doubtful": one.doubtful, "cut": one.cut}
-            rows = {self._key(row): row for place in one.uses or [{"id": one.id}] for row in [{**place, **own}]}
+            rows = {self._key(row): row for place in self._places(one.id) for row in [{**place, **own}]}
             new = {key: self._rows.get(key, {}) | row for key, row in rows.items() if self._overwrite or key not in self._rows}
             self._rows |= new
             taken += [one] if new else []
@@ -162,6 +160,10 @@ class AltTable:
             with demanded(self._path):
                 replace_file(Disk(), self._path, self._form.written(list(self._rows.values())))
         return taken
+
+    def _places(self, id: str) -> Sequence[Mapping[str, str]]:
+        """The columns that say which picture, of each of its rows."""
+        return [{"id": id}] if self._uses is None else self._uses.get(id, ())
 
     def _key(self, row: Mapping[str, Any]) -> Key:
         return (*(row[name] for name in self._names), row["lang"])

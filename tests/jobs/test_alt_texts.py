@@ -219,13 +219,25 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         AltTable(out)
 
 
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", "id,lang,alt\n1,en,x,y\n"])
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "id,lang,alt\n1,en,x,y\n", "id,alt,lang\n1,x\n"])
 def test_another_table_is_not_touched(tmp_path, content):
     out = tmp_path / "alt.csv"
     out.write_text(content)
     with pytest.raises(InputError, match="holds another table"):
         AltTable(out)
     assert out.read_text() == content
+
+
+@pytest.mark.parametrize("out", ["jsonl", "parquet"], indirect=True)
+@pytest.mark.parametrize("wrong", [{"id": ["0.png"]}, {"id": 7}, {"lang": ["en"]}, {"lang": None}])
+def test_what_says_which_picture_is_text(out, wrong):
+    row = {"id": "0.png", "lang": "en", "alt": "an owl"}
+    write(out, [row | wrong])
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="table") as caught:
+        AltTable(out)
+    assert caught.value.code == "bad_table"
+    assert out.read_bytes() == before
 
 
 def test_lines_that_are_no_table(tmp_path):

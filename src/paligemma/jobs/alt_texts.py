@@ -171,14 +171,15 @@ class AltTable:
     def _there(self) -> dict[Key, dict[str, Any]]:
         if not self._path.exists():
             return {}
-        file, wanted = printable(str(self._path)), {*self._names, "lang", "alt"}
+        file, keys = printable(str(self._path)), (*self._names, "lang")
         try:
             rows = self._form.read(self._path)
         except (ValueError, OSError, csv.Error) as error:
             raise InputError(f"{file}: cannot be read as a table ({error})", code="bad_table") from error
-        if any(not isinstance(row, dict) or None in row or not wanted <= row.keys() for row in rows):
-            what = f"{file} holds another table: expected the columns {', '.join(sorted(wanted))}"
-            raise InputError(what, hint="choose another --out", code="bad_table")
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict) or None in row or "alt" not in row or not all(isinstance(row.get(name), str) for name in keys):
+                what = f"{file} holds another table: expected in row {number} the columns alt and, as text, {', '.join(keys)}"
+                raise InputError(what, hint="choose another --out", code="bad_table")
         for key, count in Counter(map(self._key, rows)).most_common(1):
             if count > 1:  # neither may be lost, and only a person knows which one counts
                 what = f"{file} has {count} rows of {printable(', '.join(key))}, expected one"

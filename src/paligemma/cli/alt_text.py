@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..jobs.alt_texts import AltText, Place, Rules
     from ..jobs.items import Item, Ways
     from ..jobs.job import Counts
-    from ..jobs.journal import Journal
 
 TEXTS = Group("Texts", sort_key=0)
 LEAST = 10
@@ -76,6 +75,7 @@ def alt_text(
     from ..jobs.alt_texts import Rules, alt_texts, language
     from ..jobs.asked import all_asked
     from ..jobs.facts import facts
+    from ..jobs.following import follow
     from ..jobs.items import Ways
     from ..jobs.job import run
     from ..jobs.journal import opened
@@ -107,28 +107,15 @@ def alt_text(
     texts: list[AltText] = []
     errors: list[dict[str, Any]] = []
 
-    def take(journal: Journal) -> None:
-        texts.extend(place.add(alt_texts(rows_of(journal.files(RESULTS)), rules)))
-        errors[:] = rows_of(journal.files(ERRORS))
-
     with Stopping() as stopping, _explained(folder), opened(folder, ordered, Lines()) as journal:
+        follow(journal, lacking())  # since an earlier run the source may have changed, and some may have got their texts
         engine, span = engine_for(options, order, batch)
-
-        def go() -> Counts:
-            with progress(lacking) as tell:
-                return run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
-
-        try:
-            counts = go()
-        except UsageError as error:
-            if error.code != "source_changed":
-                raise
-            take(journal)  # what an earlier run had done, of pictures of which some have changed, or have their texts by now
-            journal.forget(order=False)
-            counts = go()
+        with progress(lacking) as tell:
+            counts = run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         if counts.finished:
-            take(journal)
-            journal.forget(order=True)
+            texts += place.add(alt_texts(rows_of(journal.files(RESULTS)), rules))
+            errors += rows_of(journal.files(ERRORS))
+            journal.forget()
     complete -= {one.id for one in texts}
     _say(texts, errors, len(complete), counts, rules, out, json)
     if not counts.finished:

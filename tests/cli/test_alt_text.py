@@ -108,6 +108,27 @@ def test_a_column_of_any_name_is_the_users_own(alt, tmp_path, uses):
     assert [row["id"] for row in csv.DictReader((tmp_path / "alt.csv").open())] == ["x"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("source", ["tables", "tables/*"])
+def test_a_table_may_lie_among_the_tables_it_is_about(alt, tmp_path, ending, source):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    album(tmp_path / "pictures", 1)
+    (tmp_path / "tables").mkdir()
+    lines(tmp_path / "tables" / "t.jsonl", {"id": "x", "image": "../pictures/0.png"})
+    for texts in (1, 0):
+        done = alt(tmp_path / source, "--image-root", tmp_path, "--out", tmp_path / "tables" / f"alt.{ending}", "--json")
+        assert (done.code, done.records[0]["texts"]) == (0, texts), done.err
+
+
+def test_the_source_is_not_written_over(alt, tmp_path):
+    source = lines(album(tmp_path / "a", 1) / "t.jsonl", {"id": "x", "image": "0.png", "lang": "en", "alt": "mine"})
+    before = source.read_bytes()
+    done = alt(source, "--out", source)
+    assert (done.code, "is the source" in done.err) == (2, True)
+    assert source.read_bytes() == before
+
+
 def test_some_and_all_failed(alt, tmp_path):
     folder = album(tmp_path / "a", 2, broken=(1,))
     done = alt(folder)

@@ -137,11 +137,13 @@ def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: boo
             raise UsageError("beside standard input no text can lie", hint="write one table: --out alt.csv")
         base, pictures = picture_files(source)
         return SideFiles(pictures, overwrite=overwrite), base / ".alt-text.job", lambda: items(source, ways)
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UsageError(f"--out {printable(str(out))} is the source", hint="choose another --out")
     job = out.with_name(f".{out.name}.job")
     if html:
         shown = items_of_pages(Path(source))
         return AltTable(out, uses={item.id: item.kept[USES] for item in shown}, overwrite=overwrite), job, lambda: shown
-    return AltTable(out, overwrite=overwrite), job, lambda: (item for item in items(source, ways) if item.video is None)
+    return AltTable(out, overwrite=overwrite), job, lambda: (item for item in items(source, ways, without=out) if item.video is None)
 
 
 @contextlib.contextmanager

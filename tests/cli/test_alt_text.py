@@ -277,6 +277,9 @@ def test_another_order_is_told_what_can_be_done(alt, asked, tmp_path):
         (("--lang", "en,EN"), "given twice"),
         (("--html",), "--html makes a table"),
         (("--out", "alt.txt"), "the table is one of"),
+        (("--image-root", "."), "pictures that a table names"),
+        (("--allow-urls",), "pictures that a table names"),
+        (("--html", "--out", "alt.csv", "--allow-urls"), "pictures that a table names"),
     ],
 )
 def test_what_is_refused_leaves_no_trace(alt, tmp_path, more, says):

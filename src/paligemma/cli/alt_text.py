@@ -130,9 +130,12 @@ def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: boo
     from ..jobs.html_pictures import USES, items_of_pages
     from ..jobs.items import items
 
+    if html and out is None:
+        raise UsageError("--html makes a table, of pages and what they show", hint="for example --out alt.csv")
+    if (ways.root is not None or ways.allow_urls) and (html or out is None):
+        what = "--image-root and --allow-urls are about pictures that a table names"
+        raise UsageError(what, hint="leave them out" if html else "for a source that is one: --out alt.csv")
     if out is None:
-        if html:
-            raise UsageError("--html makes a table, of pages and what they show", hint="for example --out alt.csv")
         if source == STDIN:
             raise UsageError("beside standard input no text can lie", hint="write one table: --out alt.csv")
         base, pictures = picture_files(source)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from ..errors import PaliGemmaError, UsageError
+from ..errors import UsageError
 from ..printable import printable
-from .failures import STDIN, lines
-from .jobs import ALL_FAILED, DEFAULTS, PARTLY_FAILED, JobModel, engine_for, progress
+from .failures import STDIN
+from .jobs import DEFAULTS, JobModel, complain, ended, engine_for, progress
 from .options import INPUT, OUTPUT, Json, named
 from .show import as_json
 
@@ -101,8 +100,7 @@ def alt_text(
             elif item.video is None:
                 complete.add(item.id)
 
-    numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
-    ordered = facts(source, ways, order, "jsonl", find(options.model), numbers) | {"pages": html}
+    ordered = facts(source, ways, order, "jsonl", find(options.model), options.numbers) | {"pages": html}
     next(iter(found()), None)  # nothing is made where there is nothing to describe
     texts: list[AltText] = []
     errors: list[dict[str, Any]] = []
@@ -118,10 +116,7 @@ def alt_text(
             journal.forget()
     complete -= {one.id for one in texts}
     _say(texts, errors, len(complete), counts, rules, out, json)
-    if not counts.finished:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return stopping.exit_code
-    return 0 if not errors else PARTLY_FAILED if texts or complete else ALL_FAILED
+    return ended(counts, stopping, had=len(complete))
 
 
 def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: bool) -> tuple[Place, Path, Callable[[], Iterable[Item]]]:
@@ -166,8 +161,7 @@ def _say(
     """What was done, on standard output; what failed, on standard error."""
     doubtful, cut = [one for one in texts if one.doubtful], sum(one.cut for one in texts)
     pictures = len({one.id for one in texts})
-    for row in errors:
-        print(lines(PaliGemmaError(row["error"]["message"], hint=row["error"]["hint"], code=row["error"]["code"])), file=sys.stderr)
+    complain(errors)
     if json:
         facts = {"finished": counts.finished, "pictures": pictures, "texts": len(texts), "had_theirs": complete, "cut": cut}
         look = [{"id": one.id, "lang": one.lang, "score": one.score, "text": one.text} for one in doubtful]

@@ -121,7 +121,8 @@ def alt_text(
 
 def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: bool) -> tuple[Place, Path, Callable[[], Iterable[Item]]]:
     """Where texts go; the folder of the job, a hidden one, which pictures are not looked for in; what lists the pictures."""
-    from ..jobs.alt_texts import AltTable, SideFiles, picture_files
+    from ..jobs.alt_tables import AltTable
+    from ..jobs.alt_texts import SideFiles, picture_files
     from ..jobs.html_pictures import USES, items_of_pages
     from ..jobs.items import items
 

@@ -11,8 +11,9 @@ import pytest
 
 from paligemma.checkpoint import save_huggingface
 from paligemma.jobs import alt_texts, job
+from paligemma.jobs.items import items
 
-from ..jobs.making import album, png
+from ..jobs.making import album, lines, png
 from ..tiny import tiny_model, tiny_tokenizer
 
 
@@ -98,6 +99,36 @@ def test_pages_give_a_table_by_page_and_source(alt, tmp_path):
     assert alt(folder, "--html", "--out", out).lines[0] == "0 alt texts of 0 pictures; 1 had theirs"
 
 
+@pytest.mark.parametrize("uses", [7, "page", [{"page": "a.html"}]])
+def test_a_column_of_any_name_is_the_users_own(alt, tmp_path, uses):
+    source = lines(album(tmp_path / "a", 1) / "t.jsonl", {"id": "x", "image": "0.png", "uses": uses})
+    for texts in (1, 0):
+        (said,) = alt(source, "--out", tmp_path / "alt.csv", "--json").records
+        assert said["texts"] == texts
+    assert [row["id"] for row in csv.DictReader((tmp_path / "alt.csv").open())] == ["x"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("source", ["tables", "tables/*"])
+def test_a_table_may_lie_among_the_tables_it_is_about(alt, tmp_path, ending, source):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    album(tmp_path / "pictures", 1)
+    (tmp_path / "tables").mkdir()
+    lines(tmp_path / "tables" / "t.jsonl", {"id": "x", "image": "../pictures/0.png"})
+    for texts in (1, 0):
+        done = alt(tmp_path / source, "--image-root", tmp_path, "--out", tmp_path / "tables" / f"alt.{ending}", "--json")
+        assert (done.code, done.records[0]["texts"]) == (0, texts), done.err
+
+
+def test_the_source_is_not_written_over(alt, tmp_path):
+    source = lines(album(tmp_path / "a", 1) / "t.jsonl", {"id": "x", "image": "0.png", "lang": "en", "alt": "mine"})
+    before = source.read_bytes()
+    done = alt(source, "--out", source)
+    assert (done.code, "is the source" in done.err) == (2, True)
+    assert source.read_bytes() == before
+
+
 def test_some_and_all_failed(alt, tmp_path):
     folder = album(tmp_path / "a", 2, broken=(1,))
     done = alt(folder)
@@ -155,17 +186,52 @@ def test_a_killed_job_goes_on_and_asks_nothing_twice(alt, asked, tmp_path, table
         assert (tmp_path / "alt.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_site_that_changed_meanwhile_loses_nothing(alt, asked, tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("table", [False, True])
+def test_a_site_that_changed_meanwhile_loses_nothing(alt, asked, tmp_path, table, overwrite):
     folder = album(tmp_path / "a", 6)
+    more = [*(["--out", tmp_path / "alt.csv"] if table else []), *(["--overwrite"] if overwrite else [])]
     asked.die_before = 2
-    killed(alt, folder)
+    killed(alt, folder, *more)
     asked.die_before = 99
     (folder / "0a.png").write_bytes(png())
     (folder / "3.png").unlink()
     asked.clear()
-    assert alt(folder).code == 0
+    (said,) = alt(folder, *more, "--json").records
     assert sorted(asked) == ["0a.png", "4.png", "5.png"]
-    assert len(texts(folder)) == 6
+    assert (said["finished"], said["pictures"], said["texts"]) == (True, 6, 6)
+    if table:
+        assert sorted(row["id"] for row in csv.DictReader((tmp_path / "alt.csv").open())) == [item.id for item in items(folder)]
+    else:
+        assert sorted(texts(folder)) == [f"{item.id}.en.txt" for item in items(folder)]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_place_that_came_meanwhile_has_its_row(alt, asked, tmp_path, overwrite):
+    folder, out = album(tmp_path / "site", 3), tmp_path / "alt.csv"
+    (folder / "b.html").write_text("<img src=0.png><img src=1.png><img src=2.png>")
+    more = ["--html", "--out", out, *(["--overwrite"] if overwrite else [])]
+    asked.die_before = 1
+    killed(alt, folder, *more)
+    asked.die_before = 99
+    asked.clear()
+    (folder / "c.html").write_text("<img src=0.png>")
+    (said,) = alt(folder, *more, "--json").records
+    assert (asked, said["texts"]) == (["2.png"], 3)
+    found = [(row["page"], row["src"]) for row in csv.DictReader(out.open())]
+    assert found == [("b.html", "0.png"), ("c.html", "0.png"), ("b.html", "1.png"), ("b.html", "2.png")]
+
+
+def test_what_failed_before_the_end_is_tried_again(alt, asked, tmp_path):
+    folder = album(tmp_path / "a", 4, broken=(0,))
+    asked.die_before = 1
+    killed(alt, folder)
+    asked.die_before = 99
+    asked.clear()
+    (folder / "0.png").write_bytes(png())
+    assert alt(folder).code == 0
+    assert sorted(asked) == ["0.png", "2.png", "3.png"]
+    assert len(texts(folder)) == 4
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -211,6 +277,9 @@ def test_another_order_is_told_what_can_be_done(alt, asked, tmp_path):
         (("--lang", "en,EN"), "given twice"),
         (("--html",), "--html makes a table"),
         (("--out", "alt.txt"), "the table is one of"),
+        (("--image-root", "."), "pictures that a table names"),
+        (("--allow-urls",), "pictures that a table names"),
+        (("--html", "--out", "alt.csv", "--allow-urls"), "pictures that a table names"),
     ],
 )
 def test_what_is_refused_leaves_no_trace(alt, tmp_path, more, says):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
-
 import pytest
 
-from paligemma.errors import InputError, UsageError
-from paligemma.jobs.alt_texts import AltTable, AltText, Rules, SideFiles, alt_texts, beside, picture_files
+from paligemma.errors import UsageError
+from paligemma.jobs.alt_texts import AltText, Rules, SideFiles, alt_texts, beside, picture_files
 from paligemma.jobs.items import items
 
 from .making import album, lines
@@ -90,67 +86,3 @@ def test_no_side_files_beside_tables_nor_videos(tmp_path):
     assert [SideFiles(pictures).lacks(item, ["en"]) for item in items(folder)] == [True, False]
     with pytest.raises(UsageError, match="no text can lie"):
         picture_files(lines(tmp_path / "t.jsonl", {"image": "a/0.png"}))
-
-
-@pytest.fixture(params=["csv", "jsonl", "parquet"])
-def out(request, tmp_path) -> Path:
-    if request.param == "parquet":
-        pytest.importorskip("pyarrow")
-    return tmp_path / f"alt.{request.param}"
-
-
-def read(path: Path) -> list[dict]:
-    if path.suffix == ".csv":
-        return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(path).to_pylist()
-
-
-def test_a_table_keeps_its_rows_and_takes_new_ones(out, tmp_path):
-    first, second = items(album(tmp_path / "a", 2))
-    assert AltTable(out).add([OWL, EULE]) == [OWL, EULE]
-    place = AltTable(out)
-    assert not place.lacks(first, ["en", "de"])
-    assert place.lacks(second, ["en"])
-    assert place.add([AltText("0.png", "en", "a duck", 0.9, False, False), FISH]) == [FISH]
-    assert not place.lacks(second, ["en"])
-    found = read(out)
-    assert [(row["id"], row["lang"], row["alt"]) for row in found] == [
-        ("0.png", "en", "an owl"),
-        ("0.png", "de", "Eule, „grün“"),
-        ("1.png", "en", "a fish"),
-    ]
-    assert [str(row["doubtful"]).lower() for row in found] == ["false", "true", "false"]
-    anew = AltTable(out, overwrite=True)
-    assert anew.lacks(first, ["en"])
-    assert anew.add([AltText("0.png", "en", "a duck", 0.9, False, False)])
-    assert [row["alt"] for row in read(out)] == ["a duck", "Eule, „grün“", "a fish"]
-
-
-def test_what_a_person_added_to_a_table_stays(tmp_path):
-    out = tmp_path / "alt.csv"
-    out.write_bytes("\ufeffid,lang,alt,note\n0.png,en,my owl,checked\n".encode())  # as spreadsheets save it
-    AltTable(out).add([OWL, FISH])
-    assert [(row["id"], row["alt"], row["note"]) for row in read(out)] == [("0.png", "my owl", "checked"), ("1.png", "a fish", "")]
-
-
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", "id,lang,alt\n1,en,x,y\n"])
-def test_another_table_is_not_touched(tmp_path, content):
-    out = tmp_path / "alt.csv"
-    out.write_text(content)
-    with pytest.raises(InputError, match="holds another table"):
-        AltTable(out)
-    assert out.read_text() == content
-
-
-def test_lines_that_are_no_table(tmp_path):
-    out = tmp_path / "alt.jsonl"
-    for content in ("[1]\n", "{\n"):
-        out.write_text(content)
-        with pytest.raises(InputError, match="table"):
-            AltTable(out)
-    with pytest.raises(UsageError, match=r"one of \.csv, \.jsonl, \.parquet"):
-        AltTable(tmp_path / "alt.xlsx")

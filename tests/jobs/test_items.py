@@ -47,6 +47,10 @@ def test_a_folder_without_pictures_is_its_tables(tmp_path):
     for name in ("10.jsonl", "9.jsonl"):
         lines(folder / name, {"image": "0.png"}, {"image": "0.png"})
     assert ids(folder) == ["9.jsonl:1", "9.jsonl:2", "10.jsonl:1", "10.jsonl:2"]
+    (tmp_path / "link").symlink_to(folder)
+    for source in (folder, tmp_path / "link", folder / "*"):
+        assert [item.id for item in items(source, without=folder / "9.jsonl")] == ["10.jsonl:1", "10.jsonl:2"]
+    assert len(list(items(folder, without=folder / "none.jsonl"))) == 4
 
 
 @pytest.mark.parametrize("source", ["none", "none/*.png", "empty"])

@@ -266,13 +266,8 @@ def test_what_was_taken_elsewhere_is_forgotten(tmp_path, done, finished):
             journal.finish(ids(done))
         lines = [json.loads(line) for path in journal.files(RESULTS) for line in path.read_text().splitlines()]
         assert lines == [row for one in done for row in one.rows], "in the order of the source"
-        journal.forget(order=False)
+        journal.forget()
         assert not journal.parts
-        assert not any(path for path in (*out.rglob("*.jsonl"),) if path.read_bytes())
-    with pytest.raises(UsageError, match="tasks differs"), opened(out, {**ORDER, "tasks": ["ocr"]}, Lines()):
-        pass
-    with opened(out, ORDER, Lines()) as journal:
-        journal.forget(order=True)
     assert names(out) == {"lock"}
     with opened(out, {**ORDER, "tasks": ["ocr"]}, Lines()) as journal:
         assert not journal.parts

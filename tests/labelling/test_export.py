@@ -14,10 +14,12 @@ from paligemma.data.opening import open_data
 from paligemma.data.records import DataSet
 from paligemma.errors import InputError, UsageError
 from paligemma.jobs.items import items
+from paligemma.jobs.rows import Row
 from paligemma.labelling import coco
 from paligemma.labelling.doubt import doubt
 from paligemma.labelling.export import DOUBTFUL, check, export, one_picture_each, ranked
 from paligemma.labelling.forms import FORMS, FormName
+from paligemma.results import Box, Detections
 from tests.labelling.making import CLASSES, SIZES, album, boxes, masks, results
 
 ROUNDING: dict[str, float] = {"coco": 1e-9, "yolo": 1e-4, "voc": 0.5, "labelstudio": 1e-9, "cvat": 0.005}
@@ -96,6 +98,17 @@ def test_what_scores_less_is_left_out_before_doubt_is_measured(tmp_path, masked,
         found[one.id] = [thing.box.score for thing in one.things]
         assert one.doubt == doubt(found[one.id])
     assert found == {id: [box.score for box in several if (0.3 if masked else box.score) >= least] for id, several in boxes().items()}
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "cvat"])
+def test_the_order_of_classes_of_any_name_comes_back(tmp_path, form):
+    classes = ("zebra", "#1", "background", "void", "a:b", "ant")
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    found = Detections(tuple(Box(label, 1, 2, 30, 40, 0.5) for label in classes), 64, 48)
+    (tmp_path / "results.jsonl").write_text(json.dumps(Row("a.png", "a.png", "detect:x", {}, found).to_dict()) + "\n")
+    labelled = ranked(tmp_path / "results.jsonl")
+    export(items(tmp_path / "a.png"), labelled, tmp_path / "out" / form, form, classes=classes, model="nano")
+    assert open_data(tmp_path / "out" / form, split="all").classes == classes
 
 
 def test_so_many_at_most(exported):

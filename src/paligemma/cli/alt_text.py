@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from ..errors import PaliGemmaError, UsageError
+from ..errors import UsageError
 from ..printable import printable
-from .failures import STDIN, lines
-from .jobs import ALL_FAILED, DEFAULTS, PARTLY_FAILED, JobModel, engine_for, progress
+from .failures import STDIN
+from .jobs import DEFAULTS, JobModel, complain, ended, engine_for, progress
 from .options import INPUT, OUTPUT, Json, named
 from .show import as_json
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from ..jobs.alt_texts import AltText, Place, Rules
     from ..jobs.items import Item, Ways
     from ..jobs.job import Counts
-    from ..jobs.journal import Journal
 
 TEXTS = Group("Texts", sort_key=0)
 LEAST = 10
@@ -76,6 +74,7 @@ def alt_text(
     from ..jobs.alt_texts import Rules, alt_texts, language
     from ..jobs.asked import all_asked
     from ..jobs.facts import facts
+    from ..jobs.following import follow
     from ..jobs.items import Ways
     from ..jobs.job import run
     from ..jobs.journal import opened
@@ -101,61 +100,49 @@ def alt_text(
             elif item.video is None:
                 complete.add(item.id)
 
-    numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
-    ordered = facts(source, ways, order, "jsonl", find(options.model), numbers) | {"pages": html}
+    ordered = facts(source, ways, order, "jsonl", find(options.model), options.numbers) | {"pages": html}
     next(iter(found()), None)  # nothing is made where there is nothing to describe
     texts: list[AltText] = []
     errors: list[dict[str, Any]] = []
 
-    def take(journal: Journal) -> None:
-        texts.extend(place.add(alt_texts(rows_of(journal.files(RESULTS)), rules)))
-        errors[:] = rows_of(journal.files(ERRORS))
-
     with Stopping() as stopping, _explained(folder), opened(folder, ordered, Lines()) as journal:
+        follow(journal, lacking())  # since an earlier run the source may have changed, and some may have got their texts
         engine, span = engine_for(options, order, batch)
-
-        def go() -> Counts:
-            with progress(lacking) as tell:
-                return run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
-
-        try:
-            counts = go()
-        except UsageError as error:
-            if error.code != "source_changed":
-                raise
-            take(journal)  # what an earlier run had done, of pictures of which some have changed, or have their texts by now
-            journal.forget(order=False)
-            counts = go()
+        with progress(lacking) as tell:
+            counts = run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         if counts.finished:
-            take(journal)
-            journal.forget(order=True)
+            texts += place.add(alt_texts(rows_of(journal.files(RESULTS)), rules))
+            errors += rows_of(journal.files(ERRORS))
+            journal.forget()
     complete -= {one.id for one in texts}
     _say(texts, errors, len(complete), counts, rules, out, json)
-    if not counts.finished:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return stopping.exit_code
-    return 0 if not errors else PARTLY_FAILED if texts or complete else ALL_FAILED
+    return ended(counts, stopping, had=len(complete))
 
 
 def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: bool) -> tuple[Place, Path, Callable[[], Iterable[Item]]]:
     """Where texts go; the folder of the job, a hidden one, which pictures are not looked for in; what lists the pictures."""
-    from ..jobs.alt_texts import AltTable, SideFiles, picture_files
-    from ..jobs.html_pictures import items_of_pages
+    from ..jobs.alt_tables import AltTable
+    from ..jobs.alt_texts import SideFiles, picture_files
+    from ..jobs.html_pictures import USES, items_of_pages
     from ..jobs.items import items
 
+    if html and out is None:
+        raise UsageError("--html makes a table, of pages and what they show", hint="for example --out alt.csv")
+    if (ways.root is not None or ways.allow_urls) and (html or out is None):
+        what = "--image-root and --allow-urls are about pictures that a table names"
+        raise UsageError(what, hint="leave them out" if html else "for a source that is one: --out alt.csv")
     if out is None:
-        if html:
-            raise UsageError("--html makes a table, of pages and what they show", hint="for example --out alt.csv")
         if source == STDIN:
             raise UsageError("beside standard input no text can lie", hint="write one table: --out alt.csv")
         base, pictures = picture_files(source)
         return SideFiles(pictures, overwrite=overwrite), base / ".alt-text.job", lambda: items(source, ways)
-    table = AltTable(out, by_use=html, overwrite=overwrite)
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise UsageError(f"--out {printable(str(out))} is the source", hint="choose another --out")
     job = out.with_name(f".{out.name}.job")
     if html:
         shown = items_of_pages(Path(source))
-        return table, job, lambda: shown
-    return table, job, lambda: (item for item in items(source, ways) if item.video is None)
+        return AltTable(out, uses={item.id: item.kept[USES] for item in shown}, overwrite=overwrite), job, lambda: shown
+    return AltTable(out, overwrite=overwrite), job, lambda: (item for item in items(source, ways, without=out) if item.video is None)
 
 
 @contextlib.contextmanager
@@ -175,8 +162,7 @@ def _say(
     """What was done, on standard output; what failed, on standard error."""
     doubtful, cut = [one for one in texts if one.doubtful], sum(one.cut for one in texts)
     pictures = len({one.id for one in texts})
-    for row in errors:
-        print(lines(PaliGemmaError(row["error"]["message"], hint=row["error"]["hint"], code=row["error"]["code"])), file=sys.stderr)
+    complain(errors)
     if json:
         facts = {"finished": counts.finished, "pictures": pictures, "texts": len(texts), "had_theirs": complete, "cut": cut}
         look = [{"id": one.id, "lang": one.lang, "score": one.score, "text": one.text} for one in doubtful]

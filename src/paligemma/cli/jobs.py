@@ -9,7 +9,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..jobs.job import Counts, Engine
     from ..jobs.work import Order
     from ..predictor import Predictor
+    from ..training.stopping import Stopping
 
 # DType: the parser reads inherited annotations as if they stood here.
 
@@ -63,6 +64,11 @@ class JobModel(ModelOptions):
         """What `paligemma.load` takes."""
         names = ("tokenizer", "codec", "device", "dtype", "quantize")
         return {name: getattr(self, name) for name in names} | {"engine": None if self.engine == "ray" else self.engine}
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """What results depend on, beside the model itself, as `facts` takes it."""
+        return {name: str(getattr(self, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
 
 
 DEFAULTS = JobModel()
@@ -185,11 +191,10 @@ class Job:
         from ..jobs.job import run
         from ..jobs.journal import opened
         from ..jobs.parts import ERRORS, RESULTS
-        from ..jobs.rows import FORMS
+        from ..jobs.rows import FORMS, rows_of
         from ..training.stopping import Stopping
 
-        numbers = {name: str(getattr(options, name)) for name in ("dtype", "quantize", "codec", "tokenizer")}
-        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), numbers)
+        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), options.numbers)
         form = FORMS[self.format]()
         with Stopping() as stopping, opened(self.out, ordered, form, draw=self.draw, overwrite=overwrite) as journal:
             if lasting is not None:
@@ -198,11 +203,25 @@ class Job:
             with progress(lambda: items(self.source, self.ways)) as tell:
                 counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
             tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
-        if not counts.finished:
-            print("stopped: the same command goes on", file=sys.stderr)
-            return Ended(counts, tables, stopping.exit_code)
-        _complain(tables[ERRORS], counts)
-        return Ended(counts, tables, 0 if not counts.codes else ALL_FAILED if counts.failed == counts.items else PARTLY_FAILED)
+        if counts.finished:
+            complain(itertools.islice(rows_of([tables[ERRORS]]), NAMED))
+            if (more := counts.codes.total() - NAMED) > 0:
+                print(printable(f"and {more:,} more: {tables[ERRORS]}"), file=sys.stderr)
+        return Ended(counts, tables, ended(counts, stopping))
+
+
+def complain(errors: Iterable[Mapping[str, Any]]) -> None:
+    """Name what failed, rows of errors, on standard error."""
+    for error in (row["error"] for row in errors):
+        print(lines(PaliGemmaError(error["message"], hint=error["hint"], code=error["code"])), file=sys.stderr)
+
+
+def ended(counts: Counts, stopping: Stopping, *, had: int = 0) -> int:
+    """What a command ends with that has run a job; it says so of one that was stopped. `had`: items that had nothing to do."""
+    if not counts.finished:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return stopping.exit_code
+    return 0 if not counts.codes else PARTLY_FAILED if had or counts.failed < counts.items else ALL_FAILED
 
 
 def engine_for(options: JobModel, order: Order, batch: int) -> tuple[Engine, int]:
@@ -256,16 +275,6 @@ def _config(options: JobModel) -> PaliGemmaConfig:
     if is_pack(path):
         return read_index(path).config
     return checkpoint.inspect(base_of(path) if checkpoint.is_adapter(path) else path).config
-
-
-def _complain(errors: Path, counts: Counts) -> None:
-    """Name the first of what failed, on standard error."""
-    from ..jobs.rows import rows_of
-
-    for row in itertools.islice(rows_of([errors]), NAMED):
-        print(lines(PaliGemmaError(row["error"]["message"], hint=row["error"]["hint"], code=row["error"]["code"])), file=sys.stderr)
-    if (more := counts.codes.total() - NAMED) > 0:
-        print(printable(f"and {more:,} more: {errors}"), file=sys.stderr)
 
 
 def summary(counts: Counts) -> dict[str, Any]:

@@ -31,6 +31,8 @@ name = "voc"
 description = "Pascal VOC XML: boxes, polygons, masks in SegmentationObject"
 recognised = "a folder with Annotations/*.xml (and JPEGImages, ImageSets), or XML files beside the pictures"
 tasks: tuple[str, ...] = PLACES
+NO_OBJECT = frozenset({"0,0,0", "224,224,192"})
+"""Colours of the background and of what is left undecided at borders, in the development kit's colour map."""
 
 
 def find(path: Path) -> Found | None:
@@ -81,13 +83,17 @@ def read(part: Part, to: Collector) -> None:
 
 
 def _classes(file: Path, to: Collector) -> None:
-    """Those of a list of `label:color_rgb:parts:actions`, in its order; a name that cannot be used is one of no object."""
+    """Those of a list of `label:color_rgb:parts:actions`, in its order; a name that cannot be used is one of no object.
+
+    The first line says so, as a comment; in others a name may begin with `#`. What VOC's own masks have no object of is left out.
+    """
     if not file.is_file():
         return
-    for _, line in numbered_lines(to.bytes_of(file)):
+    for number, line in numbered_lines(to.bytes_of(file)):
         try:
             label, *rest = decoded(line).rsplit(":", 3)
-            if len(rest) == 3 and not label.startswith("#") and not is_background(label):
+            comment = number == 1 and label.startswith("#")
+            if len(rest) == 3 and not comment and not (rest[0] in NO_OBJECT and is_background(label)):
                 to.classes[checks.label(label)] = None
         except Flaw:
             to.notes["labels have names that cannot be used"] += 1

@@ -65,14 +65,17 @@ class Ways:
     frames: int = DEFAULT_FRAMES
 
 
-def items(source: str | Path, ways: Ways | None = None) -> Iterator[Item]:
-    """All items in an order that stays, lazily: as much of the source is in memory as one folder's names or a few rows.
+def items(source: str | Path, ways: Ways | None = None, *, without: Path | None = None) -> Iterator[Item]:
+    """All items in an order that stays, lazily: as much of the source is in memory as one folder's names or a few rows. `without`: a table
+    that is no part of the source, wherever it lies.
 
     An id that was there before makes an item that fails, under its place's name. Raises `InputError` for a source that is not there or
     holds nothing, and `UsageError` where a library is missing that reads it.
     """
     ways = ways or Ways()
     base, files = files_of(source)
+    if without is not None and without.exists():
+        files = (file for file in files if file.suffix != without.suffix or not file.samefile(without))
     return _unique(itertools.chain.from_iterable(_items_of(file, within(file, base), ways) for file in files))
 
 

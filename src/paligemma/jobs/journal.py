@@ -228,17 +228,16 @@ class Journal:
         codes = Counter(str(row["error"]["code"]) for row in rows[ERRORS])
         return Part(start, start + len(done), str(ids), files[RESULTS], files[ERRORS], **counts, codes=dict(codes))
 
-    def forget(self, *, order: bool) -> None:
-        """Nothing is done any more: for whoever has taken the rows elsewhere. `order`: it is forgotten too, and another one may come."""
+    def forget(self) -> None:
+        """Nothing is done any more, and another order may come: for whoever has taken the rows elsewhere."""
         with _demanded(self.folder):
             self._unfinish()
             replace_file(self._disk, self.folder / JOURNAL, b"")
             self._parts.clear()
             self._sweep()
-            if order:
-                for name in (PARTS, JOURNAL, ORDER):
-                    remove_tree(self._disk, self.folder / name)
-                self._disk.sync_folder(self.folder)
+            for name in (PARTS, JOURNAL, ORDER):
+                remove_tree(self._disk, self.folder / name)
+            self._disk.sync_folder(self.folder)
 
     def _draw_all(self, done: Sequence[Done]) -> None:
         drawings = [(drawing_name(one.id, task), data) for one in done for task, data in one.drawings]

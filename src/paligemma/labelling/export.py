@@ -45,8 +45,7 @@ def ranked(results: Path, limit: int | None = None, min_score: float = 0.0) -> l
     """
     names = Names()
     with results.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    found = [Labelled(row["id"], row["where"], names.take(row["id"]), row["result"], min_score) for row in rows]
+        found = [Labelled.of(row, names.take(row["id"]), min_score) for row in map(json.loads, file)]
     return sorted(found, key=lambda one: -one.doubt)[:limit]
 
 

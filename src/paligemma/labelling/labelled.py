@@ -32,36 +32,31 @@ class Thing:
 
 @dataclass(frozen=True)
 class Labelled:
-    """`id`, `where`: of the item; `name`: of its file here, unique even without its ending; `answer`: the result as plain values.
+    """`id`, `where`: of the item; `name`: of its file here, unique even without its ending; `width`, `height`: of the picture, in pixels.
 
-    `min_score`: things that score less, masks by their own score, are left out.
+    `things`: in the model's order, without those that cover nothing, which no tool has a place for.
     """
 
     id: str
     where: str
     name: str
-    answer: Mapping[str, Any] = field(repr=False)
-    min_score: float = 0.0
+    width: int
+    height: int
+    things: tuple[Thing, ...] = field(repr=False)
 
-    @property
-    def width(self) -> int:
-        return self.answer["width"]
-
-    @property
-    def height(self) -> int:
-        return self.answer["height"]
+    @classmethod
+    def of(cls, row: Mapping[str, Any], name: str, min_score: float = 0.0) -> Labelled:
+        """A row of results. `min_score`: things that score less, masks by their own score, are left out."""
+        answer = row["result"]
+        given = answer["boxes"] if "boxes" in answer else answer["masks"]
+        enough = [one for one in given if not min_score or (one["score"] or 0) >= min_score]
+        found = [Thing(Box.from_dict(one["box"]), one["rle"]) if "rle" in one else Thing(Box.from_dict(one)) for one in enough]
+        things = tuple(thing for thing in found if thing.box.area and (thing.rle is None or any(decompress(thing.rle["counts"])[1::2])))
+        return cls(row["id"], row["where"], name, answer["width"], answer["height"], things)
 
     @property
     def stem(self) -> str:
         return self.name.rpartition(".")[0]
-
-    @property
-    def things(self) -> tuple[Thing, ...]:
-        """In the model's order, without those that cover nothing, which no tool has a place for."""
-        given = self.answer["boxes"] if "boxes" in self.answer else self.answer["masks"]
-        enough = [one for one in given if not self.min_score or (one["score"] or 0) >= self.min_score]
-        found = [Thing(Box.from_dict(one["box"]), one["rle"]) if "rle" in one else Thing(Box.from_dict(one)) for one in enough]
-        return tuple(thing for thing in found if thing.box.area and (thing.rle is None or any(decompress(thing.rle["counts"])[1::2])))
 
     @cached_property
     def doubt(self) -> float:

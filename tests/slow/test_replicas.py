@@ -1,4 +1,4 @@
-"""Two replicas of the bundled model on Ray Serve: both answer, and when one is killed at work nothing is lost."""
+"""Two replicas of the bundled model and an index on Ray Serve: both answer, and when one is killed at work nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ import psutil
 import pytest
 
 from paligemma.checkpoint.finding import BUNDLED
+from paligemma.cli import main
 from paligemma.server.settings import Limits, Settings
+from tests.encoders import their_folder, with_vocabulary
+from tests.tiny import TOKENIZER_VOCAB, tiny_tokenizer
 
+pytest.importorskip("lancedb")
 ray = pytest.importorskip("ray")
 serve = pytest.importorskip("ray.serve")
 
@@ -27,14 +31,24 @@ PICTURE = base64.b64encode((BUNDLED / "demo" / "objects1.png").read_bytes()).dec
 
 
 @pytest.fixture(scope="module")
-def replicas():
+def index(tmp_path_factory) -> str:
+    """Of the demo's pictures, by an encoder of random weights."""
+    folder = tmp_path_factory.mktemp("index")
+    encoder = their_folder(folder / "encoder", with_vocabulary(TOKENIZER_VOCAB))
+    tiny_tokenizer().save(encoder)
+    assert main(["index", str(BUNDLED / "demo"), "--encoder", str(encoder), "--out", str(folder / "index")]) == 0
+    return str(folder / "index")
+
+
+@pytest.fixture(scope="module")
+def replicas(index):
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from paligemma.server.replicas import application
 
     ray.init(num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=100 << 20, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     settings = Settings(no_auth=True, limits=Limits(waiting_each=64, waiting=64))
-    serve.run(application(settings=settings, least=2, most=2, cpus=0.5))
+    serve.run(application(settings=settings, index=index, least=2, most=2, cpus=0.5))
     yield
     serve.shutdown()
     ray.shutdown()
@@ -63,6 +77,12 @@ def processes() -> set[int]:
 def color() -> str:
     status, body = ask("ask", question="what color is the heart?")
     return json.loads(body)["result"]["text"] if status == 200 else f"{status} {body[:300]}"
+
+
+def test_they_search(replicas):
+    for _ in range(4):
+        status, body = ask("search", top=1, pictures=False)
+        assert (status, [one["path"] for one in json.loads(body)["results"]]) == (200, ["objects1.png"])
 
 
 def test_both_answer_and_one_may_die(replicas):

@@ -167,4 +167,4 @@ def test_a_labelmap_may_have_classes_of_any_name(tmp_path):
     top = kit(tmp_path, xml(OBJECT.format("").replace("cat", "background")))
     listed = "# label:color_rgb:parts:actions\nvoid:224,224,192::\nzebra:::\n#1:::\nbackground:9,0,0::\na:b:::\nvoid:::\n"
     (top / "labelmap.txt").write_text(listed)
-    assert open_data(tmp_path).classes == ("zebra", "#1", "background", "a:b", "void")
+    assert open_data(tmp_path).classes == ("zebra", "#1", "background", "a:b", "void", "cat")

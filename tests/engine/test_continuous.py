@@ -406,6 +406,19 @@ def _held(array):
     return (array if array.base is None else array.base).nbytes
 
 
+def test_what_was_seen_is_kept_for_each_owner(case, network, monkeypatch):
+    sizes = []
+    encode = type(network).encode
+    monkeypatch.setattr(type(network), "encode", lambda self, pixels: sizes.append(len(pixels)) or encode(self, pixels))
+    going, (pixels,) = batch(network, case), tiny.random_pixels(case.model.config, 1).numpy()
+    jobs = [Job([2, 7], Options(max_tokens=2), pixels=pixels, owner=owner) for owner in ("a", "a", "b", "a", "b")]
+    for job in jobs:
+        going.submit(job)
+        run(going)
+    assert sizes == [1, 1], "as long for b as if a had not been there"
+    assert len({job.outcome.ids for job in jobs}) == 1
+
+
 def test_what_was_seen_through_another_adapter_is_another_thing(case, network, monkeypatch):
     sight = [None]
     monkeypatch.setattr(type(network), "sight", property(lambda _: sight[0]))

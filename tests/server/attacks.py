@@ -259,18 +259,18 @@ ATTACKS: dict[str, Attack] = {
     ),
     "S34": Attack(
         "two clients with one picture",
-        "each gets its own answer; what is kept is known by all of the picture and by the adapter",
+        "each gets its own answer; what is kept is known by all of the picture, the adapter and the client: none comes sooner for it",
         _tests(
             "server/test_service",
-            "test_two_clients_share_what_the_model_sees_and_nothing_else",
+            "test_questions_of_a_client_share_what_the_model_sees_and_nothing_else",
             "test_many_at_once_get_what_each_gets_alone",
         )
         + _tests(
             "engine/test_continuous",
             "test_what_was_seen_through_another_adapter_is_another_thing",
             "test_pictures_are_encoded_together_and_once",
+            "test_what_was_seen_is_kept_for_each_owner",
         ),
-        but="what is kept is shared by all clients: who asks about a picture that somebody asked about before may be answered sooner",
     ),
     "S35": Attack(
         "SIGTERM in a stream; SIGKILL and a new start",

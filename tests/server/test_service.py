@@ -132,7 +132,7 @@ def test_who_leaves_gives_everything_back(predictor, stage):
         assert ask(served, "caption").status == 200
 
 
-def test_two_clients_share_what_the_model_sees_and_nothing_else(predictor):
+def test_questions_of_a_client_share_what_the_model_sees_and_nothing_else(predictor):
     """Two pictures of one colour look the same to it; places are in the pixels of each."""
 
     def red(side: int) -> str:

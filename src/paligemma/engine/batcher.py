@@ -54,13 +54,15 @@ class Batcher:
         soft: Any = None,
         constraint: Constraint | None = None,
         on_token: Callable[[Token], None] | None = None,
+        owner: str | None = None,
     ) -> Future[Generation]:
         """A prompt's ids about a picture: `pixels` (3, S, S) or (F, 3, S, S), float32 in [-1, 1], or image tokens `soft` (1, P, D).
+        `owner`: see `Job`.
 
         `constraint` and `on_token` are called on the batcher's thread, where all answers wait for them. `cancel()` of the future works at
         any time. Raises `ResourceError` (code "busy") where too many wait already, `UsageError` and `ValueError` for what cannot be asked.
         """
-        job = Job(prompt, options or Options(), soft, pixels, constraint, on_token)
+        job = Job(prompt, options or Options(), soft, pixels, constraint, on_token, owner)
         self._batch.check(job)
         future: Future[Generation] = Future()
         with self._wake:

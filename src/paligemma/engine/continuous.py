@@ -41,7 +41,8 @@ of four alone, and whoever writes is held up once. Where nobody writes, nobody w
 class Job:
     """One prompt about one picture, given as `pixels` (3, S, S) or (F, 3, S, S), or as image tokens `soft` (1, P, D) of the network's.
 
-    `on_token`: called with each token as it is chosen. `outcome`: what came of it, None as long as nothing has.
+    `on_token`: called with each token as it is chosen. `owner`: whose picture it is; what was seen is kept for each owner apart.
+    `outcome`: what came of it, None as long as nothing has.
     """
 
     prompt: Sequence[int]
@@ -50,6 +51,7 @@ class Job:
     pixels: np.ndarray | None = None
     constraint: Constraint | None = None
     on_token: Callable[[Token], None] | None = None
+    owner: str | None = None
     outcome: Generation | BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -170,7 +172,8 @@ class ContinuousBatch:
     def _see(self, jobs: list[Job]) -> None:
         new = [(job, job.pixels) for job in jobs if job.soft is None and job.pixels is not None]
         if new:
-            for (job, _), soft in zip(new, self.features.of([pixels for _, pixels in new]), strict=True):
+            found = self.features.of([pixels for _, pixels in new], [job.owner for job, _ in new])
+            for (job, _), soft in zip(new, found, strict=True):
                 job.soft, job.pixels = soft, None
 
     def _begin(self, jobs: list[Job]) -> Rows:

@@ -191,7 +191,7 @@ class Service:
         feed = Feed(self.planner, watcher)
         streamed = rows == 1
         with tracing.part(question.verb, image_tokens=image_tokens, prompt_tokens=len(ids)) as span:
-            generation = await self._generate(planned, ids, seen.pixels, feed if streamed else None)
+            generation = await self._generate(planned, ids, seen.pixels, place.client, feed if streamed else None)
             span.set_attribute("tokens", len(generation.ids))
         if streamed:
             feed.end()
@@ -226,7 +226,7 @@ class Service:
             raise Refused(400, f"max_tokens is at most {limits.most_tokens:,}", "invalid_value", param="max_tokens")
         return ids
 
-    async def _generate(self, planned: Planned[Any], ids: list[int], pixels: np.ndarray, feed: Feed | None) -> Generation:
+    async def _generate(self, planned: Planned[Any], ids: list[int], pixels: np.ndarray, client: str, feed: Feed | None) -> Generation:
         loop = asyncio.get_running_loop()
 
         def pass_on(token: Token) -> None:  # called on the engine's thread
@@ -236,7 +236,8 @@ class Service:
         on_token = None if feed is None else pass_on
         picture = pixels[0] if len(pixels) == 1 else pixels
         try:
-            future = self.batcher.submit(ids, planned.options, pixels=picture, constraint=planned.query.constraint, on_token=on_token)
+            constraint = planned.query.constraint
+            future = self.batcher.submit(ids, planned.options, pixels=picture, constraint=constraint, on_token=on_token, owner=client)
         except RuntimeError as error:  # the engine's thread has ended
             raise Refused(503, "the engine does not answer", "engine_dead", retry_after=30) from error
         return await asyncio.wrap_future(future)

@@ -568,9 +568,14 @@ GUARDS: dict[str, Guard] = {
         "engine/test_continuous",
         {
             "adapters see differently": (
-                "(self.network.sight, blake2b(",
+                "(owner, self.network.sight, digest)",
                 "test_what_was_seen_through_another_adapter_is_another_thing",
-                "(None, blake2b(",
+                "(owner, None, digest)",
+            ),
+            "clients see for themselves": (
+                "(owner, self.network.sight, digest)",
+                "test_what_was_seen_is_kept_for_each_owner",
+                "(None, self.network.sight, digest)",
             ),
             "pictures that are kept": ("while len(self._kept) > self.keep:", "test_pictures_are_encoded_together_and_once", "while False:"),
         },

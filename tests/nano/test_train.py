@@ -141,7 +141,7 @@ def test_two_recipes_do_not_share_a_folder(tmp_path):
     with pytest.raises(UsageError, match=r"vision\.width is 48, not 192"):
         train._claim(dataclasses.replace(DEBUG, vision=RECIPES["nano-112"].vision), tmp_path)
     first, second = DEBUG.phases
-    with pytest.raises(UsageError, match=r"recipe: phases\[1\]\.rate is 1\.0, not 0\.5$"):
+    with pytest.raises(UsageError, match=r"recipe: phases\[1\]\.rate is 1\.0, not 0\.5\n"):
         train._claim(dataclasses.replace(DEBUG, phases=(first, dataclasses.replace(second, rate=0.5))), tmp_path)
     with pytest.raises(UsageError, match="it has 2 phases, not 1"):
         train._claim(dataclasses.replace(DEBUG, phases=(first,)), tmp_path)

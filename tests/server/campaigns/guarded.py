@@ -433,9 +433,12 @@ GUARDS: dict[str, Guard] = {
         "server/test_scheduler",
         {
             "closed": ("if not self.open:", "test_a_closed_scheduler_takes_nothing"),
-            "places in the queue": ("if self.depth >= self.waiting + room:", "test_who_comes_to_a_full_queue_is_refused_at_once"),
+            "places in the queue": (
+                "if self.depth + self._coming.total() >= self.waiting + room:",
+                "test_who_comes_to_a_full_queue_is_refused_at_once",
+            ),
             "places of one client": (
-                "if self._entered.get(client, 0) >= self.waiting_each + room:",
+                "if self._entered.get(client, 0) + self._coming[client] >= self.waiting_each + room:",
                 "test_one_client_cannot_fill_the_queue",
             ),
             "what never fits": (

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from paligemma.engine.network import Network
+from paligemma.engine.static_network import StaticNetwork
 from paligemma.engine.torch_network import TorchNetwork
 from paligemma.model.paligemma import PaliGemma
 from tests import tiny
@@ -43,3 +45,12 @@ def case(request) -> Case:
     eos_id = max(lengths, key=lambda id: len(lengths[id]))
     assert len(lengths[eos_id]) > 1
     return Case(model, soft, PROMPTS, eos_id)
+
+
+NETWORKS = {"torch": TorchNetwork, "static": StaticNetwork}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(case, request) -> Network:
+    """The case's model in each engine of PyTorch."""
+    return NETWORKS[request.param](case.model)

@@ -266,7 +266,7 @@ ATTACKS: dict[str, Attack] = {
             "test_many_at_once_get_what_each_gets_alone",
         )
         + _tests(
-            "engine/test_continuous",
+            "engine/test_features",
             "test_what_was_seen_through_another_adapter_is_another_thing",
             "test_pictures_are_encoded_together_and_once",
             "test_what_was_seen_is_kept_for_each_owner",

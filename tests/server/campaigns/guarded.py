@@ -568,7 +568,7 @@ GUARDS: dict[str, Guard] = {
     ),
     **_here(
         "engine/features",
-        "engine/test_continuous",
+        "engine/test_features",
         {
             "adapters see differently": (
                 "(owner, self.network.sight, digest)",

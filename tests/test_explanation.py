@@ -45,6 +45,7 @@ def test_its_json_is_the_results_with_more():
     assert more["tokens"][1]["heat"] == [[0.0, 0.0, 0.0], [0.0, 0.0, 0.3]]
     assert [(part["label"], part["start"], part["stop"]) for part in more["parts"]] == [("red", 0, 1), ("car", 1, 2)]
     assert Answer.from_dict(explanation().to_dict()) == explanation().result
+    assert Explanation.of(explanation().result, more) == explanation()
 
 
 def test_a_mean_of_grids():

@@ -24,7 +24,8 @@ from typing import Any, Generic, Literal, TypeVar, cast, overload
 import numpy as np
 from PIL import Image
 
-from .errors import ResourceError, UsageError
+from .errors import ResourceError, UsageError, did_you_mean
+from .explanation import Explanation
 from .image import Clip, open_image
 from .results import Answer, Box, Caption, Detections, Masks, Question, Reading, Result, Text
 
@@ -47,6 +48,9 @@ KINDS: dict[str, type[Result]] = {
     "masks": Masks,
 }
 """By the "type" of a result."""
+
+EXPLAINED = ("caption", "ask", "question", "ocr", "describe_box", "run", "detect", "segment", "refer")
+"""Verbs whose answers can be explained."""
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Clip
 """A file's path or contents, a Pillow image, an array (H, W, 3), or several pictures for one prompt. An https URL is left to the server."""
@@ -145,6 +149,12 @@ class Client:
     def refer(self, image: Picture, sentence: str, *, stream: bool = False, **how: Any) -> Any:
         """The mask of what a sentence means. See `Predictor.refer`."""
         return self._ask("refer", image, stream, {"sentence": sentence}, how)
+
+    def explain(self, verb: str, image: Picture, *asked: Any, **how: Any) -> Any:
+        """The answer of another verb, and where the model looked for each word of it: an `Explanation`. See `Predictor.explain`."""
+        if verb not in EXPLAINED:
+            raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, EXPLAINED, f"one of: {', '.join(EXPLAINED)}"))
+        return getattr(self, verb)(image, *asked, explain=True, **how)
 
     # How they do it
 
@@ -288,7 +298,8 @@ def _parsed(text: str | bytes) -> Any:
 def _result(answer: Mapping[str, Any], picture: Image.Image | None) -> Any:
     plain = answer["result"]
     kind = cast(Any, KINDS[plain["type"]])
-    return dataclasses.replace(kind.from_dict(plain), picture=picture)
+    result = dataclasses.replace(kind.from_dict(plain), picture=picture)
+    return Explanation.of(result, answer["explanation"], picture) if answer.get("explanation") else result
 
 
 def _refusal(answer: http.client.HTTPResponse) -> ServerError:

@@ -101,7 +101,8 @@ class TextConfig:
 @dataclass(frozen=True)
 class PaliGemmaConfig:
     """A whole model. `version` 1 is built on Gemma 1, 2 on Gemma 2. `taught`: what the prompts begin with that it was taught, such as
-    "caption de" or "detect" (`tasks.taught` reads them); empty where nobody wrote that down."""
+    "caption de" or "detect" (`tasks.taught` reads them); empty where nobody wrote that down. `frames`: pictures that a prompt had at most when
+    it was taught; 0 where nobody wrote that down."""
 
     vision: VisionConfig
     text: TextConfig
@@ -109,6 +110,11 @@ class PaliGemmaConfig:
     name: str = "custom"
     resize: Resize = "bicubic"
     taught: tuple[str, ...] = ()
+    frames: int = 0
+
+    def taught_more(self) -> PaliGemmaConfig:
+        """Of a model that learnt something after this was written: what it says of its lessons is no longer all."""
+        return dataclasses.replace(self, taught=(), frames=0)
 
     @property
     def num_parameters(self) -> int:

@@ -6,7 +6,7 @@ Frozen values, no torch. `predictor/explaining.py` makes them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +113,28 @@ class Explanation(Result):
         return printable(f"{line}  or {others}" if others else line)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result's own values, and `"explanation"` beside them: `grid` (rows, columns), `tokens` and `parts`."""
+        """The result's own values, and `"explanation"` beside them."""
+        return self.result.to_dict() | self.explained()
+
+    def explained(self) -> dict[str, Any]:
+        """`{"explanation": ...}` with the picture's size, `grid` (rows, columns), `tokens` and `parts`, without the result itself."""
         grid = self.steps[0].heat if self.steps else ()
         shape = [len(grid), len(grid[0]) if grid else 0]
         tokens, parts = [step.to_dict() for step in self.steps], [part.to_dict() for part in self.parts]
-        return self.result.to_dict() | {"explanation": {"grid": shape, "tokens": tokens, "parts": parts}}
+        return {"explanation": {"width": self.width, "height": self.height, "grid": shape, "tokens": tokens, "parts": parts}}
+
+    @classmethod
+    def of(cls, result: Result, told: Mapping[str, Any], picture: Image.Image | None = None) -> Explanation:
+        """A result and what `explained` told of it."""
+        steps = tuple(
+            Step(one["text"], one["prob"], tuple(Likely(other["text"], other["prob"]) for other in one["likely"]), _grid(one["heat"]))
+            for one in told["tokens"]
+        )
+        parts = tuple(
+            Part(one["label"], one["start"], one["stop"], _grid(one["heat"]), one["score"], one["box"] and tuple(one["box"]))
+            for one in told["parts"]
+        )
+        return cls(result, steps, parts, told["width"], told["height"], picture=picture)
 
     def _draw(self, image: Image.Image) -> Image.Image:
         if image.size != (self.width, self.height):
@@ -141,6 +158,10 @@ def mean_grid(grids: Sequence[Grid]) -> Grid:
 def rounded(value: float) -> float:
     """Four digits: all that a share of attention is worth."""
     return float(f"{value:.4g}")
+
+
+def _grid(lines: Sequence[Sequence[float]]) -> Grid:
+    return tuple(map(tuple, lines))
 
 
 def _percent(score: float | None) -> str:

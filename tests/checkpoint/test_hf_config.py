@@ -63,6 +63,7 @@ def test_own_keys_survive():
         name="mine",
         resize="bilinear-antialias",
         taught=("caption de", "detect"),
+        frames=4,
         text=dataclasses.replace(TINY_2.text, final_softcap=20.0, rope_base=5000.0),
     )
     assert parse_config(write_config(config, dtype="float32")).config == config

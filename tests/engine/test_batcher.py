@@ -204,3 +204,33 @@ def test_memory_that_runs_out_is_its_own_error():
     """The process may take 64 MB more; 20,000 pictures under one prompt take more. Who asks beside and after that is answered."""
     done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "went on\n", done.stderr[-3000:]
+
+
+def test_work_aside_is_done_between_steps_on_the_same_thread():
+    held = Held()
+    with batcher(rows=2) as asking:
+        answer = asking.submit(PROMPTS[0], Options(max_tokens=3), soft=SOFT, constraint=held)
+        assert held.reached.wait(WAIT)
+        aside = asking.aside(lambda features: (features, threading.current_thread().name))
+        assert not aside.done()  # a step is being taken
+        held.go.set()
+        features, name = aside.result(WAIT)
+        assert name == "paligemma-batcher"
+        assert features.network is asking.network
+        assert len(answer.result(WAIT).ids) == 3
+        with pytest.raises(ZeroDivisionError):
+            asking.aside(lambda _: 1 / 0).result(WAIT)
+        assert asking.aside(lambda _: 5).result(WAIT) == 5  # also where nothing is written
+    with pytest.raises(RuntimeError):
+        asking.aside(lambda _: 5)
+
+
+def test_work_aside_that_nobody_wants_any_more_is_not_done():
+    held, done = Held(), []
+    with batcher() as asking:
+        asking.submit(PROMPTS[0], Options(max_tokens=2), soft=SOFT, constraint=held)
+        assert held.reached.wait(WAIT)
+        assert asking.aside(lambda _: done.append(1)).cancel()
+        held.go.set()
+        asking.aside(lambda _: done.append(2)).result(WAIT)
+    assert done == [2]

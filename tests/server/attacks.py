@@ -162,12 +162,12 @@ ATTACKS: dict[str, Attack] = {
         + _tests("server/test_openai", "test_locations_may_be_words"),
     ),
     "S22": Attack(
-        "no picture, <image> in words without one, too many pictures",
+        "no picture, <image> in words without one, too many pictures, two for a model that was taught with one",
         "400",
         _tests("server/test_openai", "test_what_is_not_served_is_refused_by_name")
         + _tests("server/test_native", "test_what_is_wrong_is_named")
         + _tests("server/test_media", "test_pictures_are_counted"),
-        but="two pictures are taken by every model, as frames under one prompt; which were trained on one only, their files do not say",
+        but="published files do not say how many pictures a prompt had: of these models a request may have as many as the limits allow",
     ),
     "S23": Attack(
         "more than 512 tokens of text, more than 8,192 in all",

@@ -109,6 +109,26 @@ PLACES = {
 CAPTIONS = {"en": "an owl, a green heart and a fish", "de": "Eule, grünes Herz und Fisch", "ar": "بومة وقلب أخضر وسمكة."}
 
 
+
+
+def looked(at: int) -> list[list[float]]:
+    """At one of four patches."""
+    return [[0.9 if 2 * row + column == at else 0.01 for column in range(2)] for row in range(2)]
+
+
+EXPLANATION = {
+    "grid": [2, 2],
+    "tokens": [
+        {"text": "owl", "prob": 0.8, "likely": [{"text": "owl", "prob": 0.8}, {"text": " bird", "prob": 0.2}], "heat": looked(0)},
+        {"text": " fish", "prob": 0.99, "likely": [{"text": " fish", "prob": 0.99}, {"text": " eel", "prob": 0.001}], "heat": looked(3)},
+    ],
+    "parts": [
+        {"label": "owl", "start": 0, "stop": 1, "score": 0.8, "box": None, "heat": looked(0)},
+        {"label": "fish", "start": 1, "stop": 2, "score": 0.99, "box": [60, 30, 110, 70], "heat": looked(3)},
+    ],
+}
+
+
 def boxes(names: list[str], width: int, height: int) -> list[Box]:
     found = [(name, PLACES[name]) for name in names if name in PLACES]
     return [Box(name, x0 * width, y0 * height, x1 * width, y1 * height, score) for name, (x0, y0, x1, y1, score) in found]
@@ -185,6 +205,7 @@ def make_app(stub: Stub) -> FastAPI:
             "lengths": ["short", "normal", "long"],
             "image_size": 112,
             "limits": {},
+            "explains": True,
             "notes": [NOTE],
             "search": stub.search is not None,
         }
@@ -220,6 +241,8 @@ def make_app(stub: Stub) -> FastAPI:
         usage = {"image_tokens": 64, "prompt_tokens": 5, "completion_tokens": len(pieces), "total_tokens": 69 + len(pieces)}
         timing = {"queued": 0.001, "first_token": 0.02, "total": 0.12}
         whole = {"id": "stub", "model": body.get("model") or "nano-112", "result": result.to_dict(), "usage": usage, "timing": timing}
+        if body.get("explain"):
+            whole["explanation"] = EXPLANATION
         if not body.get("stream"):
             return JSONResponse(whole)
         return StreamingResponse(write(pieces, whole, fault), media_type="text/event-stream", headers={"X-Request-ID": "stub"})

@@ -1,4 +1,4 @@
-"""`python -m tests.server.screenshots`: the picture of the page in the README, made by the test that asks the bundled model there."""
+"""`python -m tests.server.screenshots`: pictures of the page in the README and docs, made by the test that asks the bundled model there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"PALIGEMMA_SCREENSHOTS": folder, "PALIGEMMA_BROWSER": "required"}
         subprocess.run([sys.executable, "-m", "pytest", "-n", "0", TEST], env=environment, check=True)
-        Image.open(Path(folder) / "nano-detect.png").convert("RGB").save(PICTURES / "page.jpg", quality=88)
+        for taken, kept in {"nano-detect": "page", "nano-why": "page-why"}.items():
+            Image.open(Path(folder) / f"{taken}.png").convert("RGB").save(PICTURES / f"{kept}.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,20 @@ def test_verbs_are_the_predictors(remote, predictor, task):
     assert found.draw().size == expected.draw().size
 
 
+@pytest.mark.parametrize(("verb", "asked"), [("caption", ()), ("detect", (["owl", "fish"],)), ("ask", ("what color is the heart?",))])
+def test_explanations_are_the_predictors(remote, predictor, verb, asked):
+    found, expected = remote.explain(verb, PICTURE, *asked), predictor.explain(verb, PICTURE, *asked)
+    compare(found.to_dict(), expected.to_dict())
+    assert str(found) == str(expected)
+    assert found.draw().size == expected.draw().size
+
+
+def test_verbs_that_are_misspelt_are_not_explained(remote):
+    with pytest.raises(paligemma.UsageError, match="no verb 'detekt'") as caught:
+        remote.explain("detekt", PICTURE, "owl")
+    assert "detect" in caught.value.hint
+
+
 def test_streams(remote):
     stream = remote.caption(PICTURE, stream=True)
     pieces = list(stream)

@@ -5,28 +5,35 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from paligemma.server.models import model_routes
 from paligemma.server.schemas import TASKS
-from paligemma.server.settings import Settings
+from paligemma.server.service import Service
+from paligemma.server.settings import Limits, Settings
 from paligemma.tasks.languages import LANGUAGES
 from tests import tiny
 from tests.server.conftest import DEMO
 
 
-def listed(taught: tuple[str, ...] = (), *, codec: Any = True, names: dict[str, str | None] | None = None) -> dict[str, dict[str, Any]]:
+def listed(
+    taught: tuple[str, ...] = (), *, frames: int = 0, codec: Any = True, names: dict[str, str | None] | None = None
+) -> dict[str, dict[str, Any]]:
     """Name -> what is said of it."""
     service: Any = SimpleNamespace(
         settings=Settings(),
-        config=dataclasses.replace(tiny.TINY_1, taught=taught),
+        config=dataclasses.replace(tiny.TINY_1, taught=taught, frames=frames),
         planner=SimpleNamespace(codec=codec),
         names=names or {"tiny": None},
+        explains=True,
     )
+    service.most_pictures = partial(Service.most_pictures, service)
     app = FastAPI()
     app.include_router(model_routes(service, ["a note"]))
     return {one["id"]: one["paligemma"] for one in TestClient(app).get("/v1/models").json()["data"]}
@@ -56,8 +63,13 @@ def test_without_a_codec_there_are_no_masks():
     assert listed(("detect", "segment"), codec=None)["tiny"]["tasks"] == ["detect", "run"]
 
 
+@pytest.mark.parametrize(("frames", "images"), [(0, Limits().images), (1, 1), (4, 4), (100, Limits().images)])
+def test_a_prompt_may_have_as_many_pictures_as_the_model_was_taught_with(frames, images):
+    assert listed(frames=frames)["tiny"]["limits"]["images"] == images
+
+
 def test_what_an_adapter_was_taught_is_not_known():
-    said = listed(("detect",), names={"tiny": None, "tiny:birds": "birds"})
+    said = listed(("detect",), frames=1, names={"tiny": None, "tiny:birds": "birds"})
     assert said["tiny"]["tasks"] == ["detect", "run"]
     assert said["tiny:birds"] == listed()["tiny"]
 

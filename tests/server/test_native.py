@@ -85,6 +85,22 @@ def test_what_else_might_have_come_is_told_where_it_is_asked_for(nano, predictor
     assert ask(nano, "caption", alternatives=21).status == 400
 
 
+@pytest.mark.parametrize(("task", "more"), [("caption", {}), ("detect", {"classes": "owl ; fish"}), ("ask", {"question": "how many owls are there?"})])
+def test_where_the_model_looked_is_told_where_it_is_asked_for(nano, predictor, task, more):
+    """The same as in this process, whole and streamed."""
+    asked = list(more.values())
+    expected = predictor.explain(task, DEMO / "objects1.png", *asked).to_dict()["explanation"]
+    for reply in (ask(nano, task, explain=True, **more).json(), streamed(nano, task, explain=True, **more)):
+        Response.model_validate(reply, strict=True)
+        compare(reply["explanation"], expected)
+        assert "tokens" not in reply
+    assert "explanation" not in ask(nano, task, **more).json()
+
+
+def test_what_cannot_be_explained_is_refused(nano):
+    assert "beam" in ask(nano, "caption", explain=True, beams=2).error()["message"]
+
+
 def streamed(served: Served, task: str, **fields):
     """The response at the end of a stream."""
     found = events(ask(served, task, stream=True, **fields).body)
@@ -172,6 +188,7 @@ def test_a_form_that_nests_deeply_is_refused(nano):
         ("caption", {"mm_processor_kwargs": {"size": 9}}, "invalid_value", "mm_processor_kwargs"),
         ("run", {"prompt": "x" * 65_537}, "invalid_value", "prompt"),
         ("caption", {"images": [OBJECTS] * 9, "image": None}, "too_many_images", "images[8]"),
+        ("caption", {"images": [OBJECTS] * 2, "image": None}, "too_many_images", "images"),
     ],
 )
 def test_what_is_wrong_is_named(nano, task, fields, code, param):

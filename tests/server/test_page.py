@@ -227,6 +227,11 @@ def test_the_bundled_model_answers(browser, nano, tmp_path):
     }.items():
         if page.locator(f'[name="task"][value="{task}"]').locator("xpath=..").get_attribute("hidden") is None:
             ask(page, task, "objects1.png", **fields)
+    ask(page, "detect", "objects1.png", names="owl ; fish")
+    rows = why(page)
+    assert rows.count() == 2
+    rows.first.hover()
+    keep(page, "nano-why", tmp_path)
     page.context.close()
 
 
@@ -465,6 +470,73 @@ def test_an_object_is_pointed_at_in_list_and_picture(page):
     assert page.locator('#marks [aria-label^="owl"]').get_attribute("aria-pressed") == "true"
     page.keyboard.press("Escape")
     assert rows.nth(0).get_attribute("aria-pressed") == "false"
+
+
+DRAWN = "document.getElementById('drawn').toDataURL()"
+
+
+def why(page):
+    """The rows under "Where did it look?" of the latest answer."""
+    latest(page).locator(".why > summary").click()
+    rows = latest(page).locator(".why li button")
+    rows.first.wait_for(timeout=30_000)
+    return rows
+
+
+def test_where_it_looked_is_shown_for_each_word(page, stub):
+    ask(page, "caption")
+    assert "explain" not in sent(stub)
+    before = page.evaluate(DRAWN)
+    rows = why(page)
+    assert sent(stub)["explain"] is True
+    assert [" ".join(row.inner_text().split()) for row in rows.all()] == ["owl or bird 20 % looked at the top left 80 %", "fish looked at the bottom right 99 %"]
+    rows.first.hover()
+    hot = page.evaluate(DRAWN)
+    assert hot != before
+    rows.nth(1).click()
+    page.locator("h1").hover()
+    assert page.evaluate(DRAWN) not in (before, hot)
+    assert rows.nth(1).get_attribute("aria-pressed") == "true"
+    rows.nth(1).focus()
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.dataset.at") == "0"
+    assert page.evaluate(DRAWN) == hot
+    if axe.SCRIPT.is_file():
+        assert axe.violations(page) == []
+    latest(page).locator(".why > summary").click()
+    assert page.evaluate(DRAWN) == before
+    asked = len(stub.asked)
+    why(page)
+    assert len(stub.asked) == asked, "what is known is not asked for again"
+
+
+def test_another_answer_takes_the_place_of_the_heat(page):
+    ask(page, "caption")
+    why(page).first.click()
+    ask(page, "detect", names="owl")
+    rows = page.locator("#asked article").nth(1).locator(".why li button")
+    assert rows.first.get_attribute("aria-pressed") == "false"
+    boxes = page.evaluate(DRAWN)
+    rows.first.hover()
+    assert page.evaluate(DRAWN) != boxes
+
+
+def test_why_fails_in_words_and_can_be_asked_again(page, stub):
+    ask(page, "caption")
+    stub.faults.append(Fault(400, "not_explained", "explain: too long"))
+    latest(page).locator(".why > summary").click()
+    latest(page).locator(".why").get_by_text("explain: too long").wait_for()
+    latest(page).locator(".why > summary").click()
+    assert why(page).count() == 2
+
+
+def test_where_a_server_explains_nothing_nothing_of_it_is_offered(browser, stub):
+    stub.offered = {"nano-112": {"explains": False}}
+    page = visit(browser, stub.address)
+    page.locator('#examples [aria-pressed="true"]').wait_for()
+    ask(page, "caption")
+    assert page.locator(".why").count() == 0
+    page.context.close()
 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300)])

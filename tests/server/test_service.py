@@ -91,6 +91,27 @@ def test_many_at_once_get_what_each_gets_alone(predictor):
         assert f'paligemma_answers_total{{stop="eos",task="caption"}} {5:.1f}' in text
 
 
+def test_explanations_among_other_answers_are_what_they_are_alone(predictor):
+    with live(predictor, Settings(limits=Limits(waiting_each=64, waiting=64))) as (served, _):
+        alone = ask(served, "caption", explain=True).json()["explanation"]
+        with ThreadPoolExecutor(12) as pool:
+            tasks = [("caption", {"explain": True})] * 4 + MIXED * 2
+            together = list(pool.map(lambda one: ask(served, one[0], **one[1]).json(), tasks))
+    for reply in together[:4]:
+        compare(reply["explanation"], alone)
+
+
+def test_what_cannot_be_explained_is_refused(predictor):
+    with live(predictor, Settings(limits=Limits(explained_tokens=2))) as (served, service):
+        for fields in ({}, {"image": None, "images": [OBJECTS] * 2}):
+            error = ask(served, "caption", explain=True, **fields).error()
+            assert (error["code"], error["param"]) == ("not_explained", "explain")
+        assert ask(served, "ask", question="how many owls are there?", explain=True).status == 200
+        service.batcher.network = object()  # such as a pack's
+        assert ask(served, "ask", question="how many owls are there?", explain=True).error()["code"] == "not_explained"
+        assert served.ask("GET", "/v1/models").json()["data"][0]["paligemma"]["explains"] is False
+
+
 MIXED = [
     ("caption", {"lang": "de"}),
     ("ask", {"question": "what color is the heart?"}),

@@ -34,8 +34,8 @@ def make(folder, tmp_path) -> Callable[..., Run]:
 
 
 def test_what_a_model_was_taught_before_is_no_longer_all():
-    before = dataclasses.replace(TINY_1, taught=("caption en",))
-    assert fitted(before, Recipe(name="own", steps=1)) == TINY_1
+    before = dataclasses.replace(TINY_1, taught=("caption en",), frames=1)
+    assert fitted(before, Recipe(name="own", steps=1, frames=4)) == dataclasses.replace(TINY_1, frames=4)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])

@@ -89,7 +89,7 @@ def convert(
     check.problems += tied_problems(opened)
     plain, adapted = (opened.weights(), 0) if adapter is None else merged(opened, adapter, dtype)
     weights = CheckedSource(plain, check)
-    config = opened.config if adapter is None else dataclasses.replace(opened.config, taught=())  # an adapter was taught something else
+    config = opened.config if adapter is None else opened.config.taught_more()  # an adapter was taught something else
     common = {"config": config, "dtype": dtype, "recorded_softcap": opened.recorded_softcap, "progress": progress}
     if format == "huggingface":
         save_huggingface(weights, target, max_shard_bytes=max_shard_bytes, before_commit=check.finish, **common)

@@ -3,7 +3,8 @@
 Every value is checked for kind and range before it is used for anything. Keys that are absent mean what they mean to transformers: the
 default of the class named by `model_type` (published PaliGemma 1 files leave out `head_dim` and `image_size`).
 Not used: the top-level `hidden_size` and `projection_dim` (published PaliGemma 2 files say 2048 whatever the decoder's width), and
-Gemma 2's sliding window (see `TextConfig`). Our own keys stand under `"paligemma"`: `name`, `resize`, `taught`, `final_softcap`.
+Gemma 2's sliding window (see `TextConfig`). Our own keys stand under `"paligemma"`: `name`, `resize`, `taught`, `frames`,
+`final_softcap`.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def parse_config(data: dict[str, Any], where: str = CONFIG) -> Described:
         version=2 if family == "gemma2" else 1,
         resize=own.choice("resize", get_args(Resize), "bicubic"),
         taught=own.texts("taught"),
+        frames=own.count("frames", 4096) if "frames" in own.data else 0,
     )
     _check_sums(where, config)
     recorded = text.number("final_logit_softcapping", 1e-3, 1e6) if family == "gemma2" else None
@@ -198,6 +200,8 @@ def write_config(config: PaliGemmaConfig, *, dtype: str, recorded_softcap: float
     own: dict[str, Any] = {"name": config.name, "resize": config.resize}
     if config.taught:
         own["taught"] = list(config.taught)
+    if config.frames:
+        own["frames"] = config.frames
     if t.final_softcap is not None:
         own["final_softcap"] = t.final_softcap
     return {

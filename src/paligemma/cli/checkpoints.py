@@ -148,6 +148,7 @@ def _pack_facts(path: Path) -> dict[str, Any]:
         "parameters": found.config.num_parameters,
         "format": "pack",
         "taught": list(found.config.taught),
+        "frames": found.config.frames,
         "number_type": found.quantize,
         "rounding": "by what the model sees in annotated pictures (--calibrate)" if found.calibrated else "to nearest",
         "tensors": len(found.entries),
@@ -175,6 +176,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "bytes": found.file_bytes,
         "configuration_from": found.config_from,
         "taught": list(config.taught),
+        "frames": config.frames,
         "problems": list(found.problems),
         "warnings": list(found.warnings),
     }

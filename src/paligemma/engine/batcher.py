@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from .continuous import READ, ContinuousBatch, Job
 from .features import Features
 from .network import Network
 from .options import Constraint, Generation, Options, Token
+
+T = TypeVar("T")
 
 WAITING = 256
 
@@ -35,10 +37,13 @@ class Batcher:
     def __init__(
         self, network: Network, *, eos_id: int, loc: range, rows: int = 16, waiting: int = WAITING, read: int = READ, keep: int = 32
     ):
-        self.most = waiting
-        self._batch = ContinuousBatch(network, eos_id=eos_id, loc=loc, rows=rows, read=read, features=Features(network, keep))
+        self.most, self.network = waiting, network
+        features = Features(network, keep)
+        self._batch = ContinuousBatch(network, eos_id=eos_id, loc=loc, rows=rows, read=read, features=features)
         self._wake = threading.Condition()
+        self._features = features
         self._inbox: list[tuple[Job, Future[Generation]]] = []
+        self._asides: list[tuple[Callable[[Features], Any], Future[Any]]] = []
         self._open: dict[Job, Future[Generation]] = {}
         self._closing = False
         self._began: float | None = None
@@ -74,6 +79,17 @@ class Batcher:
             self._wake.notify()
         return future
 
+    def aside(self, work: Callable[[Features], T]) -> Future[T]:
+        """Something else that needs the network: `work` is called on the batcher's thread between two steps, and all answers wait for it.
+        It is given the image tokens that are kept. Raises `RuntimeError` where the batcher is closed."""
+        future: Future[T] = Future()
+        with self._wake:
+            if self._closing:
+                raise RuntimeError("this batcher is closed")
+            self._asides.append((work, future))
+            self._wake.notify()
+        return future
+
     @property
     def counts(self) -> dict[str, int]:
         """How many questions are `waiting` and `writing`, about."""
@@ -94,7 +110,7 @@ class Batcher:
         with self._wake:
             self._closing = True
             if not wait:
-                for future in [*self._open.values(), *(future for _, future in self._inbox)]:
+                for future in self._left():
                     future.cancel()
             self._wake.notify()
         if threading.current_thread() is not self._thread:
@@ -110,6 +126,7 @@ class Batcher:
         try:
             while self._take_in():
                 self._began = time.monotonic()
+                self._work_aside()
                 for job, future in list(self._open.items()):
                     if future.cancelled():
                         self._batch.cancel(job)
@@ -125,9 +142,10 @@ class Batcher:
         """Nobody waits for answers that nobody writes."""
         with self._wake:
             self._closing = True
-            left = [*self._open.values(), *(future for _, future in self._inbox)]
+            left = self._left()
             self._open.clear()
             self._inbox.clear()
+            self._asides.clear()
         for future in left:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
@@ -135,13 +153,28 @@ class Batcher:
     def _take_in(self) -> bool:
         """Wait for something to do. False: there is nothing more."""
         with self._wake:
-            while not (self._inbox or self._batch.busy or self._closing):
+            while not (self._inbox or self._asides or self._batch.busy or self._closing):
                 self._wake.wait()
             for job, future in self._inbox:
                 self._open[job] = future
                 self._batch.submit(job)
             self._inbox.clear()
-            return self._batch.busy
+            return self._batch.busy or bool(self._asides)
+
+    def _left(self) -> list[Future[Any]]:
+        """What somebody waits for."""
+        return [*self._open.values(), *(future for _, future in self._inbox), *(future for _, future in self._asides)]
+
+    def _work_aside(self) -> None:
+        with self._wake:
+            asides, self._asides = self._asides, []
+        for work, future in asides:
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(work(self._features))
+            except Exception as error:
+                future.set_exception(error)
 
     def _hand_over(self, job: Job) -> None:
         with self._wake:

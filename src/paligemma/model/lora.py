@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -248,7 +248,7 @@ def merge(model: PaliGemma, name: str = "default", *, dequantize: bool = False) 
             weight = base.weight.float().add(adapter.delta()).to(base.weight.dtype)
         base.weight = nn.Parameter(weight, requires_grad=base.weight.requires_grad)
         swap(model, where, base)
-    model.config = replace(model.config, taught=())
+    model.config = model.config.taught_more()
 
 
 def remove(model: PaliGemma, name: str = "default") -> None:

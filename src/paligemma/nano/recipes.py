@@ -76,7 +76,7 @@ class Recipe:
         text = TextConfig(
             self.text_width, self.text_depth, self.text_mlp_dim, self.heads, kv_heads=1, head_dim=self.head_dim, vocab_size=self.vocab_size
         )
-        return PaliGemmaConfig(self.vision, text, version=1, name=self.name, taught=TAUGHT)
+        return PaliGemmaConfig(self.vision, text, version=1, name=self.name, taught=TAUGHT, frames=1)
 
 
 NANO_112 = Recipe(

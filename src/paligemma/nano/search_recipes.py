@@ -68,8 +68,8 @@ NANO_SIGLIP = SearchRecipe(
     text_mlp_dim=384,
     text_heads=4,
     phases=(
-        SearchPhase(steps=1500, batch=128, locked=True, decay_from=1.0),
-        SearchPhase(steps=3000, batch=128, rate=0.5),
+        SearchPhase(steps=900, batch=128, locked=True, decay_from=1.0),
+        SearchPhase(steps=600, batch=128, rate=0.5),
     ),
 )
 

@@ -12,12 +12,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.options import Generation
 from ..errors import ResourceError, UsageError, no_torch
 from ..explanation import Explanation, Grid, Likely, Part, Step, mean_grid, rounded
-from ..results import Detections, Mask, Masks
+from ..results import Detections, Mask, Masks, Result
 from ..sequence import prompt_ids
 from ..tasks import detect
 from ..tokenizer import Tokenizer
@@ -25,6 +25,11 @@ from .asking import MAX_PROMPT, How, Query
 from .pictures import EncodedImage
 from .planning import Sharing
 from .verbs import Predictor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..model.paligemma import PaliGemma
 
 LIKELY = 5
 """Tokens that are shown of every step."""
@@ -63,28 +68,42 @@ class Explainer(Sharing):
 
     def _explained(self, asked: Query[Any], seen: EncodedImage, generation: Generation) -> Explanation:
         result = asked.read(generation)
-        grids = self._grids(prompt_ids(self.tokenizer, asked.prompt, max_len=MAX_PROMPT), seen, generation.ids)
-        plain = zip(steps_of(generation, self.tokenizer), grids, strict=True)
-        steps = tuple(dataclasses.replace(step, heat=heat) for step, heat in plain)
-        parts = tuple(self._objects(result, generation.ids, grids) if isinstance(result, Detections | Masks) else _words(steps))
-        return Explanation(result, steps, parts, seen.width, seen.height, picture=seen.picture)
+        prompt = prompt_ids(self.tokenizer, asked.prompt, max_len=MAX_PROMPT)
+        return explanation_of(
+            result, generation, looked(self.model, seen.soft, prompt, generation.ids), self.tokenizer, seen.width, seen.height, seen.picture
+        )
 
-    def _grids(self, prompt: Sequence[int], seen: EncodedImage, answer: Sequence[int]) -> list[Grid]:
-        from ..engine.looking import looks, smoothed
 
-        if not answer:
-            return []
-        side = self.config.vision.grid
-        maps = smoothed(looks(self.model, seen.soft, prompt, answer).reshape(-1, side, side))
-        return [tuple(tuple(map(rounded, line)) for line in one) for one in maps.tolist()]
+def looked(model: PaliGemma, soft: Any, prompt: Sequence[int], answer: Sequence[int]) -> list[Grid]:
+    """Image tokens (1, P, D), ids of prompt and answer -> for each token of the answer, where the model looked. It reads them once more."""
+    from ..engine.looking import looks, smoothed
 
-    def _objects(self, result: Detections | Masks, ids: Sequence[int], grids: Sequence[Grid]) -> Iterator[Part]:
-        """Where each object of the result stands in the answer, of which some may have been left out; the order is the same."""
-        written = iter(detect.parse_ids(ids, self.tokenizer).objects)
-        for item in result:
-            box = item.box.xyxy if isinstance(item, Mask) else item.xyxy
-            one = next(one for one in written if one.box(result.width, result.height).xyxy == box)
-            yield Part(item.label, one.start, one.end, mean_grid(grids[one.start : one.end]), item.score, box)
+    if not answer:
+        return []
+    side = model.config.vision.grid
+    maps = smoothed(looks(model, soft, prompt, answer).reshape(-1, side, side))
+    return [tuple(tuple(map(rounded, line)) for line in one) for one in maps.tolist()]
+
+
+def explanation_of(
+    result: Result, generation: Generation, grids: Sequence[Grid], tokenizer: Tokenizer, width: int, height: int,
+    picture: Image.Image | None = None,
+) -> Explanation:  # fmt: skip
+    """A result, what it was read from, and where the model looked for each token of that. `width`, `height`: of the original picture."""
+    plain = zip(steps_of(generation, tokenizer), grids, strict=True)
+    steps = tuple(dataclasses.replace(step, heat=heat) for step, heat in plain)
+    placed = isinstance(result, Detections | Masks)
+    parts = tuple(_objects(result, generation.ids, grids, tokenizer) if placed else _words(steps))
+    return Explanation(result, steps, parts, width, height, picture=picture)
+
+
+def _objects(result: Detections | Masks, ids: Sequence[int], grids: Sequence[Grid], tokenizer: Tokenizer) -> Iterator[Part]:
+    """Where each object of the result stands in the answer, of which some may have been left out; the order is the same."""
+    written = iter(detect.parse_ids(ids, tokenizer).objects)
+    for item in result:
+        box = item.box.xyxy if isinstance(item, Mask) else item.xyxy
+        one = next(one for one in written if one.box(result.width, result.height).xyxy == box)
+        yield Part(item.label, one.start, one.end, mean_grid(grids[one.start : one.end]), item.score, box)
 
 
 def steps_of(generation: Generation, tokenizer: Tokenizer) -> Iterator[Step]:

@@ -274,10 +274,11 @@ async def _prediction(service: Service, asked: Sequence[Control], data: dict[str
     """`score`: of what the model is least sure of, so that such tasks can be looked at first. `notes`: why an answer gave nothing."""
     limits, found, notes, files = service.settings.limits, [], [], {}
     for control in asked:
+        where, budget = f"data.{control.field}", Budget(limits)
         if control.field not in files:
-            where = f"data.{control.field}"
             files[control.field] = await read_picture(address(data.get(control.field), where), where, Budget(limits), service.settings)
-        question = Question(control.asked.verb, [files[control.field]], control.asked.asked, budget=Budget(limits))
+        budget.take_image(where)
+        question = Question(control.asked.verb, [files[control.field]], control.asked.asked, budget=budget)
         answered = await service.answer(question, client)
         found += await asyncio.to_thread(regions, control, answered.result)
         notes += filter(None, [nothing_of(control, answered.result)])

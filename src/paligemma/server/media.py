@@ -52,13 +52,14 @@ class Budget:
 
     def __init__(self, limits: Limits):
         self.limits = limits
-        self.images = 0
+        self.images: list[str] = []
+        """Fields of the request that pictures were taken from."""
         self.bytes = 0
         self.pixels = 0
 
     def take_image(self, where: str) -> None:
-        self.images += 1
-        if self.images > self.limits.images:
+        self.images.append(where)
+        if len(self.images) > self.limits.images:
             raise Refused(400, f"{where}: a request may have {self.limits.images} pictures", "too_many_images", where)
 
     def take_bytes(self, count: int, where: str) -> None:

@@ -26,11 +26,12 @@ def model_routes(service: Service, notes: Sequence[str], *, searched: bool = Fal
     router, started = APIRouter(tags=["OpenAI"]), int(time.time())
 
     def described(name: str) -> dict[str, Any]:
-        limits = service.settings.limits
+        limits, images = service.settings.limits, service.most_pictures(service.names[name])
         own = {
             **_offered(service, name),
             "image_size": service.config.vision.image_size,
-            "limits": {"image_bytes": limits.image_bytes, "image_pixels": limits.image_pixels, "images": limits.images},
+            "limits": {"image_bytes": limits.image_bytes, "image_pixels": limits.image_pixels, "images": images},
+            "explains": service.explains,
             "notes": list(notes),
             "search": searched,
         }

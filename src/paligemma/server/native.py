@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..predictor.explaining import steps_of
+from ..predictor.explaining import explanation_of, steps_of
 from ..results import Masks
 from . import schemas
 from .bodies import checked, pictures, read_json, read_task
@@ -34,7 +34,7 @@ AT_ONCE = 4
 
 def question(service: Service, body: Body, files: list[bytes], budget: Budget) -> Question:
     """Raises `Refused` for a model that is not there."""
-    return Question(body.verb, files, body.asked, body.how, service.adapter_of(body.model), budget=budget)
+    return Question(body.verb, files, body.asked, body.how, service.adapter_of(body.model), budget=budget, explain=body.explain)
 
 
 def response(service: Service, body: Body, answered: Answered) -> dict[str, Any]:
@@ -42,12 +42,17 @@ def response(service: Service, body: Body, answered: Answered) -> dict[str, Any]
     if isinstance(answered.result, Masks):
         _write_masks(result, answered.result, getattr(body, "masks", "rle"))
     timing = {"queued": answered.queued, "first_token": answered.first_token, "total": answered.total}
-    tokens = {"tokens": [step.to_dict() for step in steps_of(answered.generation, service.planner.tokenizer)]} if body.alternatives else {}
+    tokenizer, more = service.planner.tokenizer, {}
+    if body.alternatives:
+        more["tokens"] = [step.to_dict() for step in steps_of(answered.generation, tokenizer)]
+    if answered.grids is not None:
+        size = answered.width, answered.height
+        more |= explanation_of(answered.result, answered.generation, answered.grids, tokenizer, *size).explained()
     return {
         "id": REQUEST_ID.get(),
         "model": body.model or service.name,
         "result": result,
-        **tokens,
+        **more,
         "usage": answered.usage,
         "timing": {name: seconds and round(seconds, 6) for name, seconds in timing.items()},
     }

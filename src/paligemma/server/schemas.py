@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ..engine.options import MOST_ALTERNATIVES
+from ..predictor.explaining import LIKELY
 from ..tasks.detect import MAX_OBJECTS
 from ..tasks.grammar import DEFAULT_OBJECTS
 
@@ -46,6 +47,7 @@ class Body(BaseModel):
     alternatives: Annotated[
         int, Field(description="So many of the likeliest tokens of every step come with the answer.", ge=0, le=MOST_ALTERNATIVES)
     ] = 0
+    explain: Annotated[bool, Field(description="Whether the answer comes with where in the picture the model looked for each word.")] = False
 
     @property
     def asked(self) -> tuple[Any, ...]:
@@ -53,8 +55,9 @@ class Body(BaseModel):
 
     @property
     def how(self) -> dict[str, Any]:
-        names = ("max_tokens", "temperature", "top_p", "beams", "best_of", "seed", "alternatives", *self.finds)
-        return {name: getattr(self, name) for name in names}
+        names = ("max_tokens", "temperature", "top_p", "beams", "best_of", "seed", *self.finds)
+        alternatives = self.alternatives or (LIKELY if self.explain else 0)
+        return {name: getattr(self, name) for name in names} | {"alternatives": alternatives}
 
 
 class Caption(Body):
@@ -217,6 +220,34 @@ class Step(Likely):
     likely: list[Likely]
 
 
+Heat = Annotated[list[list[float]], Field(description="Shares of attention, patch by patch, row by row from the top.")]
+
+
+class Seen(Step):
+    heat: Heat
+
+
+class Part(BaseModel):
+    """A word of a text, or an object: `start` to `stop` are places in `tokens`; `heat` is the mean of theirs."""
+
+    label: str
+    start: int
+    stop: int
+    score: float | None
+    box: list[float] | None
+    heat: Heat
+
+
+class Explanation(BaseModel):
+    """`width`, `height`: of the picture. `grid`: rows and columns of each `heat`."""
+
+    width: int
+    height: int
+    grid: list[int]
+    tokens: list[Seen]
+    parts: list[Part]
+
+
 class Usage(BaseModel):
     """`prompt_tokens` counts those of the picture too."""
 
@@ -239,6 +270,7 @@ class Response(BaseModel):
     model: str
     result: TextResult | DetectionsResult | MasksResult
     tokens: Annotated[list[Step] | None, Field(description="Where `alternatives` were asked for.")] = None
+    explanation: Annotated[Explanation | None, Field(description="Where `explain` was asked for.")] = None
     usage: Usage
     timing: Timing
 

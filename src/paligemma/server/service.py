@@ -14,16 +14,19 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..engine.batcher import Batcher
+from ..engine.features import Features
 from ..engine.generate import check_stream
 from ..engine.options import Generation, Token
+from ..explanation import Grid
 from ..image import as_floats
 from ..predictor import Predictor
 from ..predictor.asking import Pieces
+from ..predictor.explaining import looked
 from ..predictor.pictures import Prepared
 from ..predictor.planning import Planned, Planner
 from ..results import Result
@@ -42,7 +45,8 @@ from .settings import Settings
 class Question:
     """`verb`: one of `planning.VERBS`, with what it is `asked` and `how`. `pictures`: the bytes of files, several for one prompt.
 
-    `adapter`: None for the model alone. `locations`: whether `<loc0000>` in the words is a location.
+    `adapter`: None for the model alone. `locations`: whether `<loc0000>` in the words is a location. `explain`: whether it is wanted to
+    know where the model looked.
     """
 
     verb: str
@@ -52,11 +56,13 @@ class Question:
     adapter: str | None = None
     locations: bool = True
     budget: Budget | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)
 class Answered:
-    """`queued`, `first_token`, `total`: seconds since the question came; `first_token` is None where there was none."""
+    """`queued`, `first_token`, `total`: seconds since the question came; `first_token` is None where there was none. `width`, `height`: of the
+    picture as it was sent. `grids`: where the model looked for each token, None where nobody asked."""
 
     result: Result
     generation: Generation
@@ -65,6 +71,9 @@ class Answered:
     queued: float
     first_token: float | None
     total: float
+    width: int
+    height: int
+    grids: Sequence[Grid] | None = None
 
     @property
     def completion_tokens(self) -> int:
@@ -132,6 +141,16 @@ class Service:
             raise Refused(404, f"there is no such model here; there are: {', '.join(self.names)}", "model_not_found", param="model")
         return self.names[name]
 
+    @property
+    def explains(self) -> bool:
+        """Whether it can be seen where the model looks."""
+        return hasattr(self.batcher.network, "model")
+
+    def most_pictures(self, adapter: str | None) -> int:
+        """Under one prompt: as many as the model was taught with, where that is written down. An adapter was taught something else."""
+        taught = self.config.frames if adapter is None else 0
+        return min(taught or self.settings.limits.images, self.settings.limits.images)
+
     def admit(self, client: str, coming: Coming | None = None) -> None:
         """Raises `Refused` where there is no place for another question of this client: known before anything of it is read. `coming`: it
         has been read, and a place is kept for it from now on."""
@@ -173,6 +192,8 @@ class Service:
             raise told(error) from error
 
     async def _answer(self, question: Question, place: Place, watcher: Watcher | None, start: float) -> Answered:
+        if question.explain:
+            self._check_explained(question)
         with tracing.part("open pictures", count=len(question.pictures)):
             seen = await self._open(question)
         planned = self.planner.plan(question.verb, seen, *question.asked, **question.how)
@@ -197,17 +218,18 @@ class Service:
             feed.end()
         self.metrics.answered(question.verb, generation, queued, feed.first, start)
         result = await asyncio.to_thread(planned.query.read, generation)
+        grids = await self._look(ids, seen.pixels, place.client, generation) if question.explain else None
         total = time.monotonic() - start
         first = None if feed.first is None else feed.first - start
-        return Answered(result, generation, image_tokens, len(ids), queued, first, total)
+        return Answered(result, generation, image_tokens, len(ids), queued, first, total, seen.width, seen.height, grids)
 
     async def _open(self, question: Question) -> Prepared:
-        several = len(question.pictures) > 1
+        if len(question.pictures) > (most := self.most_pictures(question.adapter)):
+            what = f"{len(question.pictures)} pictures for one prompt: this model was taught with {most}"
+            raise Refused(400, what, "too_many_images", "images")
         budget = question.budget or Budget(self.settings.limits)
-        jobs = [
-            self.decoders.decode(data, f"image {place + 1}" if several else "the image", budget)
-            for place, data in enumerate(question.pictures)
-        ]
+        fields = budget.images or ["image"] * len(question.pictures)
+        jobs = [self.decoders.decode(data, where, budget) for data, where in zip(question.pictures, fields, strict=True)]
         frames: list[Decoded] = await asyncio.gather(*jobs)
         pixels = np.stack([as_floats(frame.pixels) for frame in frames])
         return Prepared(pixels, frames[0].width, frames[0].height)
@@ -225,6 +247,26 @@ class Service:
         if planned.options.max_tokens > limits.most_tokens:
             raise Refused(400, f"max_tokens is at most {limits.most_tokens:,}", "invalid_value", param="max_tokens")
         return ids
+
+    def _check_explained(self, question: Question) -> None:
+        """Before anything is computed."""
+        if not self.explains:
+            raise Refused(400, "this model runs without PyTorch, and where it looks cannot be seen", "not_explained", param="explain")
+        if len(question.pictures) > 1:
+            raise Refused(400, "explain: only answers about one picture can be explained", "not_explained", param="explain")
+
+    async def _look(self, ids: list[int], pixels: np.ndarray, client: str, generation: Generation) -> list[Grid]:
+        """Once the answer is there; its place is still held, so that no other adapter is at work."""
+        most, count, model = self.settings.limits.explained_tokens, len(generation.ids), cast(Any, self.batcher.network)
+        if count > most:
+            what = f"explain: the answer has {count:,} tokens, at most {most:,} can be explained"
+            raise Refused(400, what, "not_explained", param="explain")
+
+        def look(features: Features) -> list[Grid]:
+            return looked(model.model, features.of([pixels[0]], [client])[0], ids, generation.ids)
+
+        with tracing.part("look", tokens=len(generation.ids)):
+            return await asyncio.wrap_future(self.batcher.aside(look))
 
     async def _generate(self, planned: Planned[Any], ids: list[int], pixels: np.ndarray, client: str, feed: Feed | None) -> Generation:
         loop = asyncio.get_running_loop()

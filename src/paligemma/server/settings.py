@@ -63,6 +63,8 @@ class Limits:
     """Of an answer, where the task has no usual length."""
     most_tokens: int = 2048
     """Of an answer, whatever the client asks for."""
+    explained_tokens: int = 512
+    """Of an answer that is explained: each comes with a number for every patch, 4,096 of them at 896 pixels."""
     batch: int = 256
     """Requests in one batch."""
 

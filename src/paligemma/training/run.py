@@ -342,13 +342,13 @@ def demand_resolution(config: PaliGemmaConfig, recipe: Recipe) -> None:
 
 
 def fitted(config: PaliGemmaConfig, recipe: Recipe) -> PaliGemmaConfig:
-    """A model's dimensions with the recipe's resize and soft-cap; what it was taught is no longer all. Raises `UsageError` for another
-    resolution."""
+    """A model's dimensions with the recipe's resize, soft-cap and pictures a prompt; the tasks it was taught are no longer all. Raises
+    `UsageError` for another resolution."""
     demand_resolution(config, recipe)
     text = config.text
     if config.version == 2:
         text = dataclasses.replace(text, final_softcap=recipe.final_softcap or None)
-    return dataclasses.replace(config, text=text, resize=recipe.resize or config.resize, taught=())
+    return dataclasses.replace(config.taught_more(), text=text, resize=recipe.resize or config.resize, frames=recipe.frames)
 
 
 def _fit_model(model: PaliGemma, recipe: Recipe) -> PaliGemma:

@@ -9,6 +9,7 @@ import { asPrograms } from "./requests.js";
 import { canSpeak, speak } from "./speech.js";
 import { drawnPicture } from "./stage.js";
 import { TASKS } from "./tasks.js";
+import { Why } from "./why.js";
 
 const PLACE = /(?:<loc\d{4}>){4}/g;
 
@@ -63,7 +64,10 @@ export class Card {
     this.root.removeAttribute("aria-busy");
     const lines = this.all ? this.places() : [this.words()];
     this.told = h("p", { class: "soft", role: "status" });
-    this.body.replaceChildren(...lines, this.facts(), this.actions(), this.told, this.requests());
+    const explained = this.cards.explain && this.picture.blobs.length === 1;
+    this.why = explained ? new Why(this, this.cards.explain, (part) => this.cards.look(this, part)) : null;
+    const more = [this.why?.root, this.requests()].filter(Boolean);
+    this.body.replaceChildren(...lines, this.facts(), this.actions(), this.told, ...more);
   }
 
   words() {

@@ -8,6 +8,7 @@ export class Cards {
   // `onChange`: something that the history keeps is different now.
   constructor(onChange) {
     this.onChange = onChange;
+    this.explain = null; // (card) -> a promise of where the model looked, where the server tells that
     this.stage = new Stage({ onPoint: (object) => this.point(this.current, object), onChoose: (object) => this.choose(this.current, object) });
     this.list = [];
     this.current = null;
@@ -46,10 +47,18 @@ export class Cards {
     for (const one of this.list) {
       one.root.classList.toggle("current", one === card && this.list.length > 1);
       one.mark(null, null);
+      one.why?.release();
       const again = one.root.querySelector(".show");
       if (again) again.hidden = one === card && document.activeElement !== again;
     }
     this.stage.showObjects(card.objects, card.all ?? []);
+  }
+
+  // Where the model looked for a part of this card's answer; null: the objects again.
+  look(card, part) {
+    if (!part && card !== this.current) return;
+    if (card !== this.current) this.show(card);
+    this.stage.showHeat(part);
   }
 
   // The mouse or the keyboard is on an object, in the list or on the picture: it stands out in both.

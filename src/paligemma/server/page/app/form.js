@@ -34,6 +34,9 @@ function showTask() {
   if (fields.includes("lang")) fillLanguages(field("lang"), model?.languages?.[task()] ?? ["en"]);
 }
 
+// Of one prompt.
+export const mostPictures = () => model?.limits?.images;
+
 // Only what the chosen model was trained on is offered, where the server says what that is.
 export function offer(models) {
   field("model").replaceChildren(...models.map((one) => new Option(one.id)));

@@ -6,7 +6,7 @@ import { examples, fetchBlob, key, models, useKey } from "./api.js";
 import { answerTo } from "./asking.js";
 import { Cards } from "./cards.js";
 import { offerEarlier } from "./earlier.js";
-import { blame, blameNone, field, makeTasks, offer, suggest, task, typed } from "./form.js";
+import { blame, blameNone, field, makeTasks, mostPictures, offer, suggest, task, typed } from "./form.js";
 import { Frame } from "./frame.js";
 import { keep } from "./history.js";
 import { dataUrl, openFrames, openPicture, thumbnail } from "./picture.js";
@@ -67,6 +67,7 @@ async function connect() {
     element("about").textContent = `${names || "PaliGemma"}, on this server. Pictures are sent to it and to nobody else.`;
     element("notes").textContent = notes.join(" ");
     element("notes").hidden = !notes.length;
+    cards.explain = known.some((model) => model.explains) ? explain : null;
     element("to-search").hidden = !known.some((model) => model.search);
     offer(known);
     showExamples(await examples().catch(() => [])); // they are a courtesy
@@ -88,7 +89,7 @@ function unlock() {
 
 // Pictures
 
-const openFile = (blob) => (blob.type.startsWith("video/") ? openVideo(blob) : openPicture(blob));
+const openFile = (blob) => (blob.type.startsWith("video/") ? openVideo(blob, mostPictures()) : openPicture(blob));
 
 // Of several choices the last one counts, however long each takes to arrive.
 async function take(open, from = null, entry = null) {
@@ -199,6 +200,18 @@ async function ask(card, signal) {
   announce(card.inWords());
   if (automatic()) speak(card.inWords(), card.lang);
   changed();
+}
+
+// The same question once more, this time with where the model looked.
+async function explain(card) {
+  const { task: name, body } = card.kept;
+  const image = await dataUrl(card.picture.blobs[0]);
+  const asked = { image, ...body, explain: true };
+  const quiet = { text() {}, again() {}, wait() {} };
+  const { explanation } = await answerTo(name, asked, new AbortController().signal, quiet);
+  card.kept.explanation = explanation;
+  changed();
+  return explanation;
 }
 
 // Into the history. A browser may refuse to keep anything.

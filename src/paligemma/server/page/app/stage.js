@@ -3,12 +3,13 @@
 import { paint, scaleIn, shape } from "../shared/canvas.js";
 import { drawObjects, inksOf } from "../shared/draw.js";
 import { element, h, rove } from "../shared/elements.js";
+import { drawHeat } from "./heat.js";
 import { labelOf, percent } from "./objects.js";
 
 export class Stage {
   // `onPoint(object or null)`: the mouse or the keyboard is on it now. `onChoose(object)`: it was clicked.
   constructor({ onPoint, onChoose }) {
-    Object.assign(this, { onPoint, onChoose, picture: null, objects: [], all: [], chosen: null });
+    Object.assign(this, { onPoint, onChoose, picture: null, objects: [], all: [], chosen: null, heat: null });
     new ResizeObserver(() => this.picture && this.paint()).observe(element("drop"));
   }
 
@@ -23,7 +24,7 @@ export class Stage {
 
   // `all`: of the answer, for the colours; `objects`: those to show.
   showObjects(objects, all) {
-    Object.assign(this, { objects, all, chosen: null });
+    Object.assign(this, { objects, all, chosen: null, heat: null });
     const { width, height } = this.picture;
     const bySize = [...objects].sort((a, b) => size(b.box) - size(a.box)); // a small one lies over a large one
     const marks = objects.map((one, i) => this.mark(one, i, bySize.indexOf(one), width, height));
@@ -60,6 +61,12 @@ export class Stage {
     this.paintObjects();
   }
 
+  // Where the model looked, in place of the objects; null: the objects again.
+  showHeat(part) {
+    this.heat = part;
+    this.paintObjects();
+  }
+
   paint() {
     this.scale = scaleIn(this.picture, element("stage"));
     for (const canvas of [element("view"), element("drawn")]) shape(canvas, this.picture, this.scale);
@@ -73,7 +80,9 @@ export class Stage {
     context.clearRect(0, 0, canvas.width, canvas.height);
     // Lines and letters are as thick on a phone as on a wide screen: what counts are the pixels of the screen.
     const unit = (1.75 * Math.max(canvas.width, canvas.height)) / Math.max(element("stage").clientWidth, element("stage").clientHeight, 1);
-    drawObjects(context, this.objects, inksOf(this.all), { scale: this.scale, unit, chosen: this.chosen });
+    const sizes = { scale: this.scale, unit };
+    if (this.heat) drawHeat(context, this.heat, sizes);
+    else drawObjects(context, this.objects, inksOf(this.all), { ...sizes, chosen: this.chosen });
   }
 }
 

@@ -7,7 +7,9 @@ const FRAMES = 8;
 const SIDE = 1280; // pixels of the longer side at most
 const PATIENCE = 20_000; // ms for each picture
 
-export async function openVideo(file) {
+// `most`: pictures of one prompt that the model takes.
+export async function openVideo(file, most = FRAMES) {
+  const count = Math.min(most, FRAMES);
   const video = document.createElement("video");
   video.muted = true;
   video.playsInline = true;
@@ -18,12 +20,16 @@ export async function openVideo(file) {
     await reached(video, "loadeddata");
     const seconds = await duration(video);
     const blobs = [];
-    for (let i = 0; i < FRAMES; i++) {
-      await seek(video, ((i + 0.5) / FRAMES) * seconds); // the middles of equal parts
+    for (let i = 0; i < count; i++) {
+      await seek(video, ((i + 0.5) / count) * seconds); // the middles of equal parts
       blobs.push(await encode(filmed(video, SIDE), "image/jpeg"));
     }
     const name = file.name ?? "video.mp4";
-    return await openFrames(name, blobs, `${FRAMES} pictures of the video are sent, evenly spread over its ${seconds.toFixed(1)} s.`);
+    const spread =
+      count === 1
+        ? "This model looks at one picture: the one in the middle of the video is sent."
+        : `${count} pictures of the video are sent, evenly spread over its ${seconds.toFixed(1)} s.`;
+    return await openFrames(name, blobs, spread);
   } catch {
     throw new Error("This is no video that the browser can play. MP4 (H.264) and WebM work in most.");
   } finally {

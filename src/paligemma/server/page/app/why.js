@@ -1,0 +1,80 @@
+// Why an answer: how sure the model was of each word, what else might have stood there, and where in the picture it looked. The server is
+// asked when somebody wants to know, and what it says is kept with the answer.
+
+import { h, rove } from "../shared/elements.js";
+import { hottest } from "./heat.js";
+import { percent, where } from "./objects.js";
+
+const WORTH_SAYING = 0.01; // what is less probable is left out
+const OPEN = "Where did it look?";
+
+export class Why {
+  // `ask`: resolves with the explanation. `onPoint(part or null)`: where the model looked for that part is shown, or no more.
+  constructor(card, ask, onPoint) {
+    Object.assign(this, { card, ask, onPoint, pressed: null, asking: false });
+    this.told = h("p", { class: "soft", role: "status" });
+    this.list = h("ul", { "aria-label": "Words of the answer" });
+    this.root = h("details", { class: "why" }, h("summary", {}, OPEN), this.told, this.list);
+    this.root.addEventListener("toggle", () => (this.root.open ? this.open() : this.onPoint(null)));
+  }
+
+  async open() {
+    const { kept } = this.card;
+    if (this.asking || this.list.children.length) return;
+    this.asking = true;
+    this.told.textContent = "Looking again …";
+    try {
+      this.fill(kept.explanation ?? (await this.ask(this.card)));
+    } catch (error) {
+      this.told.textContent = error.message;
+    } finally {
+      this.asking = false;
+    }
+  }
+
+  fill({ tokens, parts }) {
+    this.told.textContent = parts.length ? "Point at a word: the picture shows where the model looked for it." : "There are no words.";
+    this.parts = parts;
+    this.list.replaceChildren(...parts.map((part, i) => h("li", {}, this.row(part, i, tokens[part.start]))));
+    rove(this.list);
+  }
+
+  row(part, i, first) {
+    const others = part.box ? [] : first.likely.filter(({ text, prob }) => text !== first.text && prob >= WORTH_SAYING);
+    const { width, height } = this.card.picture;
+    return h(
+      "button",
+      {
+        type: "button",
+        "data-at": i,
+        "aria-pressed": "false",
+        onpointerenter: () => this.onPoint(part),
+        onpointerleave: () => this.onPoint(this.pressed),
+        onfocus: () => this.onPoint(part),
+        onblur: () => this.onPoint(this.pressed),
+        onclick: () => this.press(part),
+      },
+      h("b", { dir: "auto" }, part.label || "(no name)"),
+      h("span", { class: "size", dir: "auto" }, others.map(({ text, prob }) => `or ${text.trim() || "an end"} ${percent(prob)}`).join(", ")),
+      h("span", { class: "hidden" }, `looked ${where(hottest(part.heat, width, height), width, height)}`),
+      h("span", { class: "number score" }, percent(part.score)),
+    );
+  }
+
+  // A word that was clicked stays shown until another is, or it is clicked again.
+  press(part) {
+    this.pressed = this.pressed === part ? null : part;
+    this.mark();
+    this.onPoint(this.pressed);
+  }
+
+  // Something else is shown now.
+  release() {
+    this.pressed = null;
+    this.mark();
+  }
+
+  mark() {
+    for (const row of this.list.querySelectorAll("button")) row.setAttribute("aria-pressed", this.parts[row.dataset.at] === this.pressed);
+  }
+}

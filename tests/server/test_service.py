@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import socket
@@ -303,7 +304,11 @@ def test_the_service_without_http(predictor):
             answered = await service.answer(Question("ask", [PICTURE], ("what color is the heart?", "en", [])), "me")
             assert answered.result.text == "green"
             assert answered.usage["image_tokens"] == predictor.config.vision.num_tokens
-            both = await service.answer(Question("caption", [PICTURE, PICTURE], ("en", "normal")), "me")
+            pair = Question("caption", [PICTURE, PICTURE], ("en", "normal"))
+            with pytest.raises(Refused, match="2 pictures for one prompt: this model was taught with 1"):
+                await service.answer(pair, "me")
+            service.config = dataclasses.replace(service.config, frames=0)  # as of a model that does not say
+            both = await service.answer(pair, "me")
             assert both.image_tokens == 2 * predictor.config.vision.num_tokens
             with pytest.raises(Refused, match="no such model"):
                 service.adapter_of("other")

@@ -5,7 +5,6 @@ An adapter passes through as its base with the adapter added to it (see `merging
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import warnings
 from dataclasses import dataclass

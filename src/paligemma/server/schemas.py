@@ -47,7 +47,9 @@ class Body(BaseModel):
     alternatives: Annotated[
         int, Field(description="So many of the likeliest tokens of every step come with the answer.", ge=0, le=MOST_ALTERNATIVES)
     ] = 0
-    explain: Annotated[bool, Field(description="Whether the answer comes with where in the picture the model looked for each word.")] = False
+    explain: Annotated[bool, Field(description="Whether the answer comes with where in the picture the model looked for each word.")] = (
+        False
+    )
 
     @property
     def asked(self) -> tuple[Any, ...]:

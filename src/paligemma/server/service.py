@@ -61,8 +61,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """`queued`, `first_token`, `total`: seconds since the question came; `first_token` is None where there was none. `width`, `height`: of the
-    picture as it was sent. `grids`: where the model looked for each token, None where nobody asked."""
+    """`queued`, `first_token`, `total`: seconds since the question came; `first_token` is None where there was none. `width`, `height`: of
+    the picture as it was sent. `grids`: where the model looked for each token, None where nobody asked."""
 
     result: Result
     generation: Generation

@@ -213,7 +213,7 @@ GUARDS: dict[str, Guard] = {
         "server/media",
         "server/test_media",
         {
-            "number of pictures": ("if self.images > self.limits.images:", "test_pictures_are_counted"),
+            "number of pictures": ("if len(self.images) > self.limits.images:", "test_pictures_are_counted"),
             "bytes of a picture": ("if count > self.limits.image_bytes:", "test_lengths_are_looked_at_before_decoding"),
             "bytes of all pictures": ("if self.bytes > self.limits.images_bytes:", "test_lengths_are_looked_at_before_decoding"),
             "bytes before they are decoded": (

@@ -505,7 +505,7 @@ def test_where_it_looked_is_shown_for_each_word(page, stub):
     if axe.SCRIPT.is_file():
         assert axe.violations(page) == []
     latest(page).locator(".why > summary").click()
-    assert page.evaluate(DRAWN) == before
+    until(page, f"{DRAWN} === {json.dumps(before)}")
     asked = len(stub.asked)
     why(page)
     assert len(stub.asked) == asked, "what is known is not asked for again"
@@ -649,7 +649,7 @@ def test_without_a_clipboard_the_picture_is_a_file(browser, stub):
 
 
 def requests(page) -> str:
-    latest(page).locator("details > summary").click()
+    latest(page).locator(".request > summary").click()
     latest(page).locator("pre").first.wait_for()
     return "\n\n".join(latest(page).locator("pre").all_inner_texts())
 
@@ -834,7 +834,7 @@ def test_keys_are_enough(page):
     tab_to(page, "#asked .actions .aloud")
     page.keyboard.press("Enter")
     assert page.evaluate("heard.at(-1)[0]").startswith("2 found: horse")
-    tab_to(page, "#asked summary")
+    tab_to(page, "#asked .request summary")
     page.keyboard.press("Enter")
     page.locator("#asked pre").first.wait_for()
 

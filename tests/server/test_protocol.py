@@ -80,6 +80,14 @@ def test_a_body_that_breaks_off_into_nonsense(served: Served, toy: Toy, chunks: 
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_nobody_is_told_to_go_on_once_the_connection_ends(served: Served, caplog):
+    """A refused request whose body is nonsense, and which waits for "100 Continue" before it sends it."""
+    head = b"DELETE /v1/length HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    served.say(head + b"ZZZ\r\n")
+    assert reply(served.say(MARKER)).status  # what came before has been dealt with
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_nothing_follows_a_mistake(served: Served, toy: Toy):
     """Also where it comes a moment later."""
     toy.reached.clear()

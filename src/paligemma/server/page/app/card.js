@@ -186,7 +186,7 @@ export class Card {
 
   requests() {
     const { task, body } = this.kept;
-    const made = h("details", {}, h("summary", {}, "Show the request"));
+    const made = h("details", { class: "request" }, h("summary", {}, "Show the request"));
     made.addEventListener("toggle", () => {
       if (made.children.length > 1) return;
       const programs = asPrograms(task, body, this.picture, address("").replace(/\/$/, ""), Boolean(key()));

@@ -6,7 +6,7 @@ import { hottest } from "./heat.js";
 import { percent, where } from "./objects.js";
 
 const WORTH_SAYING = 0.01; // what is less probable is left out
-const OPEN = "Where did it look?";
+const OPEN = "How sure was it, and where did it look?";
 
 export class Why {
   // `ask`: resolves with the explanation. `onPoint(part or null)`: where the model looked for that part is shown, or no more.

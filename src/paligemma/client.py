@@ -24,10 +24,11 @@ from typing import Any, Generic, Literal, TypeVar, cast, overload
 import numpy as np
 from PIL import Image
 
-from .errors import ResourceError, UsageError, did_you_mean
+from .errors import ResourceError, UsageError
 from .explanation import Explanation
 from .image import Clip, open_image
 from .results import Answer, Box, Caption, Detections, Masks, Question, Reading, Result, Text
+from .tasks import check_verb
 
 R = TypeVar("R", bound=Result)
 
@@ -48,9 +49,6 @@ KINDS: dict[str, type[Result]] = {
     "masks": Masks,
 }
 """By the "type" of a result."""
-
-EXPLAINED = ("caption", "ask", "question", "ocr", "describe_box", "run", "detect", "segment", "refer")
-"""Verbs whose answers can be explained."""
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Clip
 """A file's path or contents, a Pillow image, an array (H, W, 3), or several pictures for one prompt. An https URL is left to the server."""
@@ -151,9 +149,11 @@ class Client:
         return self._ask("refer", image, stream, {"sentence": sentence}, how)
 
     def explain(self, verb: str, image: Picture, *asked: Any, **how: Any) -> Any:
-        """The answer of another verb, and where the model looked for each word of it: an `Explanation`. See `Predictor.explain`."""
-        if verb not in EXPLAINED:
-            raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, EXPLAINED, f"one of: {', '.join(EXPLAINED)}"))
+        """The answer of another verb, and where the model looked for each word of it: an `Explanation`. See `Predictor.explain`.
+
+        An answer that is longer than the server explains comes without: the verb's own result.
+        """
+        check_verb(verb)
         return getattr(self, verb)(image, *asked, explain=True, **how)
 
     # How they do it

@@ -13,8 +13,8 @@ from paligemma.checkpoint.finding import BUNDLED
 from paligemma.errors import ResourceError, UsageError
 from paligemma.image import Clip
 from paligemma.predictor.explaining import LIKELY
-from paligemma.predictor.planning import VERBS
 from paligemma.sequence import prompt_ids
+from paligemma.tasks import VERBS
 from tests.engine import reference
 from tests.predictor.test_planning import ASKED
 

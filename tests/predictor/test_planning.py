@@ -9,8 +9,9 @@ from paligemma.checkpoint.finding import BUNDLED
 from paligemma.engine.generate import generate
 from paligemma.errors import InputError, UsageError
 from paligemma.predictor.pictures import Prepared, prepare
-from paligemma.predictor.planning import VERBS, Planner
+from paligemma.predictor.planning import Planner
 from paligemma.sequence import prompt_ids
+from paligemma.tasks import VERBS
 
 PICTURE = BUNDLED / "demo" / "objects1.png"
 ASKED = {

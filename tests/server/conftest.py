@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import threading
@@ -23,6 +24,8 @@ from paligemma.server.gate import Admit, Gate, Observe
 from paligemma.server.protocol import guarded
 from paligemma.server.service import Service
 from paligemma.server.settings import Settings
+from tests.server.page_stub import Stub, serve
+from tests.server.visiting import FLAGS, chromium, lacking, visit
 
 LEAK = re.compile(r"0x[0-9a-f]{6,}|/home|/root|/tmp|Traceback|File \"| at line ")
 """What no answer may hold."""
@@ -169,3 +172,51 @@ def nano(predictor) -> Iterator[Served]:
     """The bundled model, served."""
     with live(predictor) as (served, _):
         yield served
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def everything_is_there():
+    if (what := lacking()) is not None:
+        assert os.environ.get("PALIGEMMA_BROWSER") != "required", f"{what} is missing"
+        pytest.skip(f"needs {what} (.ci/browser fetches it)")
+
+
+@pytest.fixture(scope="module")
+def browser(everything_is_there):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+
+
+@pytest.fixture(scope="module")
+def running():
+    with serve(Stub()) as stub:
+        yield stub
+
+
+@pytest.fixture
+def stub(running):
+    """Canned answers, as nobody has touched them."""
+    fresh = Stub(address=running.address)
+    for name, value in vars(fresh).items():
+        setattr(running, name, value)
+    return running
+
+
+@pytest.fixture
+def address(stub) -> str:
+    """Of a server: all that most tests know of it."""
+    return stub.address
+
+
+@pytest.fixture
+def page(browser, address):
+    """On a desk, with the first example on the stage."""
+    page = visit(browser, address)
+    page.locator('#examples [aria-pressed="true"]').wait_for()
+    yield page
+    page.context.close()

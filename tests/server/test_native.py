@@ -190,7 +190,7 @@ def test_a_form_that_nests_deeply_is_refused(nano):
         ("caption", {"mm_processor_kwargs": {"size": 9}}, "invalid_value", "mm_processor_kwargs"),
         ("run", {"prompt": "x" * 65_537}, "invalid_value", "prompt"),
         ("caption", {"images": [OBJECTS] * 9, "image": None}, "too_many_images", "images[8]"),
-        ("caption", {"images": [OBJECTS] * 2, "image": None}, "too_many_images", "images"),
+        ("caption", {"images": [OBJECTS] * 2, "image": None}, "too_many_images", "images[1]"),
     ],
 )
 def test_what_is_wrong_is_named(nano, task, fields, code, param):

@@ -127,6 +127,7 @@ class Batcher:
             while self._take_in():
                 self._began = time.monotonic()
                 self._work_aside()
+                self._began = time.monotonic()
                 for job, future in list(self._open.items()):
                     if future.cancelled():
                         self._batch.cancel(job)
@@ -166,15 +167,19 @@ class Batcher:
         return [*self._open.values(), *(future for _, future in self._inbox), *(future for _, future in self._asides)]
 
     def _work_aside(self) -> None:
+        """One of them: answers go on between two."""
         with self._wake:
-            asides, self._asides = self._asides, []
-        for work, future in asides:
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(work(self._features))
-            except Exception as error:
-                future.set_exception(error)
+            if not self._asides:
+                return
+            work, future = self._asides.pop(0)
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work(self._features))
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _hand_over(self, job: Job) -> None:
         with self._wake:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ..engine.network import Network
 from ..engine.options import Generation
 from ..errors import ResourceError, UsageError, no_torch
 from ..explanation import Explanation, Grid, Likely, Part, Step, mean_grid, rounded
@@ -43,7 +46,7 @@ class Explainer(Sharing):
     """
 
     def __init__(self, predictor: Predictor):
-        if not hasattr(predictor.network, "model"):
+        if not can_look(predictor.network):
             if find_spec("torch") is None:
                 raise no_torch("explaining an answer", otherwise="leave the explanation out")
             hint = "name the checkpoint, of a pack the one it was made of"
@@ -69,27 +72,30 @@ class Explainer(Sharing):
     def _explained(self, asked: Query[Any], seen: EncodedImage, generation: Generation) -> Explanation:
         result = asked.read(generation)
         prompt = prompt_ids(self.tokenizer, asked.prompt, max_len=MAX_PROMPT)
-        return explanation_of(
-            result, generation, looked(self.model, seen.soft, prompt, generation.ids), self.tokenizer, seen.width, seen.height, seen.picture
-        )
+        looked = grids_of(self.model, seen.soft, prompt, generation.ids)
+        return explanation_of(result, generation, looked, self.tokenizer, seen.width, seen.height, seen.picture)
 
 
-def looked(model: PaliGemma, soft: Any, prompt: Sequence[int], answer: Sequence[int]) -> list[Grid]:
-    """Image tokens (1, P, D), ids of prompt and answer -> for each token of the answer, where the model looked. It reads them once more."""
+def can_look(network: Network) -> bool:
+    """Whether it can be seen where a model looks: not in a pack, which has no PyTorch."""
+    return hasattr(network, "model")
+
+
+def grids_of(model: PaliGemma, soft: Any, prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
+    """Image tokens (1, P, D), ids of prompt and answer -> float32 (tokens of the answer, rows, columns): where the model looked. It reads
+    them once more."""
     from ..engine.looking import looks, smoothed
 
-    if not answer:
-        return []
     side = model.config.vision.grid
-    maps = smoothed(looks(model, soft, prompt, answer).reshape(-1, side, side))
-    return [tuple(tuple(map(rounded, line)) for line in one) for one in maps.tolist()]
+    return smoothed(looks(model, soft, prompt, answer).reshape(-1, side, side)) if answer else np.zeros((0, side, side), np.float32)
 
 
 def explanation_of(
-    result: Result, generation: Generation, grids: Sequence[Grid], tokenizer: Tokenizer, width: int, height: int,
+    result: Result, generation: Generation, looked: np.ndarray, tokenizer: Tokenizer, width: int, height: int,
     picture: Image.Image | None = None,
 ) -> Explanation:  # fmt: skip
-    """A result, what it was read from, and where the model looked for each token of that. `width`, `height`: of the original picture."""
+    """A result, what it was read from, and what `grids_of` gave for that. `width`, `height`: of the original picture."""
+    grids = [tuple(tuple(map(rounded, line)) for line in one) for one in looked.tolist()]
     plain = zip(steps_of(generation, tokenizer), grids, strict=True)
     steps = tuple(dataclasses.replace(step, heat=heat) for step, heat in plain)
     placed = isinstance(result, Detections | Masks)

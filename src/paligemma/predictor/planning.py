@@ -13,20 +13,17 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..engine.options import Options
-from ..errors import UsageError, did_you_mean
+from ..tasks import check_verb
 from .asking import How, Query, read_how
 from .pictures import Seen
 from .verbs import Predictor
 
 R = TypeVar("R")
 
-VERBS = ("caption", "ask", "question", "ocr", "describe_box", "run", "detect", "segment", "refer")
-
 
 def verb_named(predictor: Predictor, verb: str) -> Callable[..., Any]:
-    """The predictor's method of that name. Raises `UsageError` for one that is not of `VERBS`."""
-    if verb not in VERBS:
-        raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, VERBS, "verbs: " + ", ".join(VERBS)))
+    """The predictor's method of that name. Raises `UsageError` for one that is not of `tasks.VERBS`."""
+    check_verb(verb)
     return getattr(predictor, verb)
 
 
@@ -51,7 +48,7 @@ class Planner(Sharing):
     """The verbs of a predictor, each of which returns what it would have asked."""
 
     def plan(self, verb: str, seen: Seen, *asked: Any, **how: Any) -> Planned[Any]:
-        """`verb`: one of `VERBS`; `asked`, `how`: as the verb takes them. Raises what the verb raises before it looks at a picture."""
+        """`verb`: one of `tasks.VERBS`; `asked`, `how`: as it takes them. Raises what the verb raises before it looks at a picture."""
         return verb_named(self, verb)(seen, *asked, **how)
 
     def _ask(self, query: Callable[[int, Seen], Query[R]], image: Any, stream: bool, how: How, max_tokens: int) -> Planned[R]:

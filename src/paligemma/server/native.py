@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import APIRouter
 from PIL import Image
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ..predictor.explaining import explanation_of, steps_of
 from ..results import Masks
@@ -45,9 +45,9 @@ def response(service: Service, body: Body, answered: Answered) -> dict[str, Any]
     tokenizer, more = service.planner.tokenizer, {}
     if body.alternatives:
         more["tokens"] = [step.to_dict() for step in steps_of(answered.generation, tokenizer)]
-    if answered.grids is not None:
+    if answered.looked is not None:
         size = answered.width, answered.height
-        more |= explanation_of(answered.result, answered.generation, answered.grids, tokenizer, *size).explained()
+        more |= explanation_of(answered.result, answered.generation, answered.looked, tokenizer, *size).explained()
     return {
         "id": REQUEST_ID.get(),
         "model": body.model or service.name,
@@ -77,6 +77,10 @@ def _png(mask: np.ndarray) -> str:
 
 def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def written(service: Service, body: Body, answered: Answered) -> str:
+    return dump(response(service, body, answered))
 
 
 def task_routes(service: Service) -> APIRouter:
@@ -118,7 +122,7 @@ def _task(service: Service, kind: type[Body]) -> Callable[[Request], Awaitable[R
         asked, client = question(service, body, files, budget), request.state.client
         if not body.stream:
             answered = await while_there(request, service.answer(asked, client))
-            return JSONResponse(await asyncio.to_thread(response, service, body, answered))
+            return Response(await asyncio.to_thread(written, service, body, answered), media_type="application/json")
         answering = Answering(lambda watcher: service.answer(asked, client, watcher), service.settings.limits.heartbeat)
         await answering.begin(request)
         return stream(_events(service, body, answering))
@@ -135,7 +139,7 @@ async def _events(service: Service, body: Body, answering: Answering) -> AsyncIt
         elif isinstance(found, Refused):
             yield event(dump(found.body()), "error")
         else:
-            yield event(dump(await asyncio.to_thread(response, service, body, found)), "result")
+            yield event(await asyncio.to_thread(written, service, body, found), "result")
             yield DONE
 
 

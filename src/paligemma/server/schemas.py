@@ -272,7 +272,7 @@ class Response(BaseModel):
     model: str
     result: TextResult | DetectionsResult | MasksResult
     tokens: Annotated[list[Step] | None, Field(description="Where `alternatives` were asked for.")] = None
-    explanation: Annotated[Explanation | None, Field(description="Where `explain` was asked for.")] = None
+    explanation: Annotated[Explanation | None, Field(description="Where `explain` was asked for; not of very long answers.")] = None
     usage: Usage
     timing: Timing
 

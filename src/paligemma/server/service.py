@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,10 @@ from ..engine.batcher import Batcher
 from ..engine.features import Features
 from ..engine.generate import check_stream
 from ..engine.options import Generation, Token
-from ..explanation import Grid
 from ..image import as_floats
 from ..predictor import Predictor
 from ..predictor.asking import Pieces
-from ..predictor.explaining import looked
+from ..predictor.explaining import can_look, grids_of
 from ..predictor.pictures import Prepared
 from ..predictor.planning import Planned, Planner
 from ..results import Result
@@ -43,7 +42,7 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Question:
-    """`verb`: one of `planning.VERBS`, with what it is `asked` and `how`. `pictures`: the bytes of files, several for one prompt.
+    """`verb`: one of `tasks.VERBS`, with what it is `asked` and `how`. `pictures`: the bytes of files, several for one prompt.
 
     `adapter`: None for the model alone. `locations`: whether `<loc0000>` in the words is a location. `explain`: whether it is wanted to
     know where the model looked.
@@ -62,7 +61,7 @@ class Question:
 @dataclass(frozen=True)
 class Answered:
     """`queued`, `first_token`, `total`: seconds since the question came; `first_token` is None where there was none. `width`, `height`: of
-    the picture as it was sent. `grids`: where the model looked for each token, None where nobody asked."""
+    the picture as it was sent. `looked`: see `grids_of`; None where nobody asked, or the answer is too long for it."""
 
     result: Result
     generation: Generation
@@ -73,7 +72,7 @@ class Answered:
     total: float
     width: int
     height: int
-    grids: Sequence[Grid] | None = None
+    looked: np.ndarray | None = None
 
     @property
     def completion_tokens(self) -> int:
@@ -144,7 +143,7 @@ class Service:
     @property
     def explains(self) -> bool:
         """Whether it can be seen where the model looks."""
-        return hasattr(self.batcher.network, "model")
+        return can_look(self.batcher.network)
 
     def most_pictures(self, adapter: str | None) -> int:
         """Under one prompt: as many as the model was taught with, where that is written down. An adapter was taught something else."""
@@ -218,17 +217,17 @@ class Service:
             feed.end()
         self.metrics.answered(question.verb, generation, queued, feed.first, start)
         result = await asyncio.to_thread(planned.query.read, generation)
-        grids = await self._look(ids, seen.pixels, place.client, generation) if question.explain else None
+        looked = await self._look(ids, seen.pixels, place.client, generation) if question.explain else None
         total = time.monotonic() - start
         first = None if feed.first is None else feed.first - start
-        return Answered(result, generation, image_tokens, len(ids), queued, first, total, seen.width, seen.height, grids)
+        return Answered(result, generation, image_tokens, len(ids), queued, first, total, seen.width, seen.height, looked)
 
     async def _open(self, question: Question) -> Prepared:
-        if len(question.pictures) > (most := self.most_pictures(question.adapter)):
-            what = f"{len(question.pictures)} pictures for one prompt: this model was taught with {most}"
-            raise Refused(400, what, "too_many_images", "images")
         budget = question.budget or Budget(self.settings.limits)
         fields = budget.images or ["image"] * len(question.pictures)
+        if len(fields) > (most := self.most_pictures(question.adapter)):
+            why = "this model was taught with" if most == self.config.frames else "a request may have"
+            raise Refused(400, f"{len(fields)} pictures for one prompt: {why} {most}", "too_many_images", fields[most])
         jobs = [self.decoders.decode(data, where, budget) for data, where in zip(question.pictures, fields, strict=True)]
         frames: list[Decoded] = await asyncio.gather(*jobs)
         pixels = np.stack([as_floats(frame.pixels) for frame in frames])
@@ -255,18 +254,25 @@ class Service:
         if len(question.pictures) > 1:
             raise Refused(400, "explain: only answers about one picture can be explained", "not_explained", param="explain")
 
-    async def _look(self, ids: list[int], pixels: np.ndarray, client: str, generation: Generation) -> list[Grid]:
-        """Once the answer is there; its place is still held, so that no other adapter is at work."""
-        most, count, model = self.settings.limits.explained_tokens, len(generation.ids), cast(Any, self.batcher.network)
-        if count > most:
-            what = f"explain: the answer has {count:,} tokens, at most {most:,} can be explained"
-            raise Refused(400, what, "not_explained", param="explain")
+    async def _look(self, ids: list[int], pixels: np.ndarray, client: str, generation: Generation) -> np.ndarray | None:
+        """Once the answer is there. Its place is held until the engine is done with it, so that no other adapter comes to work meanwhile.
+        None: there would be too many numbers to tell."""
+        if len(generation.ids) * self.config.vision.num_tokens > self.settings.limits.explained_numbers:
+            return None
+        model: Any = self.batcher.network
 
-        def look(features: Features) -> list[Grid]:
-            return looked(model.model, features.of([pixels[0]], [client])[0], ids, generation.ids)
+        def look(features: Features) -> np.ndarray:
+            return grids_of(model.model, features.of([pixels[0]], [client])[0], ids, generation.ids)
 
-        with tracing.part("look", tokens=len(generation.ids)):
-            return await asyncio.wrap_future(self.batcher.aside(look))
+        with _engine_at_work():
+            looking = self.batcher.aside(look)
+        waiting = asyncio.ensure_future(asyncio.wrap_future(looking))
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            if not looking.cancel():
+                await asyncio.wait([waiting])
+            raise
 
     async def _generate(self, planned: Planned[Any], ids: list[int], pixels: np.ndarray, client: str, feed: Feed | None) -> Generation:
         loop = asyncio.get_running_loop()
@@ -277,12 +283,19 @@ class Service:
 
         on_token = None if feed is None else pass_on
         picture = pixels[0] if len(pixels) == 1 else pixels
-        try:
+        with _engine_at_work():
             constraint = planned.query.constraint
             future = self.batcher.submit(ids, planned.options, pixels=picture, constraint=constraint, on_token=on_token, owner=client)
-        except RuntimeError as error:  # the engine's thread has ended
-            raise Refused(503, "the engine does not answer", "engine_dead", retry_after=30) from error
         return await asyncio.wrap_future(future)
+
+
+@contextmanager
+def _engine_at_work() -> Iterator[None]:
+    """Raises `Refused` (503) where the engine's thread has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Refused(503, "the engine does not answer", "engine_dead", retry_after=30) from error
 
 
 class Feed:

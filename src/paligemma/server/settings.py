@@ -63,8 +63,9 @@ class Limits:
     """Of an answer, where the task has no usual length."""
     most_tokens: int = 2048
     """Of an answer, whatever the client asks for."""
-    explained_tokens: int = 512
-    """Of an answer that is explained: each comes with a number for every patch, 4,096 of them at 896 pixels."""
+    explained_numbers: int = 1 << 17
+    """Of an explanation, a number for each token and patch: 512 tokens at 224 pixels, 32 at 896. As JSON up to 2 MB; longer answers come
+    without."""
     batch: int = 256
     """Requests in one batch."""
 

@@ -38,6 +38,15 @@ _ALL: tuple[Task, ...] = (caption, answer, question, ocr, detect, segment, refer
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
+VERBS = ("caption", "ask", "question", "ocr", "describe_box", "run", "detect", "segment", "refer")
+"""Methods of a predictor, and of a server's client, that ask about a picture."""
+
+
+def check_verb(verb: str) -> None:
+    """Raises `UsageError` for one that is not of `VERBS`, with the closest one."""
+    if verb not in VERBS:
+        raise UsageError(f"there is no verb {verb!r}", hint=did_you_mean(verb, VERBS, "verbs: " + ", ".join(VERBS)))
+
 
 def task_named(name: str) -> Task:
     """The task of that name; an unknown name raises `UsageError` with the closest."""

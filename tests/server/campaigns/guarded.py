@@ -484,12 +484,15 @@ GUARDS: dict[str, Guard] = {
                 "server/test_native.py::test_what_is_wrong_is_named",
             ),
             "pictures of a prompt": (
-                "if len(question.pictures) > (most := self.most_pictures(question.adapter)):",
+                "if len(fields) > (most := self.most_pictures(question.adapter)):",
                 "server/test_native.py::test_what_is_wrong_is_named",
             ),
             "models whose looks cannot be seen": ("if not self.explains:", "test_what_cannot_be_explained_is_refused"),
             "films are not explained": ("if len(question.pictures) > 1:", "test_what_cannot_be_explained_is_refused"),
-            "long answers are not explained": ("if count > most:", "test_what_cannot_be_explained_is_refused"),
+            "long answers are not explained": (
+                "if len(generation.ids) * self.config.vision.num_tokens > self.settings.limits.explained_numbers:",
+                "test_what_cannot_be_explained_is_refused",
+            ),
             "deadline": ("async with asyncio.timeout(limits.request_seconds), self", "test_patience_and_deadline", "async with self"),
             "health": (
                 "return self.batcher.stalled < self.settings.limits.stall_seconds",

@@ -8,7 +8,7 @@ export class Cards {
   // `onChange`: something that the history keeps is different now.
   constructor(onChange) {
     this.onChange = onChange;
-    this.explain = null; // (card) -> a promise of where the model looked, where the server tells that
+    this.explain = null; // (card, signal) -> a promise of where the model looked, where the server tells that
     this.stage = new Stage({ onPoint: (object) => this.point(this.current, object), onChoose: (object) => this.choose(this.current, object) });
     this.list = [];
     this.current = null;
@@ -17,6 +17,7 @@ export class Cards {
 
   // Another picture, and what was asked about it before.
   begin(picture, kept) {
+    for (const card of this.list) card.why?.leave();
     this.picture = picture;
     this.stage.show(picture);
     this.list = kept.map((one) => new Card(one, picture, this));
@@ -65,6 +66,7 @@ export class Cards {
   point(card, object) {
     if (!card || (card !== this.current && !object)) return;
     if (card !== this.current) this.show(card);
+    if (object) card.why?.release();
     const chosen = object ?? this.pressed;
     card.mark(chosen, this.pressed);
     this.stage.choose(chosen, this.pressed);
@@ -73,6 +75,8 @@ export class Cards {
   // An object that was clicked stands out until another is, or it is clicked again.
   choose(card, object) {
     if (card !== this.current) this.show(card);
+    card.why?.release();
+    this.stage.showHeat(null);
     this.pressed = this.pressed === object ? null : object;
     card.mark(this.pressed, this.pressed);
     this.stage.choose(this.pressed, this.pressed);
@@ -87,6 +91,7 @@ export class Cards {
   drop(card) {
     this.list = this.list.filter((one) => one !== card);
     card.root.remove();
+    card.why?.leave();
     if (card !== this.current) return;
     this.current = null;
     if (this.list.length) this.show(this.list[0]);

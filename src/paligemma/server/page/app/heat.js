@@ -1,6 +1,6 @@
 // Where the model looked, over the picture: the hotter, the less is seen through it; a ring about the hottest patch. As `drawing.py` draws it.
 
-const COLOURS = [
+export const COLOURS = [
   [26, 0, 70], [122, 20, 110], [205, 60, 75], [245, 140, 40], [250, 245, 120],
 ]; // prettier-ignore
 

@@ -203,14 +203,14 @@ async function ask(card, signal) {
 }
 
 // The same question once more, this time with where the model looked.
-async function explain(card) {
+async function explain(card, signal) {
   const { task: name, body } = card.kept;
   const image = await dataUrl(card.picture.blobs[0]);
-  const asked = { image, ...body, explain: true };
   const quiet = { text() {}, again() {}, wait() {} };
-  const { explanation } = await answerTo(name, asked, new AbortController().signal, quiet);
+  const { explanation } = await answerTo(name, { image, ...body, explain: true }, signal, quiet);
+  if (!explanation) throw new Error("The answer is too long for that.");
   card.kept.explanation = explanation;
-  changed();
+  if (card.picture === picture) changed();
   return explanation;
 }
 

@@ -57,6 +57,7 @@ export class Stage {
   // The one that stands out. `pressed`: it stays so.
   choose(chosen, pressed) {
     this.chosen = chosen;
+    if (chosen) this.heat = null;
     for (const one of element("marks").children) one.setAttribute("aria-pressed", this.objects[one.dataset.at] === pressed);
     this.paintObjects();
   }

@@ -9,27 +9,39 @@ const WORTH_SAYING = 0.01; // what is less probable is left out
 const OPEN = "How sure was it, and where did it look?";
 
 export class Why {
-  // `ask`: resolves with the explanation. `onPoint(part or null)`: where the model looked for that part is shown, or no more.
+  // `ask(card, signal)`: resolves with the explanation. `onPoint(part or null)`: where the model looked for that part is shown, or no more.
   constructor(card, ask, onPoint) {
-    Object.assign(this, { card, ask, onPoint, pressed: null, asking: false });
+    Object.assign(this, { card, ask, onPoint, pressed: null, asking: null }); // `asking`: an AbortController, while the server is asked
     this.told = h("p", { class: "soft", role: "status" });
     this.list = h("ul", { "aria-label": "Words of the answer" });
     this.root = h("details", { class: "why" }, h("summary", {}, OPEN), this.told, this.list);
-    this.root.addEventListener("toggle", () => (this.root.open ? this.open() : this.onPoint(null)));
+    this.root.addEventListener("toggle", () => (this.root.open ? this.open() : this.close()));
   }
 
   async open() {
     const { kept } = this.card;
     if (this.asking || this.list.children.length) return;
-    this.asking = true;
+    const asking = (this.asking = new AbortController());
     this.told.textContent = "Looking again …";
     try {
-      this.fill(kept.explanation ?? (await this.ask(this.card)));
+      this.fill(kept.explanation ?? (await this.ask(this.card, asking.signal)));
     } catch (error) {
-      this.told.textContent = error.message;
+      if (this.asking === asking) this.told.textContent = error.message;
     } finally {
-      this.asking = false;
+      if (this.asking === asking) this.asking = null;
     }
+  }
+
+  close() {
+    this.leave();
+    this.release();
+    this.onPoint(null);
+  }
+
+  // Nobody wants to know any more.
+  leave() {
+    this.asking?.abort();
+    this.asking = null;
   }
 
   fill({ tokens, parts }) {
@@ -63,9 +75,10 @@ export class Why {
 
   // A word that was clicked stays shown until another is, or it is clicked again.
   press(part) {
-    this.pressed = this.pressed === part ? null : part;
+    const pressed = this.pressed === part ? null : part;
+    this.onPoint(pressed); // another answer may have been shown, then this lets go of what was pressed
+    this.pressed = pressed;
     this.mark();
-    this.onPoint(this.pressed);
   }
 
   // Something else is shown now.

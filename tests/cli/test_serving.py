@@ -65,18 +65,20 @@ def test_it_answers_and_ends_when_told_once_answers_are_written():
         page = connection.getresponse()
         assert (page.status, page.getheader("content-type")) == (200, "text/html; charset=utf-8")
         assert "Ask a picture" in page.read().decode()
-        body = {"image": PICTURE, "classes": ["owl", "green heart", "fish"], "stream": True}
-        connection.request("POST", "/v1/detect", json.dumps(body), {"Content-Type": "application/json"})
+        body = {"image": PICTURE, "prompt": "caption en", "stream": True, "max_tokens": 300}
+        rambling = {"temperature": 100, "seed": 1}  # any token may come, and the end is one of thousands
+        connection.request("POST", "/v1/run", json.dumps(body | rambling), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         first = answer.readline()
         running.send_signal(signal.SIGTERM)
         rest = answer.read().decode()
         assert first == b"event: token\n"
         assert rest.endswith("data: [DONE]\n\n")
+        assert '"completion_tokens":300' in rest
         _, log = running.communicate(timeout=30)
         assert running.returncode == 0
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-        assert [line["path"] for line in lines if "path" in line][-1] == "/v1/detect"
+        assert [line["path"] for line in lines if "path" in line][-1] == "/v1/run"
         assert all(len(line["request_id"]) >= 8 for line in lines if "path" in line)
         assert {line["client"] for line in lines if "path" in line} == {"127.0.0.1"}, "what a client says of itself is not believed"
 

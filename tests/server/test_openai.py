@@ -29,8 +29,9 @@ def test_models(client):
     assert model.id == "nano-112"
     assert "detect" in model.paligemma["tasks"]
     assert client.models.retrieve("nano-112").id == "nano-112"
-    with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("../etc")
+    for name in ("../etc", "nano", "nano-112:birds"):
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(name)
 
 
 def test_a_caption_is_streamed(client, predictor):

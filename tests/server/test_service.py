@@ -233,6 +233,9 @@ def test_patience_and_deadline(predictor):
         slow.hold.set()
         eventually(lambda: idle(service))
         assert ask(served, "caption").status == 200
+        counted = served.ask("GET", "/metrics").body.decode()
+        for code in ("queue_timeout", "deadline_exceeded"):
+            assert f'paligemma_refusals_total{{code="{code}"}} 1.0' in counted
 
 
 def test_a_stream_lives_while_nothing_comes(predictor):

@@ -42,8 +42,7 @@ class SearchOptions(ModelOptions):
     model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var=MODEL_VARIABLE)] = None
     """A folder, an .npz file or a Hugging Face id that was pulled. The bundled small model by default."""
     encoder: Annotated[str | None, Parameter(group=MODEL)] = None
-    """What makes the vectors: a SigLIP, as a folder, an .npz file or an id that was pulled. The bundled small one by default; `search`
-    takes the one that made the index."""
+    """A SigLIP, which makes the vectors: folder, .npz file or pulled id. By default the bundled small one; `search` takes the index's."""
 
 
 DEFAULTS = SearchOptions()

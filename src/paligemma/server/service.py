@@ -183,7 +183,9 @@ class Service:
             async with asyncio.timeout(limits.request_seconds), self.scheduler.enter(client) as place:
                 return await self._answer(question, place, watcher, start)
         except TimeoutError:
-            raise Refused(504, f"the answer took longer than {limits.request_seconds:g} seconds", "deadline_exceeded") from None
+            late = Refused(504, f"the answer took longer than {limits.request_seconds:g} seconds", "deadline_exceeded")
+            self.metrics.refused(late.code)
+            raise late from None
         except Refused as refused:
             self.metrics.refused(refused.code)
             raise

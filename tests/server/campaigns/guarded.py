@@ -507,10 +507,11 @@ GUARDS: dict[str, Guard] = {
             "an end to the end": (" and time.monotonic() < end:", "test_draining_waits_for_what_is_in_but_not_for_ever", ":"),
             "what can be streamed": ("if watcher is not None:", "server/test_native.py::test_what_is_wrong_is_named"),
             "refusals are counted": (
-                '"deadline_exceeded") from None\n        except Refused as refused:\n            self.metrics.refused(refused.code)\n',
-                "test_a_full_queue_refuses_quickly_and_recovers",
-                '"deadline_exceeded") from None\n        except Refused as refused:\n',
+                "            raise late from None\n        except Refused as refused:\n            self.metrics.refused(refused.code)\n",
+                "test_patience_and_deadline",
+                "            raise late from None\n        except Refused as refused:\n",
             ),
+            "deadlines are counted": ("            self.metrics.refused(late.code)\n", "test_patience_and_deadline", ""),
         },
     ),
     **_here(

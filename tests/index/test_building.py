@@ -11,6 +11,7 @@ from paligemma.errors import InputError
 from paligemma.index import building
 from paligemma.index.describing import Wanted
 from paligemma.predictor import Predictor
+from paligemma.tasks.caption import without_places
 from tests import tiny
 from tests.index.making import ColourEncoder, build, held, paint
 
@@ -147,7 +148,7 @@ def test_what_a_model_says_is_asked_once(album, tmp_path, predictor):
     captions = Wanted(("en",), model="tiny")
     assert build(album, where, encoder, wanted=captions, predictor=predictor).counts["described"] == 4
     said = held(where)
-    assert all(entry.captions == {"en": predictor.caption(album / path).text} for path, entry in said.items())
+    assert all(entry.captions == {"en": without_places(predictor.caption(album / path).text)[0]} for path, entry in said.items())
     assert build(album, where, encoder, wanted=captions, predictor=predictor).counts["described"] == 0
 
     everything = Wanted(("en", "de"), True, ("cat", "dog"), "tiny")
@@ -163,6 +164,18 @@ def test_what_a_model_says_is_asked_once(album, tmp_path, predictor):
         assert entry.objects is not None
         for box, expected in zip(entry.objects, predictor.detect(album / path, ["cat", "dog"]), strict=True):
             assert (box.label, *box.xyxy, box.score) == pytest.approx((expected.label, *expected.xyxy, expected.score))
+
+
+def test_other_classes_come_to_those_that_are_there(album, tmp_path, predictor):
+    where = tmp_path / "index"
+    for classes, described in ((("cat",), 0), (("dog", "cat"), 4), (("dog",), 0)):
+        report = build(album, where, wanted=Wanted(classes=classes, model="tiny"), predictor=predictor)
+        assert report.counts["described"] == described
+    for path, entry in held(where).items():
+        assert entry.classes == ("cat", "dog")
+        assert entry.objects is not None
+        expected = [box.label for name in entry.classes for box in predictor.detect(album / path, [name])]
+        assert [box.label for box in entry.objects] == expected
 
 
 def test_another_model_says_everything_anew(album, tmp_path, predictor):

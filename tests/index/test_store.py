@@ -48,12 +48,17 @@ def test_similarities_are_cosines_the_highest_first(tmp_path):
     assert [match.score for match in found] == pytest.approx(exact, abs=1e-5)
 
 
+COMMON = ("cat", "dog", "man", "door", "city", "sea", "face", "die")
+"""English and German words that are stop words of other languages."""
+
+
 def test_full_text_before_and_after_upkeep(tmp_path):
     with writing(tmp_path, facts()) as writer:
         writer.add(
             [
                 entry(1, captions={"en": "two owls on a tree", "zh": "猫头鹰、绿心和鱼"}, text="TO LET"),
                 entry(2, captions={"en": "an owl"}),
+                *(entry(10 + i, captions={"en": f"a {word} by the bell"}) for i, word in enumerate(COMMON)),
                 entry(3),
             ]
         )
@@ -64,6 +69,8 @@ def test_full_text_before_and_after_upkeep(tmp_path):
             assert paths(writer, writer.matching("to", "text", 9)) == ["1.png"], "no word of printed text is too common to look for"
             assert paths(writer, writer.matching("let", "words", 9)) == ["1.png"], "read text is part of what words are looked for in"
             assert writer.matching("owl", "text", 9) == []
+            for i, word in enumerate(COMMON):
+                assert paths(writer, writer.matching(word, "words", 9)) == [f"{10 + i}.png"], word
             writer.tidy()
 
 

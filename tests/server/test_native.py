@@ -100,7 +100,8 @@ def test_where_the_model_looked_is_told_where_it_is_asked_for(nano, predictor, t
 
 
 def test_what_cannot_be_explained_is_refused(nano):
-    assert "beam" in ask(nano, "caption", explain=True, beams=2).error()["message"]
+    error = ask(nano, "caption", explain=True, beams=2).error()
+    assert (error["code"], error["param"]) == ("not_explained", "beams")
 
 
 def streamed(served: Served, task: str, **fields):

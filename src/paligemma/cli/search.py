@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast  # noqa: F401  (as below)
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 WHERE = "paligemma-index"
 """The index, in the current folder, unless another is named."""
 KINDS = ("vectors", "captions", "text", "objects")
+HELD = {"captions": "captions", "text": "text", "objects": "labels"}
+"""Of these all but vectors: the column that is null where a picture was not asked for it."""
+SHOWN = 3
+"""Pictures that are named where many could not be opened again."""
 BUILD = Group("Index", sort_key=0)
 ASK = Group("Search for", sort_key=0)
 
@@ -102,7 +106,8 @@ def index(
     with writing(out, facts, overwrite=overwrite) as writer, _progress() as (begin, tell):
         report = Builder(writer, root, encoder, wanted, predictor, batch, threads, tell, begin).run()
         held = writer.count()
-    return _said(report, held, out, json)
+        lacking = {what: writer.count(f"{column} IS NULL") for what, column in HELD.items() if not wanted.asks(what)}
+    return _said(report, held, lacking, out, json)
 
 
 def search(
@@ -165,9 +170,13 @@ def search(
     opened = Index.open(index)
     encoder = _encoder(options.encoder or opened.facts.source or None, options.device) if needs_encoder(query) else None
     hits = found_in(opened, query, encoder, max(top, BEST) if rerank else top)
-    root = Path(opened.facts.root)
+    root, lost = Path(opened.facts.root), list[InputError]()
     if rerank and query.words is not None:
-        hits = sorted_again(load(options), hits, query.words, root, lang=lang, failed=_complain)[:top]
+        hits = sorted_again(load(options), hits, query.words, root, lang=lang, failed=lost.append)[:top]
+        for error in lost[:SHOWN]:
+            print(lines(error), file=sys.stderr)
+        if lost:
+            print(printable(f"{len(lost)} pictures below {root} could not be looked at again: they stand last"), file=sys.stderr)
     if out is not None:
         write(hits, root, _asked(query, picture, region), out)
     _show(hits, opened, json)
@@ -175,7 +184,7 @@ def search(
         _note(query, opened)
     if out is not None:
         print(printable(f"written: {out}"), file=sys.stderr)
-    return 0
+    return PARTLY_FAILED if lost else 0
 
 
 def _wanted(what: str, classes: str | None, min_score: float, lang: str, options: SearchOptions) -> Any:
@@ -249,13 +258,19 @@ def _show(hits: Sequence[Hit], opened: Index, json: bool) -> None:
 
 def _note(query: Query, opened: Index) -> None:
     """Why nothing can be found, where the index does not hold what is asked for."""
+    from ..index.filters import quoted
+
     for asked, column, what in ((query.has, "labels", "objects"), (query.text, "text", "text")):
         if asked and not opened.count(f"{column} IS NOT NULL"):
             print(f"note: this index holds no {what}: paligemma index FOLDER --what vectors,{what}", file=sys.stderr)
+    for one in query.has:
+        if opened.count("labels IS NOT NULL") and not opened.count(f"array_has(classes, {quoted(one.label)})"):
+            how = f'paligemma index FOLDER --what vectors,objects --classes "{one.label}"'
+            print(printable(f"note: no picture of this index was searched for {one.label!r}: {how}"), file=sys.stderr)
 
 
-def _said(report: Report, held: int, out: str, json: bool) -> int:
-    """Print what was done. -> the exit code."""
+def _said(report: Report, held: int, lacking: Mapping[str, int], out: str, json: bool) -> int:
+    """Print what was done. `lacking`: what was not asked for this time -> how many pictures are without it. -> the exit code."""
     for path, error in report.failed.items():
         print(lines(error), file=sys.stderr)
         if json:
@@ -266,14 +281,13 @@ def _said(report: Report, held: int, out: str, json: bool) -> int:
     else:
         told = ", ".join(f"{count:,} {name}" for name, count in done.items() if count)
         print(printable(f"{out}: {held:,} pictures ({told or 'nothing to do'})"))
+    for what, count in lacking.items():
+        if 0 < count < held:
+            print(f"note: {count:,} pictures have no {what}, the others have: add --what vectors,{what}", file=sys.stderr)
     if report.failed:
         print(f"{len(report.failed)} pictures could not be read and are not in the index", file=sys.stderr)
         return PARTLY_FAILED if held else InputError.exit_code
     return 0
-
-
-def _complain(error: InputError) -> None:
-    print(lines(error), file=sys.stderr)
 
 
 @contextlib.contextmanager

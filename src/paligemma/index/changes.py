@@ -55,7 +55,7 @@ def files(root: Path) -> list[File]:
     Raises `InputError` where there are none: a disk that is not mounted is no reason to forget all pictures.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder", code="not_found")
+        raise InputError(f"{root}: {'a file, expected a folder' if root.is_file() else 'no such folder'}", code="not_found")
     found: list[File] = []
     for source in expand([str(root)]):
         if source.kind == "image" and source.path is not None and source.path != root:

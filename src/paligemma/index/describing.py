@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..predictor import Predictor
 from ..predictor.pictures import Picture, encode
+from ..tasks.caption import without_places
 from .entries import Entry
 
 
@@ -27,12 +28,16 @@ class Wanted:
     def __bool__(self) -> bool:
         return bool(self.languages or self.text or self.classes)
 
+    def asks(self, what: str) -> bool:
+        """For "captions", "text" or "objects"."""
+        return bool({"captions": self.languages, "text": self.text, "objects": self.classes}[what])
+
     def lacking(self, known: Known) -> Wanted:
         """What is still to be asked about a picture: what it lacks, or everything where another model was asked."""
         if not self or known.model != self.model:
             return self
         missing = tuple(language for language in self.languages if language not in known.languages)
-        classes = () if self.classes == known.classes else self.classes
+        classes = tuple(name for name in self.classes if name not in known.classes)
         return dataclasses.replace(self, languages=missing, text=self.text and not known.text, classes=classes)
 
 
@@ -75,7 +80,7 @@ def _ask(predictor: Predictor, pictures: Sequence[Picture], wanted: Wanted) -> l
     found: list[dict[str, Any]] = [{"model": wanted.model} for _ in seen]
     for language in wanted.languages:
         for one, caption in zip(found, predictor.caption(seen, lang=language), strict=True):
-            one["captions"] = {**one.get("captions", {}), language: caption.text}
+            one["captions"] = {**one.get("captions", {}), language: without_places(caption.text)[0]}
     if wanted.text:
         for one, reading in zip(found, predictor.ocr(seen), strict=True):
             one["text"] = reading.text
@@ -90,4 +95,6 @@ def _with(entry: Entry, more: dict[str, Any]) -> Entry:
         entry = dataclasses.replace(entry, captions=None, text=None, classes=None, objects=None)
     if "captions" in more:
         more = more | {"captions": {**(entry.captions or {}), **more["captions"]}}
+    if "classes" in more:
+        more = more | {name: (*(getattr(entry, name) or ()), *more[name]) for name in ("classes", "objects")}
     return dataclasses.replace(entry, **more)

@@ -194,8 +194,10 @@ class Writer(Index):
         from lancedb.index import FTS, BTree
 
         with told(self.where):
-            # Captions are sentences, in any script; what is printed in a picture may be any words.
-            sentences, printed = FTS(base_tokenizer="icu"), FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
+            # Captions are sentences, in any script; what is printed in a picture may be any words. Stop words stay: with ICU those of many
+            # languages are left out, and "cat", "dog" and "man" are among them.
+            printed = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
+            sentences = FTS(base_tokenizer="icu", remove_stop_words=False)
             for column, config in {"words": sentences, "text": printed, "id": BTree()}.items():
                 if column not in self._indexed:
                     self.table.create_index(column, config=config)

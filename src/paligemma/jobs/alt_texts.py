@@ -8,7 +8,6 @@ What is there already is kept, also where a person wrote it: that is how it is k
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from ..errors import UsageError
 from ..printable import printable
+from ..tasks.caption import without_places
 from ..training.disk import Disk, demanded, replace_file
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 from .items import TABLES, Item, files_of, within
@@ -52,13 +52,10 @@ def alt_texts(rows: Iterable[Mapping[str, Any]], rules: Rules) -> Iterator[AltTe
     """
     for row in rows:
         caption = row["result"]
-        words, places = _PLACES.subn(" ", caption["text"])
+        words, places = without_places(caption["text"])
         text, cut = shortened(words, rules.most)
         doubtful = caption["score"] < rules.doubt or caption["stop"] == "length" or places > 0 or not several_words(text)
         yield AltText(row["id"], language(row["task"]), text, caption["score"], doubtful, cut)
-
-
-_PLACES = re.compile(r"<(?:loc|seg)\d+>")
 
 
 def language(task: str) -> str:

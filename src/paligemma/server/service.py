@@ -253,6 +253,8 @@ class Service:
         """Before anything is computed."""
         if not self.explains:
             raise Refused(400, "this model runs without PyTorch, and where it looks cannot be seen", "not_explained", param="explain")
+        if question.how.get("beams", 1) > 1:
+            raise Refused(400, "explain: beam search does not keep what else might have come", "not_explained", param="beams")
         if len(question.pictures) > 1:
             raise Refused(400, "explain: only answers about one picture can be explained", "not_explained", param="explain")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import UsageError, did_you_mean
 from ..results import Caption
 from .languages import check_language
@@ -27,3 +29,12 @@ def target(text: str) -> str:
 
 def parse(text: str) -> str:
     return text.strip()
+
+
+_PLACES = re.compile(r"<(?:loc|seg)\d+>")
+
+
+def without_places(text: str) -> tuple[str, int]:
+    """A caption without locations and mask codes, which are no words, and how many there were."""
+    words, places = _PLACES.subn(" ", text)
+    return " ".join(words.split()), places

@@ -488,6 +488,10 @@ GUARDS: dict[str, Guard] = {
                 "server/test_native.py::test_what_is_wrong_is_named",
             ),
             "models whose looks cannot be seen": ("if not self.explains:", "test_what_cannot_be_explained_is_refused"),
+            "beams are not explained": (
+                'if question.how.get("beams", 1) > 1:',
+                "server/test_native.py::test_what_cannot_be_explained_is_refused",
+            ),
             "films are not explained": ("if len(question.pictures) > 1:", "test_what_cannot_be_explained_is_refused"),
             "long answers are not explained": (
                 "if len(generation.ids) * self.config.vision.num_tokens > self.settings.limits.explained_numbers:",

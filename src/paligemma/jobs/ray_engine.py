@@ -50,7 +50,8 @@ def on_ray(
         if ours:
             _start(ray, workers * cpus)
         try:
-            data = ray.data.from_items(waiting, override_num_blocks=len(waiting))
+            data: Any = ray.data.from_items(waiting, override_num_blocks=len(waiting))
+            # Any: Ray declares functions of a row alone, and takes these.
             opened = data.map(_open, fn_args=(config, order), num_cpus=OPENING)
             pool = ray.data.ActorPoolStrategy(size=workers)
             made = (load, order, batch)

@@ -1,6 +1,6 @@
 """The labelling loop, walked whole on the drawn world: a model labels, a person corrects, it learns, and labels again.
 
-    python examples/labelling_loop.py --out loop            # a quarter of an hour on two cores; needs paligemma[torch,data,vision,eval]
+    python examples/labelling_loop.py --out loop            # ten minutes on two cores; needs paligemma[torch,data,vision,eval]
     python examples/labelling_loop.py --out loop --quick    # a minute: that it runs, not what comes out
 
 Boxes are to be called "animal", "shape" or "other", which the bundled model has not learnt. It learns them from a few pictures, and in each

@@ -87,6 +87,27 @@ def test_what_an_index_does_not_hold_is_said(album, call):
         assert f"holds no {what}" in done.err
 
 
+def test_what_some_pictures_lack_is_said(album, call):
+    call("index", "album", "--what", "vectors,captions,objects", "--classes", "cat")
+    assert "note" not in call("index", "album").err, "nothing is lacking yet"
+    paint(album / "more.png", "red", "blue", size=(30, 20))
+    told = call("index", "album").err
+    assert "note: 1 pictures have no captions" in told
+    assert "note: 1 pictures have no objects" in told
+    done = call("search", "--has", "tractor")
+    assert done.lines == ["nothing found"]
+    assert "no picture of this index was searched for 'tractor'" in done.err
+    assert "searched for" not in call("search", "--has", "cat", "--count", ">99").err
+
+
+def test_pictures_that_are_gone_cannot_be_sorted_again(album, call):
+    call("index", "album")
+    album.rename(album.with_name("elsewhere"))
+    done = call("search", "green", "--rerank")
+    assert (done.code, len(done.lines)) == (6, 3)
+    assert f"3 pictures below {album} could not be looked at again" in done.err
+
+
 def test_bad_pictures(album, call):
     (album / "bad.png").write_bytes(b"no picture")
     done = call("index", "album")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.server.page_stub import DEMO
-from tests.server.visiting import ask, failing, picture_of, png, requests, sent, start, throw, until
+from tests.server.visiting import LATE, ask, failing, picture_of, png, requests, sent, start, throw, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -83,14 +83,7 @@ def test_a_video_is_eight_pictures(page, stub, tmp_path):
 
 def test_the_last_choice_counts(page, stub):
     """An example that arrives late does not take the place of a later one, and a question about a picture that is gone is not answered."""
-    page.evaluate("""() => {
-      const fetch = window.fetch;
-      window.fetch = async (...asked) => {
-        window.fetch = fetch;
-        await new Promise((resolve) => (window.arrive = resolve));
-        return fetch(...asked);
-      };
-    }""")
+    page.evaluate(LATE)
     page.locator('[data-image$="objects3.png"]').click()
     page.locator('[data-image$="words1.png"]').click()
     page.locator('[data-image$="words1.png"][aria-pressed="true"]').wait_for()

@@ -169,3 +169,14 @@ def why(page):
     rows = latest(page).locator(".why li button")
     rows.first.wait_for(timeout=30_000)
     return rows
+
+
+LATE = """() => {
+  const fetch = window.fetch;
+  window.fetch = async (...asked) => {
+    window.fetch = fetch;
+    await new Promise((resolve) => (window.arrive = resolve));
+    return fetch(...asked);
+  };
+}"""
+"""The next thing that is fetched arrives once `arrive()` is called."""

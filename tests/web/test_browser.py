@@ -30,20 +30,11 @@ from paligemma.tasks import TASKS
 from paligemma.tasks.grammar import ObjectGrammar
 from paligemma.web.packer import pack_web
 from paligemma.web.runtime import INSTALL, PACKAGE, find_runtime, missing
+from tests.server.visiting import FLAGS, LATE, chromium
 
 DEMO = BUNDLED / "demo"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paligemma" / "web"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-    "--host-resolver-rules=MAP plain.test 127.0.0.1",
-]  # fmt: skip
-
 pytestmark = pytest.mark.timeout(240)
-
-
-def chromium() -> str | None:
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def lacking() -> str | None:
@@ -320,14 +311,7 @@ def test_no_picture_is_taken_before_the_camera_shows_one(page):
 
 def test_the_last_choice_counts(page):
     """An example that arrives late does not take the place of a later one, and a question waits for what was chosen."""
-    page.evaluate("""() => {
-      const fetch = window.fetch;
-      window.fetch = async (...asked) => {
-        window.fetch = fetch;
-        await new Promise((resolve) => (window.arrive = resolve));
-        return fetch(...asked);
-      };
-    }""")
+    page.evaluate(LATE)
     page.locator("#examples button").first.click()
     page.locator("#examples button").nth(4).click()
     assert "green heart" in ask(page, "detect")

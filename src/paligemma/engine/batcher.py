@@ -38,10 +38,8 @@ class Batcher:
         self, network: Network, *, eos_id: int, loc: range, rows: int = 16, waiting: int = WAITING, read: int = READ, keep: int = 32
     ):
         self.most, self.network = waiting, network
-        features = Features(network, keep)
-        self._batch = ContinuousBatch(network, eos_id=eos_id, loc=loc, rows=rows, read=read, features=features)
+        self._batch = ContinuousBatch(network, eos_id=eos_id, loc=loc, rows=rows, read=read, features=Features(network, keep))
         self._wake = threading.Condition()
-        self._features = features
         self._inbox: list[tuple[Job, Future[Generation]]] = []
         self._asides: list[tuple[Callable[[Features], Any], Future[Any]]] = []
         self._open: dict[Job, Future[Generation]] = {}
@@ -175,7 +173,7 @@ class Batcher:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(work(self._features))
+            future.set_result(work(self._batch.features))
         except BaseException as error:
             future.set_exception(error)
             if not isinstance(error, Exception):

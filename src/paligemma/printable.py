@@ -12,6 +12,8 @@ JOINERS = "\u200c\u200d"
 
 def printable(text: str, keep: str = "") -> str:
     """`text` with steering characters, other than those in `keep`, as escapes such as `\\x1b`."""
+    if text.isascii() and text.isprintable():
+        return text
 
     def shown(c: str) -> str:
         steers = unicodedata.category(c) in STEERING and c not in JOINERS and c not in keep

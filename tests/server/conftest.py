@@ -125,9 +125,10 @@ def serving(app: Any, settings: Settings | None = None, observe: Observe | None 
     settings = settings or Settings()
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    gate = Gate(app, settings, observe, admit)
     config = uvicorn.Config(
-        Gate(app, settings, observe, admit),
-        http=guarded(settings.limits),
+        gate,
+        http=guarded(settings.limits, gate.turn_away),
         ws="none",
         log_config=None,
         access_log=False,

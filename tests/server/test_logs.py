@@ -63,7 +63,22 @@ def test_nobody_waits_for_a_reader_that_stands_still(monkeypatch):
             LOG.info("line %d", number)
         stream.go.set()
     said = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
-    assert said == ["first", "4 lines of this log were dropped", *(f"line {number}" for number in range(5))]
+    assert said == ["first", *(f"line {number}" for number in range(5)), "4 lines of this log were dropped"]
+
+
+def test_lines_that_come_together_are_written_together():
+    written: list[str] = []
+
+    class Noting(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return super().write(text)
+
+    with log_to(Noting()):
+        for number in range(100):
+            LOG.info("line %d", number)
+    assert len(written) < 10
+    assert "".join(written).count("\n") == 100
 
 
 def test_the_end_does_not_wait_for_ever(monkeypatch):

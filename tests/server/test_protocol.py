@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from paligemma.server.refusals import Refused
 from paligemma.server.settings import Limits, Settings
 
 from .conftest import Served, eventually, heard, one, reply, serving
@@ -145,6 +147,129 @@ def test_no_other_protocol(served: Served):
     upgrade = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n"
     answer = reply(served.say(upgrade + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"))
     assert answer.status == 200
+
+
+# Refused before anything is made of it
+
+
+class Door:
+    """Whether there are places."""
+
+    def __init__(self) -> None:
+        self.open = False
+
+    def admit(self, client: str, coming: object = None) -> None:
+        if not self.open:
+            raise Refused(429, "32 questions are waiting already", "queue_full", retry_after=1)
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def full(toy: Toy, door: Door) -> Iterator[Served]:
+    toy.reached.clear()
+    with serving(toy.app, Settings(limits=LIMITS), admit=door.admit) as served:
+        yield served
+
+
+ONE = POST + b"Content-Length: 3\r\n\r\nabc"
+
+
+def test_refusals_one_after_the_other(full: Served, door: Door, toy: Toy, caplog):
+    """However they arrive; and once there is a place the same connection is served."""
+    with full.connect() as connection:
+        connection.sendall(3 * ONE)
+        heard = connection.recv(1 << 16)
+        while heard.count(b"queue_full") < 3:
+            heard += connection.recv(1 << 16)
+        assert heard.count(b"HTTP/1.1 429 ") == heard.count(b"retry-after: 1\r\n") == heard.count(b"x-request-id: ") == 3
+        for place in (1, 30, len(ONE) - 5, len(ONE) - 3, len(ONE) - 2):
+            connection.sendall(ONE[:place])
+            time.sleep(0.001)
+            connection.sendall(ONE[place:])
+            assert one(connection).error()["code"] == "queue_full"
+        assert not toy.reached
+        door.open = True
+        connection.sendall(ONE)
+        assert one(connection).json() == 3
+    with full.connect() as connection:
+        connection.sendall(ONE)
+        assert one(connection).json() == 3
+        door.open = False
+        connection.sendall(ONE)
+        assert one(connection).status == 429
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_who_is_refused_again_and_again_keeps_the_connection(full: Served):
+    """The time for headers counts for each request anew."""
+    with full.connect() as connection:
+        for _ in range(8):
+            connection.sendall(ONE)
+            assert one(connection).status == 429
+            time.sleep(0.1)
+
+
+def test_silence_after_a_refusal(full: Served):
+    with full.connect() as connection:
+        connection.sendall(ONE)
+        begun = time.monotonic()
+        assert heard(connection).count(b"HTTP/1.1") == 1
+        assert 0.9 < time.monotonic() - begun < 3
+
+
+def test_the_rest_of_what_is_refused_comes_soon_or_not_at_all(full: Served):
+    with full.connect() as connection:
+        connection.sendall(ONE)
+        assert one(connection).status == 429
+        connection.sendall(ONE[:-1])
+        answer = reply(heard(connection))
+    assert (answer.status, answer.error()["code"]) == (408, "headers_too_slow")
+    eventually(lambda: not full.server.server_state.connections)
+
+
+def test_a_refusal_is_no_part_of_another_answer(full: Served):
+    with full.connect() as connection:
+        connection.sendall(b"GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        said = connection.recv(1 << 16)
+        connection.sendall(ONE)
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            said += connection.recv(1 << 16)
+    assert said.count(b"HTTP/1.1") == 1
+    assert b"queue_full" not in said
+
+
+def test_a_request_within_a_header_is_none(full: Served):
+    with full.connect() as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nX: ")
+        time.sleep(0.05)
+        connection.sendall(ONE)
+        assert heard(connection).count(b"HTTP/1.1 ") == 1
+
+
+def test_who_does_not_read_refusals_is_told_no_more(full: Served):
+    """Nor are they gathered for somebody who only sends."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", full.port))
+
+        def send() -> None:
+            with contextlib.suppress(OSError):  # hung up on
+                while True:  # so slowly that whole requests arrive
+                    connection.sendall(50 * ONE)
+                    time.sleep(0.001)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        kept = []
+        while sending.is_alive():
+            kept += [protocol.transport.get_write_buffer_size() for protocol in list(full.server.server_state.connections)]
+            time.sleep(0.002)
+    assert 0 < max(kept) < 100_000
 
 
 # Time

@@ -94,8 +94,7 @@ class Decoders:
         assert process.stdin is not None
         assert process.stdout is not None
         async with asyncio.timeout(self.limits.decode_seconds):
-            process.stdin.write(ASKED.pack(max_pixels, len(data)))
-            process.stdin.write(data)
+            process.stdin.write(ASKED.pack(max_pixels, len(data)) + data)  # together: a small picture wakes the process once
             await process.stdin.drain()
             kind, width, height = ANSWERED.unpack(await process.stdout.readexactly(ANSWERED.size))
             pixels = await process.stdout.readexactly(self.size * self.size * 3) if kind == DONE else b""

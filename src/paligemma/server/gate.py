@@ -11,11 +11,10 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
-import json
+import random
 import re
-import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect
@@ -23,9 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..printable import printable
 from . import tracing
-from .refusals import LOG, REQUEST_ID, Refused, of_status, refusal_of, told
+from .refusals import LOG, REQUEST_ID, Headers, Refused, of_status, refusal_of, told
 from .scheduler import COMING, Coming
 from .settings import Settings
+from .turnstile import LONGEST
 
 Observe = Callable[[str, str, int, float], None]
 """Called with method, route, status and seconds of each request."""
@@ -47,7 +47,7 @@ _GRACE = 5.0
 """Seconds before the pace of a body counts."""
 _LINGER = 1.0
 """Seconds for which the rest of a refused body is read and dropped: who closes with bytes unread may lose the answer on its way."""
-_SMALL = 1 << 16
+_SMALL = LONGEST
 """Bytes of a refused body up to which it is dropped before the answer: then the connection can be used again."""
 _LEFT = 499
 """Status in logs and metrics of a request whose client left."""
@@ -73,6 +73,8 @@ class Gate:
         self.admit = admit
         self.held = 0
         """Bytes of bodies of all requests under way."""
+        self.lots = random.Random()
+        """For the ids of requests, which are no secrets: asking the system for each would make way for another thread as often."""
         self._keys = [_digest(key.encode()) for key in settings.api_keys]
         self._hosts = _LOCAL_NAMES | set(settings.allowed_hosts)
 
@@ -83,6 +85,16 @@ class Gate:
             await _Exchange(self, scope, receive, send).run()
         else:  # nothing here speaks WebSocket
             await send({"type": "websocket.close", "code": 1008})
+
+    def turn_away(self, scope: Scope) -> tuple[Refused, Headers] | None:
+        """The refusal of a request with a body, whatever that is, and the head of the answer; None where its body is to be read. It is
+        counted and in the log, as any other, but no span is made of it."""
+        exchange = _Exchange(self, scope, _unheard, _unsaid)
+        try:
+            exchange.check()
+        except Refused as refused:
+            return refused, exchange.turned_away(refused)
+        return None
 
     # What is looked at before the body; each raises `Refused`
 
@@ -140,7 +152,7 @@ class _Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.key = _key(self.headers)
         given = self.headers.get(b"x-request-id", b"")
-        self.id = given.decode() if _ID.fullmatch(given) else secrets.token_hex(12)
+        self.id = given.decode() if _ID.fullmatch(given) else f"{gate.lots.getrandbits(96):024x}"
         self.client = f"key-{_digest(self.key).hex()[:16]}" if self.key and gate.settings.api_keys else (scope.get("client") or ["-"])[0]
         self.method = scope["method"] if scope["method"] in _METHODS else "other"
         self.begun = time.monotonic()
@@ -161,7 +173,7 @@ class _Exchange:
         try:
             with tracing.request(self.headers, self.method, self.id) as span:
                 if not await self._preflight():
-                    self._check()
+                    self.check()
                     await self.gate.app(self.scope, self.receive, self.send)
                 span.update_name(f"{self.method} {self.route}")
                 span.set_attribute("http.response.status_code", self.status)
@@ -198,7 +210,7 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": b""})
         return True
 
-    def _check(self) -> None:
+    def check(self) -> None:
         gate, scope, path = self.gate, self.scope, self.scope["path"]
         gate.check_size(scope)
         host = self.headers.get(b"host", b"")
@@ -266,11 +278,11 @@ class _Exchange:
 
     # The answer
 
-    async def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    async def _begin(self, status: int, headers: Headers) -> None:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": self._dressed(headers)})
 
-    def _dressed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _dressed(self, headers: Headers) -> Headers:
         dressed = {**_SECURITY, b"x-request-id": self.id.encode()}
         origin = self.headers.get(b"origin")
         if origin and self.gate.lets_in(origin):
@@ -302,11 +314,16 @@ class _Exchange:
         length = self.headers.get(b"content-length", b"")
         if self.unread and length.isdigit() and int(length[:20]) <= _SMALL:
             await self._drop_rest()
-        body = json.dumps(refusal.body(), ensure_ascii=False).encode()
-        own = {"content-type": "application/json", "content-length": str(len(body)), **(refusal.headers or {})}
-        await self._begin(refusal.status, [(name.lower().encode(), value.encode()) for name, value in own.items()])
-        await self._end(body)
+        await self._begin(refusal.status, refusal.head())
+        await self._end(refusal.written())
         self.finished = True
+
+    def turned_away(self, refusal: Refused) -> Headers:
+        """The head of the answer, which somebody else gives once the body is here."""
+        self.status, self.unread = refusal.status, False
+        head = self._dressed(refusal.head())
+        self._account()
+        return head
 
     def _account(self) -> None:
         seconds = time.monotonic() - self.begun
@@ -316,6 +333,14 @@ class _Exchange:
         path = printable(self.scope["path"])[:200]
         facts = {"request_id": self.id, "client": self.client, "method": method, "path": path, "status": status, "seconds": seconds}
         LOG.info("%s %s %s %s %d %.3f s", self.id, self.client, method, path, status, seconds, extra=facts)
+
+
+async def _unheard() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _unsaid(message: Message) -> None:
+    """Who is turned away is not spoken to from here."""
 
 
 def _digest(key: bytes) -> bytes:

@@ -7,7 +7,7 @@ import logging
 import logging.handlers
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -15,6 +15,8 @@ from .refusals import LOG
 
 LINES = 10_000
 """That may wait to be written. What comes when there are so many is dropped, and how many were is written."""
+TOGETHER = 0.05
+"""Seconds for which lines are gathered and then written at once: a thread that woke for each would take turns with all others as often."""
 LAST = 2.0
 """Seconds that the end waits for what is still to be written."""
 _FIELDS = ("request_id", "client", "method", "path", "status", "seconds")
@@ -35,6 +37,10 @@ class _Waiting(logging.handlers.QueueHandler):
         super().__init__(lines)
         self.dropped = 0
 
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """As it is: what our lines are made of does not change, and who writes them has the time to put them together."""
+        return record
+
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             self.queue.put_nowait(record)
@@ -42,20 +48,35 @@ class _Waiting(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class _Writer(logging.StreamHandler[TextIO]):
+    def write(self, records: Sequence[logging.LogRecord]) -> None:
+        try:
+            self.stream.write("".join(self.format(record) + self.terminator for record in records))
+            self.flush()
+        except Exception:
+            self.handleError(records[-1])
+
+
 @contextmanager
 def log_to(stream: TextIO, *, json_lines: bool = False) -> Iterator[None]:
     """The server's log goes to this stream, and nowhere else. All of it is there when this ends, unless nobody reads it."""
-    writer = logging.StreamHandler(stream)
+    writer = _Writer(stream)
     writer.setFormatter(JsonLines() if json_lines else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     lines: queue.Queue[logging.LogRecord | None] = queue.Queue(LINES)
-    waiting = _Waiting(lines)
+    waiting, ending = _Waiting(lines), threading.Event()
 
     def write() -> None:
-        for record in iter(lines.get, None):
-            writer.handle(record)
+        found: list[logging.LogRecord | None] = []
+        while None not in found:
+            found = [lines.get()]
+            ending.wait(TOGETHER)
+            found += [lines.get_nowait() for _ in range(lines.qsize())]
+            records = [record for record in found if record is not None]
             if dropped := waiting.dropped:
                 waiting.dropped -= dropped
-                writer.handle(LOG.makeRecord(LOG.name, logging.WARNING, "", 0, "%d lines of this log were dropped", (dropped,), None))
+                records.append(LOG.makeRecord(LOG.name, logging.WARNING, "", 0, "%d lines of this log were dropped", (dropped,), None))
+            if records:
+                writer.write(records)
 
     thread = threading.Thread(target=write, name="paligemma-log", daemon=True)
     before = LOG.handlers[:], LOG.level, LOG.propagate
@@ -67,6 +88,7 @@ def log_to(stream: TextIO, *, json_lines: bool = False) -> Iterator[None]:
     finally:
         LOG.handlers[:], LOG.propagate = before[0], before[2]
         LOG.setLevel(before[1])
+        ending.set()
         try:
             lines.put(None, timeout=LAST)
         except queue.Full:

@@ -1,29 +1,36 @@
 """uvicorn's HTTP/1.1 for strangers: headers have a time, connections a number, readers a pace, and what is malformed ends the connection.
 
-uvicorn.Config(app, http=guarded(limits), ...)
+uvicorn.Config(app, http=guarded(limits, gate.turn_away), ...)
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import h11
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .refusals import Refused, of_status
+from .refusals import Headers, Refused, of_status
 from .settings import Limits
+from .turnstile import plain
 
 _GOODBYE = 1.0
 """Seconds for which what still comes is dropped: who closes with bytes unread may lose the answer on its way."""
 
 
-def guarded(limits: Limits) -> type[H11Protocol]:
-    """The protocol with these limits, for one server."""
-    return type("GuardedProtocol", (_Guarded,), {"limits": limits, "turned_away": set()})
+def guarded(limits: Limits, turn_away: TurnAway = lambda scope: None) -> type[H11Protocol]:
+    """The protocol with these limits, for one server. `turn_away`: asked about a plain request with a body (`turnstile`) before anything
+    is made of it."""
+    return type("GuardedProtocol", (_Guarded,), {"limits": limits, "many": set(), "turn_away": staticmethod(turn_away)})
+
+
+TurnAway = Callable[[Scope], "tuple[Refused, Headers] | None"]
+"""The refusal of a request and the head of its answer, or None where there is a place for it."""
 
 
 class _Strict(h11.Connection):
@@ -61,7 +68,8 @@ def _check(request: h11.Request) -> None:
 
 class _Guarded(H11Protocol):
     limits: Limits
-    turned_away: set[_Guarded]
+    turn_away: TurnAway
+    many: set[_Guarded]
     """Connections above the limit that are being told so."""
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -70,6 +78,12 @@ class _Guarded(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._leaving = False
+        self._owed = b""
+        """What who has been turned away is told as soon as the rest of the body has come,"""
+        self._rest = 0
+        """which has so many bytes."""
+        self._new = True
+        """No request has come yet."""
 
     # Connections
 
@@ -79,14 +93,14 @@ class _Guarded(H11Protocol):
             self._watch_headers()
             return
         self.transport = transport
-        if len(self.turned_away) >= self.limits.connections:
+        if len(self.many) >= self.limits.connections:
             transport.abort()
             return
-        self.turned_away.add(self)
+        self.many.add(self)
         self._leave(Refused(503, "the server has too many connections", "busy", retry_after=5))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.turned_away.discard(self)
+        self.many.discard(self)
         for timer in (self._header_timer, self._write_timer):
             if timer:
                 timer.cancel()
@@ -99,7 +113,7 @@ class _Guarded(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if refusal:
-            self.transport.write(_raw(refusal))
+            self.transport.write(_last_word(refusal))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
@@ -108,9 +122,37 @@ class _Guarded(H11Protocol):
     # Requests
 
     def data_received(self, data: bytes) -> None:
-        if not self._leaving:
+        while data and not self._leaving and (self._owed or self._turned_away(data)):
+            data = self._drop(data)
+        if data and not self._leaving:
             super().data_received(data)
-            self._watch_headers()
+        self._watch_headers()
+
+    def _turned_away(self, data: bytes) -> bool:
+        """Whether a request begins here that there is no place for, and that can be refused without more ado."""
+        if not self._between or self.conn.trailing_data[0] or self.flow.write_paused or (request := plain(data)) is None:
+            return False
+        scope = {**request.scope, "client": self.client, "server": self.server}
+        if (refused := self.turn_away(scope)) is None:
+            return False
+        refusal, head = refused
+        self._unset_keepalive_if_required()
+        self._owed, self._rest = _raw(refusal, [*self.server_state.default_headers, *head]), request.size + request.length
+        return True
+
+    def _drop(self, data: bytes) -> bytes:
+        """What follows a body that nobody reads, once it is whole."""
+        dropped = min(self._rest, len(data))
+        self._rest -= dropped
+        if not self._rest:
+            self.transport.write(self._owed)
+            self._owed, self._new = b"", False
+            self._forget_headers()
+            self.server_state.total_requests += 1
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._watch_writing()
+        return data[dropped:]
 
     def send_400_response(self, msg: str) -> None:
         """Called for what is no HTTP. An answer that has begun cannot become another one."""
@@ -123,22 +165,30 @@ class _Guarded(H11Protocol):
         self._watch_writing()
 
     @property
+    def _between(self) -> bool:
+        """No request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
     def _awaits_headers(self) -> bool:
-        """A request has begun to come, or the first one has not yet."""
-        between = self.cycle is None or self.cycle.response_complete
-        return between and not self.transport.is_closing() and (self.cycle is None or bool(self.conn.trailing_data[0]))
+        """A request has begun to come, or the first one has not yet; or what is left of one that is refused."""
+        begun = (self._new and self.cycle is None) or bool(self._owed) or bool(self.conn.trailing_data[0])
+        return self._between and not self.transport.is_closing() and begun
 
     def _watch_headers(self) -> None:
         if not self._awaits_headers or self._leaving:
-            if self._header_timer:
-                self._header_timer.cancel()
-            self._header_timer = None
+            self._forget_headers()
         elif self._header_timer is None:
             self._header_timer = self.loop.call_later(self.limits.header_seconds, self._headers_late)
 
+    def _forget_headers(self) -> None:
+        if self._header_timer:
+            self._header_timer.cancel()
+        self._header_timer = None
+
     def _headers_late(self) -> None:
-        begun = bool(self.conn.trailing_data[0])
-        self._leave(Refused(408, "the headers came too slowly", "headers_too_slow") if begun else None)
+        begun = bool(self.conn.trailing_data[0]) or bool(self._owed)
+        self._leave(Refused(408, "the request came too slowly", "headers_too_slow") if begun else None)
 
     # Answers
 
@@ -167,15 +217,12 @@ class _Guarded(H11Protocol):
             self._watch_writing()
 
 
-def _raw(refusal: Refused) -> bytes:
-    body = json.dumps(refusal.body()).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        "X-Request-ID": secrets.token_hex(12),
-        "X-Content-Type-Options": "nosniff",
-        **(refusal.headers or {}),
-    }
-    phrase = f"HTTP/1.1 {refusal.status} {refusal.code.replace('_', ' ')}\r\n"
-    return phrase.encode() + "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() + b"\r\n" + body
+def _last_word(refusal: Refused) -> bytes:
+    """Where nothing is known of a request, or there is none."""
+    own = [(b"connection", b"close"), (b"x-request-id", secrets.token_hex(12).encode()), (b"x-content-type-options", b"nosniff")]
+    return _raw(refusal, [*refusal.head(), *own])
+
+
+def _raw(refusal: Refused, head: Headers) -> bytes:
+    phrase = f"HTTP/1.1 {refusal.status} {refusal.code.replace('_', ' ')}\r\n".encode()
+    return phrase + b"".join(b"%b: %b\r\n" % line for line in head) + b"\r\n" + refusal.written()

@@ -7,6 +7,7 @@ What our own errors say about the request is passed on. What anything else says 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
@@ -22,6 +23,8 @@ from starlette.responses import JSONResponse
 from ..errors import CheckpointError, InputError, ResourceError, UsageError, lacks_memory
 from ..printable import printable
 
+Headers = list[tuple[bytes, bytes]]
+"""Names in small letters."""
 LOG = logging.getLogger("paligemma.server")
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 """Of the request that is being answered."""
@@ -65,6 +68,15 @@ class Refused(HTTPException):
 
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def written(self) -> bytes:
+        """The body as it is sent."""
+        return json.dumps(self.body(), ensure_ascii=False).encode()
+
+    def head(self) -> Headers:
+        """The headers of an answer that is this and nothing else."""
+        own = {"content-type": "application/json", "content-length": str(len(self.written())), **(self.headers or {})}
+        return [(name.lower().encode(), value.encode()) for name, value in own.items()]
 
 
 _PRIVATE = re.compile(

@@ -120,13 +120,29 @@ GUARDS: dict[str, Guard] = {
             ),
             "connections": ("if len(self.connections) < self.limits.connections:", "test_connections_beyond_the_limit", "if True:"),
             "connections turned away": (
-                "if len(self.turned_away) >= self.limits.connections:",
+                "if len(self.many) >= self.limits.connections:",
                 "test_those_turned_away_are_not_told_so_without_number",
             ),
             "bytes after a mistake": (
-                "        if not self._leaving:\n            super().data_received(data)",
+                "        if data and not self._leaving:",
                 "test_what_follows_a_mistake_is_not_kept",
-                "        if True:\n            super().data_received(data)",
+                "        if data:",
+            ),
+            "refusals within an answer": (
+                "if not self._between or self.conn",
+                "test_a_refusal_is_no_part_of_another_answer",
+                "if self.conn",
+            ),
+            "refusals within a header": ("self.conn.trailing_data[0] or self.flow", "test_a_request_within_a_header_is_none", "self.flow"),
+            "refusals that nobody reads": (
+                "self.flow.write_paused or (request",
+                "test_who_does_not_read_refusals_is_told_no_more",
+                "(request",
+            ),
+            "time for the rest of what is refused": (
+                " or bool(self._owed) or bool(self.conn.trailing_data[0])\n        return self._between",
+                "test_the_rest_of_what_is_refused_comes_soon_or_not_at_all",
+                " or bool(self.conn.trailing_data[0])\n        return self._between",
             ),
             "time for headers": (
                 "self._header_timer = self.loop.call_later(self.limits.header_seconds, self._headers_late)",
@@ -142,6 +158,19 @@ GUARDS: dict[str, Guard] = {
                 "if before - self.transport.get_write_buffer_size() < self.limits.blocked_write_seconds * self.limits.body_rate:",
                 "test_a_client_that_does_not_read",
             ),
+        },
+    ),
+    **_here(
+        "server/turnstile",
+        "server/test_turnstile",
+        {
+            "headers named twice": ("len(known) < len(headers) or ", "test_not_plain", ""),
+            "more than a body": ("not _NOT_PLAIN.isdisjoint(known) or ", "test_not_plain", ""),
+            "connections that end": (' or known.get(b"connection", b"keep-alive").lower() != b"keep-alive"', "test_not_plain", ""),
+            "requests to nobody": ('b"host" not in known or ', "test_not_plain", ""),
+            "lengths that are none": ("not length.isdigit() or ", "test_not_plain", ""),
+            "lengths of many digits": ("len(length) > 9 or ", "test_not_plain", ""),
+            "bodies that are long": ("not 0 < int(length) <= LONGEST", "test_not_plain", "False"),
         },
     ),
     **_here(

@@ -14,7 +14,7 @@ from paligemma.cli import build_app
 from paligemma.cli.labelling import label
 from paligemma.data.opening import open_data
 from paligemma.labelling.export import DOUBTFUL
-from paligemma.labelling.forms import FORMS, FormName
+from paligemma.labelling.formats import FORMATS, FormatName
 
 from ..jobs.making import album, lines, png, shard
 from ..tiny import random_codec, tiny_model, tiny_tokenizer
@@ -47,7 +47,7 @@ def test_a_command_of_the_document_can_be_called_so(command):
 
 
 def test_every_form_can_be_asked_for():
-    assert get_args(get_type_hints(label)["to"]) == get_args(FormName) == tuple(FORMS)
+    assert get_args(get_type_hints(label)["to"]) == get_args(FormatName) == tuple(FORMATS)
 
 
 def test_a_folder_is_labelled_once_for_all_forms(ask, tmp_path):
@@ -56,11 +56,11 @@ def test_a_folder_is_labelled_once_for_all_forms(ask, tmp_path):
     assert done.code == 0, done.err
     assert done.lines[0] == "4 items, 4 results"
     assert done.lines[-1] == f"labels of 4 pictures: {out / 'coco'}"
-    for form in (form for form in FORMS if form != "coco"):
-        (said,) = ask(folder, form, out, "--json").records
-        assert (said["items_here"], said["written"], said["labels"]) == (0, 4, str(out / form))
-    read = {form: open_data(out / form, split="all") for form in ("coco", "yolo", "voc", "cvat")}
-    boxes = {form: {record.pictures[0].name: len(record.things) for record in data.records} for form, data in read.items()}
+    for format in (format for format in FORMATS if format != "coco"):
+        (said,) = ask(folder, format, out, "--json").records
+        assert (said["items_here"], said["written"], said["labels"]) == (0, 4, str(out / format))
+    read = {format: open_data(out / format, split="all") for format in ("coco", "yolo", "voc", "cvat")}
+    boxes = {format: {record.pictures[0].name: len(record.things) for record in data.records} for format, data in read.items()}
     rows = [json.loads(line) for line in (out / "coco" / DOUBTFUL).read_text().splitlines()]
     assert all(found == {row["file"]: len(row["things"]) for row in rows} for found in boxes.values())
     assert all(data.classes == ("cat", "dog") for data in read.values())

@@ -92,8 +92,8 @@ def test_what_some_pictures_lack_is_said(album, call):
     assert "note" not in call("index", "album").err, "nothing is lacking yet"
     paint(album / "more.png", "red", "blue", size=(30, 20))
     told = call("index", "album").err
-    assert "note: 1 pictures have no captions" in told
-    assert "note: 1 pictures have no objects" in told
+    assert "note: no captions of 1 picture, " in told
+    assert "note: no objects of 1 picture, " in told
     done = call("search", "--has", "tractor")
     assert done.lines == ["nothing found"]
     assert "no picture of this index was searched for 'tractor'" in done.err
@@ -113,7 +113,7 @@ def test_bad_pictures(album, call):
     done = call("index", "album")
     assert done.code == 6
     assert "bad.png" in done.err
-    assert "1 pictures could not be read" in done.err
+    assert "1 picture could not be read" in done.err
     for name in ("red", "green", "blue"):
         (album / f"{name}.png").unlink()
     assert call("index", "album", "--out", "other").code == 3

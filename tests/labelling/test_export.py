@@ -18,22 +18,22 @@ from paligemma.jobs.rows import Row
 from paligemma.labelling import coco
 from paligemma.labelling.doubt import doubt
 from paligemma.labelling.export import DOUBTFUL, check, export, one_picture_each, ranked
-from paligemma.labelling.forms import FORMS, FormName
+from paligemma.labelling.formats import FORMATS, FormatName
 from paligemma.results import Box, Detections
 from tests.labelling.making import CLASSES, SIZES, album, boxes, masks, results
 
 ROUNDING: dict[str, float] = {"coco": 1e-9, "yolo": 1e-4, "voc": 0.5, "labelstudio": 1e-9, "cvat": 0.005}
-"""Form -> pixels that its numbers may be off by."""
+"""Format -> pixels that its numbers may be off by."""
 NAMES = {"a.png": "a.png", "holiday/a 1.jpg": "holiday_a_1.jpg", "c.gif": "c.png", "none.png": "none.png"}
 
 
 @pytest.fixture
 def exported(tmp_path: Path):
-    def make(form: FormName, *, masked: bool = False, limit: int | None = None) -> Path:
+    def make(format: FormatName, *, masked: bool = False, limit: int | None = None) -> Path:
         source = album(tmp_path / "album")
         labelled = ranked(results(tmp_path / "results.jsonl", masked=masked), limit)
-        export(items(source), labelled, tmp_path / "out" / form, form, classes=CLASSES, model="nano")
-        return tmp_path / "out" / form
+        export(items(source), labelled, tmp_path / "out" / format, format, classes=CLASSES, model="nano")
+        return tmp_path / "out" / format
 
     return make
 
@@ -45,29 +45,29 @@ def accepted(folder: Path) -> None:
     (folder / "tasks.json").write_text(json.dumps(done))
 
 
-def read_back(folder: Path, form: FormName, task: str | None = None) -> DataSet:
-    if form == "labelstudio":
+def read_back(folder: Path, format: FormatName, task: str | None = None) -> DataSet:
+    if format == "labelstudio":
         accepted(folder)
     data = open_data(folder, task=task, split="all")
-    assert (data.format, data.faults) == (form, ())
+    assert (data.format, data.faults) == (format, ())
     assert data.classes == CLASSES, "not in the order in which they were given"
     return data
 
 
-@pytest.mark.parametrize("form", ROUNDING)
-def test_boxes_come_back(exported, form):
-    data = read_back(exported(form), form)
+@pytest.mark.parametrize("format", ROUNDING)
+def test_boxes_come_back(exported, format):
+    data = read_back(exported(format), format)
     found = {record.pictures[0].name: record.things for record in data.records}
     assert set(found) == set(NAMES.values())
     for id, expected in boxes().items():
         assert [thing.label for thing in found[NAMES[id]]] == [box.label for box in expected]
         for thing, box in zip(found[NAMES[id]], expected, strict=True):
-            assert thing.box == pytest.approx(box.xyxy, abs=ROUNDING[form])
+            assert thing.box == pytest.approx(box.xyxy, abs=ROUNDING[format])
 
 
-@pytest.mark.parametrize("form", [name for name in FORMS if FORMS[name].masks])
-def test_masks_come_back_pixel_for_pixel(exported, form):
-    data = read_back(exported(form, masked=True), form, "segment")
+@pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].masks])
+def test_masks_come_back_pixel_for_pixel(exported, format):
+    data = read_back(exported(format, masked=True), format, "segment")
     found = {record.pictures[0].name: record.things for record in data.records}
     for id, expected in masks().items():
         for thing, mask in zip(found[NAMES[id]], expected, strict=True):
@@ -75,9 +75,9 @@ def test_masks_come_back_pixel_for_pixel(exported, form):
             assert (thing.outline.mask(*SIZES[id]) == mask.mask).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_most_doubtful_come_first(exported, form):
-    folder = exported(form)
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_most_doubtful_come_first(exported, format):
+    folder = exported(format)
     rows = [json.loads(line) for line in (folder / DOUBTFUL).read_text().splitlines()]
     assert {row["id"]: row["file"] for row in rows} == NAMES
     for row in rows:
@@ -87,8 +87,8 @@ def test_the_most_doubtful_come_first(exported, form):
     doubts = [row["doubt"] for row in rows]
     assert doubts == sorted(doubts, reverse=True)
     assert len(set(doubts)) == len(doubts)
-    assert {path.name for path in (folder / FORMS[form].pictures).iterdir()} == set(NAMES.values())
-    assert {Image.open(path).size for path in (folder / FORMS[form].pictures).iterdir()} == set(SIZES.values())
+    assert {path.name for path in (folder / FORMATS[format].pictures).iterdir()} == set(NAMES.values())
+    assert {Image.open(path).size for path in (folder / FORMATS[format].pictures).iterdir()} == set(SIZES.values())
 
 
 @pytest.mark.parametrize(("masked", "least"), [(False, 0.5), (True, 0.25), (True, 0.35)])
@@ -100,15 +100,15 @@ def test_what_scores_less_is_left_out_before_doubt_is_measured(tmp_path, masked,
     assert found == {id: [box.score for box in several if (0.3 if masked else box.score) >= least] for id, several in boxes().items()}
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc", "cvat"])
-def test_the_order_of_classes_of_any_name_comes_back(tmp_path, form):
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "cvat"])
+def test_the_order_of_classes_of_any_name_comes_back(tmp_path, format):
     classes = ("zebra", "#1", "background", "void", "a:b", "ant")
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
     found = Detections(tuple(Box(label, 1, 2, 30, 40, 0.5) for label in classes), 64, 48)
     (tmp_path / "results.jsonl").write_text(json.dumps(Row("a.png", "a.png", "detect:x", {}, found).to_dict()) + "\n")
     labelled = ranked(tmp_path / "results.jsonl")
-    export(items(tmp_path / "a.png"), labelled, tmp_path / "out" / form, form, classes=classes, model="nano")
-    assert open_data(tmp_path / "out" / form, split="all").classes == classes
+    export(items(tmp_path / "a.png"), labelled, tmp_path / "out" / format, format, classes=classes, model="nano")
+    assert open_data(tmp_path / "out" / format, split="all").classes == classes
 
 
 def test_so_many_at_most(exported):
@@ -243,7 +243,7 @@ def test_nothing_is_replaced_that_was_not_written_here(tmp_path):
     assert check(tmp_path, "coco", masks=False) == tmp_path / "coco", "an empty folder is none of labels"
     (tmp_path / "coco" / "notes.txt").write_text("precious")
     (tmp_path / "yolo").write_text("a file")
-    for form in ("coco", "yolo"):
+    for format in ("coco", "yolo"):
         for overwrite in (False, True):
             with pytest.raises(UsageError, match="holds no labels of this command"):
-                check(tmp_path, form, masks=False, overwrite=overwrite)
+                check(tmp_path, format, masks=False, overwrite=overwrite)

@@ -104,13 +104,15 @@ def test_each_request_is_observed_once(toy: Toy):
     with serving(toy.app, observe=lambda *seen: observed.append(seen)) as served:
         served.ask("GET", "/v1/models/a")
         served.ask("BREW", "/nowhere")
-    assert [seen[:3] for seen in observed] == [("GET", "/v1/models/{name:path}", 200), ("other", "other", 404)]
+        served.ask("POST", "/v1/length", b"{}", Content_Type="text/plain")  # for its head
+    assert [seen[:3] for seen in observed] == [("GET", "/v1/models/{name:path}", 200), ("other", "other", 404), ("POST", "other", 415)]
     assert all(0 <= seconds < 5 for *_, seconds in observed)
 
 
-def test_the_log_has_one_line_without_control_characters(served: Served, caplog):
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", b"{}")])
+def test_the_log_has_one_line_without_control_characters(served: Served, caplog, method: str, body: bytes | None):
     with caplog.at_level(logging.INFO, "paligemma.server"):
-        served.ask("GET", "/v1/models/%0aforged%1b[31m", X_Request_ID="seen")
+        served.ask(method, "/v1/models/%0aforged%1b[31m", body, X_Request_ID="seen")
         (line,) = eventually(lambda: [record.getMessage() for record in caplog.records if record.getMessage().startswith("seen")])
     assert line.isprintable()
     assert " 404 " in line

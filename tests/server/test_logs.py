@@ -81,6 +81,27 @@ def test_lines_that_come_together_are_written_together():
     assert "".join(written).count("\n") == 100
 
 
+def test_a_line_that_cannot_be_made_costs_no_other(monkeypatch):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    stream = io.StringIO()
+    with log_to(stream):
+        for args in (("a",), (), ("b",)):  # the second lacks what its text asks for
+            LOG.handle(LOG.makeRecord(LOG.name, logging.INFO, "", 0, "%s %s", (*args, "x"), None))
+    assert [line.partition(" ")[2] for line in stream.getvalue().splitlines()] == ["a x", "b x"]
+
+
+def test_a_warning_is_written_at_once(monkeypatch):
+    """It may be the last that is heard of a process."""
+    monkeypatch.setattr(logs, "TOGETHER", 30.0)
+    stream = Stalled()
+    stream.go.set()
+    with log_to(stream):
+        LOG.info("first")
+        assert not stream.reached.wait(0.1)
+        LOG.warning("second")
+        assert stream.reached.wait(10)
+
+
 def test_the_end_does_not_wait_for_ever(monkeypatch):
     monkeypatch.setattr(logs, "LAST", 0.05)
     stream = Stalled()

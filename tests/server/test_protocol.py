@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -222,13 +223,43 @@ def test_silence_after_a_refusal(full: Served):
 
 
 def test_the_rest_of_what_is_refused_comes_soon_or_not_at_all(full: Served):
+    """Then the refusal is the last word."""
     with full.connect() as connection:
         connection.sendall(ONE)
         assert one(connection).status == 429
         connection.sendall(ONE[:-1])
         answer = reply(heard(connection))
-    assert (answer.status, answer.error()["code"]) == (408, "headers_too_slow")
+    assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (429, "queue_full", "close")
     eventually(lambda: not full.server.server_state.connections)
+
+
+def test_a_refusal_that_is_owed_is_told_at_the_end(toy: Toy, door: Door):
+    with contextlib.ExitStack() as stack:
+        with serving(toy.app, admit=door.admit) as served:
+            connection = stack.enter_context(served.connect())
+            connection.sendall(ONE[:-1])
+            eventually(lambda: served.server.server_state.connections)
+            time.sleep(0.05)
+        assert reply(heard(connection)).error()["code"] == "queue_full"
+
+
+def test_who_sends_many_at_once_lets_others_have_their_turn(toy: Toy):
+    refused, before_others = 0, []
+
+    def admit(client: str, coming: object = None) -> None:
+        nonlocal refused
+        if not refused:
+            asyncio.get_running_loop().call_soon(lambda: before_others.append(refused))
+        refused += 1
+        raise Refused(429, "32 questions are waiting already", "queue_full", retry_after=1)
+
+    with serving(toy.app, admit=admit) as served, served.connect() as connection:
+        connection.sendall(100 * ONE)
+        told = b""
+        while told.count(b"queue_full") < 100:
+            told += connection.recv(1 << 16)
+    assert refused >= 100
+    assert before_others[0] <= 16
 
 
 def test_a_refusal_is_no_part_of_another_answer(full: Served):

@@ -1,11 +1,14 @@
-"""Where the server listens: what it sends is not held back."""
+"""Where the server listens: what it sends is not held back. And what it holds is not looked through again and again."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+from typing import Any
 
-from paligemma.server.running import bind
+from paligemma.server import running
+from paligemma.server.running import bind, serve
 
 
 def test_small_pieces_of_an_answer_are_sent_at_once():
@@ -27,3 +30,21 @@ def test_small_pieces_of_an_answer_are_sent_at_once():
                 writer.close()
 
     assert asyncio.run(no_delay())
+
+
+def test_what_is_in_memory_is_set_apart_while_the_server_runs(monkeypatch):
+    found: list[int] = []
+
+    class Stub:
+        def __init__(self, service: Any, **how: Any):
+            self.built = [[] for _ in range(100)]
+
+        async def serve(self, sockets: list[Any]) -> None:
+            found.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(running, "Server", Stub)
+    before = gc.get_freeze_count()
+    with socket.socket() as listening:
+        serve(None, listening)  # type: ignore[arg-type]
+    assert found[0] > before + 100
+    assert gc.get_freeze_count() == before

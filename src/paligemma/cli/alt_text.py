@@ -14,7 +14,7 @@ from ..printable import printable
 from .failures import STDIN
 from .jobs import DEFAULTS, JobModel, complain, ended, engine_for, progress
 from .options import INPUT, OUTPUT, Json, named
-from .show import as_json
+from .show import as_json, counted
 
 if TYPE_CHECKING:
     from ..jobs.alt_texts import AltText, Place, Rules
@@ -169,7 +169,7 @@ def _say(
         failed = [{"id": row["id"], **row["error"]} for row in errors]
         print(as_json(facts | {"doubtful": look, "failed": failed, "out": None if out is None else str(out)}))
         return
-    print(f"{len(texts):,} alt texts of {pictures:,} pictures" + (f"; {complete:,} had theirs" if complete else ""))
+    print(f"{counted(len(texts), 'alt text')} of {counted(pictures, 'picture')}" + (f"; {complete:,} had theirs" if complete else ""))
     if cut:
         print(f"{cut:,} cut to {rules.most} characters")
     if doubtful:

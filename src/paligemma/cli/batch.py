@@ -16,7 +16,7 @@ from ..image import Clip
 from ..printable import printable
 from ..results import Result, Text
 from ..sources import Source, expand
-from .failures import STDIN, lines
+from .failures import PARTLY_FAILED, STDIN, lines
 from .options import MODEL_VARIABLE, ModelOptions, TaskOptions
 from .show import Drawings, as_json, as_text, error_dict
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Call = Callable[..., Any]
 """(predictor, pictures, **how) -> results: a method of the predictor with what is asked filled in."""
 
-PARTLY_FAILED = 6
 BUNDLED_NOTE = (
     "note: the bundled model knows only the small drawn world it was trained on, not photographs. For those: --model with a published\n"
     "      checkpoint (`paligemma models` lists them). `--model bundled` asks for the small one by name and leaves this note out."

@@ -13,6 +13,8 @@ from ..printable import printable
 from ..training.stopping import exit_code as stopped_by
 from . import COMMANDS
 
+PARTLY_FAILED = 6
+"""Exit code where some of what was asked for could not be done."""
 STDIN = "/dev/stdin"
 """Stands for a lone `-` while the parser looks at the words: to the parser a `-` is an option without a name."""
 

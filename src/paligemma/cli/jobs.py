@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..errors import PaliGemmaError, UsageError
+from ..errors import InputError, PaliGemmaError, UsageError
 from ..printable import printable
 from ..video import DEFAULT_FRAMES
-from .failures import lines
+from .failures import PARTLY_FAILED, lines
 from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
 from .show import as_json
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # DType: the parser reads inherited annotations as if they stood here.
 
-PARTLY_FAILED, ALL_FAILED = 6, 3
+ALL_FAILED = InputError.exit_code
 PLACES = PlaceOptions()
 EVERY = 30.0
 """Seconds between two lines that say how far a job is, where no terminal shows a bar."""

@@ -13,7 +13,7 @@ from ..printable import printable
 from ..tasks.detect import SEMICOLON
 from .jobs import DEFAULTS, Job, JobModel, outside, summary, told
 from .options import ANSWERS, INPUT, OUTPUT, Json, named
-from .show import as_json
+from .show import as_json, counted
 
 
 def label(
@@ -102,7 +102,7 @@ def label(
         print(as_json(summary(done.counts) | {"written": written, "labels": str(folder) if written else None}))
     else:
         print(told(done.counts, done.tables[RESULTS], done.tables[ERRORS]))
-        print(printable(f"labels of {written:,} pictures: {folder}" if written else "no labels were written"))
+        print(printable(f"labels of {counted(written, 'picture')}: {folder}" if written else "no labels were written"))
     if done.counts.finished and done.counts.codes.keys() - {NOT_A_PICTURE}:
         more = f"; with --overwrite, for it replaces {folder}" if written else ""
         hint = f"once the pictures that failed are mended or removed, the same command labels what lacks{more}"

@@ -15,10 +15,10 @@ from cyclopts import Group, Parameter
 
 from ..errors import InputError, UsageError, did_you_mean
 from ..printable import printable
-from .batch import PARTLY_FAILED, load
-from .failures import lines
+from .batch import load
+from .failures import PARTLY_FAILED, lines
 from .options import MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, named  # noqa: F401  (the parser looks for names of inherited fields here)
-from .show import as_json
+from .show import as_json, counted
 from .tasks import edges, names
 
 if TYPE_CHECKING:
@@ -176,7 +176,9 @@ def search(
         for error in lost[:SHOWN]:
             print(lines(error), file=sys.stderr)
         if lost:
-            print(printable(f"{len(lost)} pictures below {root} could not be looked at again: they stand last"), file=sys.stderr)
+            print(
+                printable(f"{counted(len(lost), 'picture')} below {root} could not be looked at again: last in the list"), file=sys.stderr
+            )
     if out is not None:
         write(hits, root, _asked(query, picture, region), out)
     _show(hits, opened, json)
@@ -280,12 +282,12 @@ def _said(report: Report, held: int, lacking: Mapping[str, int], out: str, json:
         print(as_json({"index": out, "pictures": held, **done, "failed": len(report.failed)}))
     else:
         told = ", ".join(f"{count:,} {name}" for name, count in done.items() if count)
-        print(printable(f"{out}: {held:,} pictures ({told or 'nothing to do'})"))
+        print(printable(f"{out}: {counted(held, 'picture')} ({told or 'nothing to do'})"))
     for what, count in lacking.items():
         if 0 < count < held:
-            print(f"note: {count:,} pictures have no {what}, the others have: add --what vectors,{what}", file=sys.stderr)
+            print(f"note: no {what} of {counted(count, 'picture')}, unlike the others: add --what vectors,{what}", file=sys.stderr)
     if report.failed:
-        print(f"{len(report.failed)} pictures could not be read and are not in the index", file=sys.stderr)
+        print(f"{counted(len(report.failed), 'picture')} could not be read: not in the index", file=sys.stderr)
         return PARTLY_FAILED if held else InputError.exit_code
     return 0
 

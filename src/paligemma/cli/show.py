@@ -29,6 +29,11 @@ def as_text(result: Result, name: str | None = None) -> str:
     return f"{printable(name)}:\n{textwrap.indent(text, '  ')}" if "\n" in text else f"{printable(name)}: {text}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def as_json(value: dict[str, Any]) -> str:
     """One line of JSON, readable in any script. What could end the line early, steer a terminal or is no text becomes an escape."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -17,7 +17,7 @@ from ..image import Clip
 from ..jobs.items import Item
 from ..printable import printable
 from ..training.disk import lacking
-from .forms import FORMS, FormName
+from .formats import FORMATS, FormatName
 from .labelled import Labelled
 from .pictures import NOT_A_PICTURE, Names, put
 
@@ -49,13 +49,13 @@ def ranked(results: Path, limit: int | None = None, min_score: float = 0.0) -> l
     return sorted(found, key=lambda one: -one.doubt)[:limit]
 
 
-def check(out: Path, form: FormName, *, masks: bool, overwrite: bool = False) -> Path:
-    """The folder that `export` will make. Raises `UsageError` for masks in a form without them, where labels are there already (unless
+def check(out: Path, format: FormatName, *, masks: bool, overwrite: bool = False) -> Path:
+    """The folder that `export` will make. Raises `UsageError` for masks in a format without them, where labels are there already (unless
     `overwrite`), and where anything else is: nothing is removed that was not written here."""
-    if masks and not FORMS[form].masks:
-        others = ", ".join(name for name, other in FORMS.items() if other.masks)
-        raise UsageError(f"{form} has no place for masks", hint=f"with --masks: --to {others}")
-    folder = out / form
+    if masks and not FORMATS[format].masks:
+        others = ", ".join(name for name, other in FORMATS.items() if other.masks)
+        raise UsageError(f"{format} has no place for masks", hint=f"with --masks: --to {others}")
+    folder = out / format
     if _other(folder):
         what = f"{printable(str(folder))} is there, and holds no labels of this command"
         raise UsageError(what, hint="choose another --out", code="exists")
@@ -71,7 +71,7 @@ def _other(folder: Path) -> bool:
 
 
 def export(
-    items: Iterable[Item], labelled: Sequence[Labelled], folder: Path, form: FormName, *, classes: Sequence[str], model: str
+    items: Iterable[Item], labelled: Sequence[Labelled], folder: Path, format: FormatName, *, classes: Sequence[str], model: str
 ) -> None:
     """`items`: of the source, at least all that `labelled` is about. What was in `folder` is replaced.
 
@@ -80,13 +80,13 @@ def export(
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     with _demanded(folder):
         shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / FORMS[form].pictures).mkdir(parents=True)
+        (unfinished / FORMATS[format].pictures).mkdir(parents=True)
         stems = {one.id: one.name for one in labelled}
-        files = {item.id: put(item, unfinished / FORMS[form].pictures, stems[item.id]) for item in items if item.id in stems}
+        files = {item.id: put(item, unfinished / FORMATS[format].pictures, stems[item.id]) for item in items if item.id in stems}
         if missing := next((one for one in labelled if one.id not in files), None):
             raise InputError(f"{missing.where}: it is not in the source any more", code="source_changed")
         whole = [dataclasses.replace(one, name=files[one.id]) for one in labelled]
-        FORMS[form].write(unfinished, whole, classes, model)
+        FORMATS[format].write(unfinished, whole, classes, model)
         (unfinished / DOUBTFUL).write_text("".join(_line(one) for one in whole), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)

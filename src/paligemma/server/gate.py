@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..printable import printable
 from . import tracing
-from .refusals import LOG, REQUEST_ID, Headers, Refused, of_status, refusal_of, told
+from .refusals import LOG, REQUEST_ID, Headers, Refused, Written, of_status, refusal_of, told
 from .scheduler import COMING, Coming
 from .settings import Settings
 from .turnstile import LONGEST
@@ -86,14 +86,14 @@ class Gate:
         else:  # nothing here speaks WebSocket
             await send({"type": "websocket.close", "code": 1008})
 
-    def turn_away(self, scope: Scope) -> tuple[Refused, Headers] | None:
-        """The refusal of a request with a body, whatever that is, and the head of the answer; None where its body is to be read. It is
-        counted and in the log, as any other, but no span is made of it."""
+    def turn_away(self, scope: Scope) -> Written | None:
+        """The answer to a request with a body that is refused whatever that is; None where it is to be read. It is counted and in the log,
+        as any other, but no span is made of it."""
         exchange = _Exchange(self, scope, _unheard, _unsaid)
         try:
             exchange.check()
         except Refused as refused:
-            return refused, exchange.turned_away(refused)
+            return exchange.turned_away(refused.written())
         return None
 
     # What is looked at before the body; each raises `Refused`
@@ -314,16 +314,16 @@ class _Exchange:
         length = self.headers.get(b"content-length", b"")
         if self.unread and length.isdigit() and int(length[:20]) <= _SMALL:
             await self._drop_rest()
-        await self._begin(refusal.status, refusal.head())
-        await self._end(refusal.written())
+        status, head, body = refusal.written()
+        await self._begin(status, head)
+        await self._end(body)
         self.finished = True
 
-    def turned_away(self, refusal: Refused) -> Headers:
-        """The head of the answer, which somebody else gives once the body is here."""
-        self.status, self.unread = refusal.status, False
-        head = self._dressed(refusal.head())
+    def turned_away(self, answer: Written) -> Written:
+        """Somebody else gives it, once the body is here."""
+        self.status, self.unread = answer.status, False
         self._account()
-        return head
+        return answer._replace(head=self._dressed(answer.head))
 
     def _account(self) -> None:
         seconds = time.monotonic() - self.begun

@@ -36,6 +36,8 @@ class _Waiting(logging.handlers.QueueHandler):
     def __init__(self, lines: queue.Queue[logging.LogRecord | None]):
         super().__init__(lines)
         self.dropped = 0
+        self.urgent = threading.Event()
+        """Set by what is worth a warning: what comes next may be the end of the process."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """As it is: what our lines are made of does not change, and who writes them has the time to put them together."""
@@ -46,15 +48,24 @@ class _Waiting(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
+        if record.levelno >= logging.WARNING:
+            self.urgent.set()
 
 
 class _Writer(logging.StreamHandler[TextIO]):
     def write(self, records: Sequence[logging.LogRecord]) -> None:
         try:
-            self.stream.write("".join(self.format(record) + self.terminator for record in records))
+            self.stream.write("".join(map(self._line, records)))
             self.flush()
         except Exception:
             self.handleError(records[-1])
+
+    def _line(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record) + self.terminator
+        except Exception:  # of this one alone
+            self.handleError(record)
+            return ""
 
 
 @contextmanager
@@ -63,13 +74,14 @@ def log_to(stream: TextIO, *, json_lines: bool = False) -> Iterator[None]:
     writer = _Writer(stream)
     writer.setFormatter(JsonLines() if json_lines else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     lines: queue.Queue[logging.LogRecord | None] = queue.Queue(LINES)
-    waiting, ending = _Waiting(lines), threading.Event()
+    waiting = _Waiting(lines)
 
     def write() -> None:
         found: list[logging.LogRecord | None] = []
         while None not in found:
             found = [lines.get()]
-            ending.wait(TOGETHER)
+            waiting.urgent.wait(TOGETHER)
+            waiting.urgent.clear()
             found += [lines.get_nowait() for _ in range(lines.qsize())]
             records = [record for record in found if record is not None]
             if dropped := waiting.dropped:
@@ -88,7 +100,7 @@ def log_to(stream: TextIO, *, json_lines: bool = False) -> Iterator[None]:
     finally:
         LOG.handlers[:], LOG.propagate = before[0], before[2]
         LOG.setLevel(before[1])
-        ending.set()
+        waiting.urgent.set()
         try:
             lines.put(None, timeout=LAST)
         except queue.Full:

@@ -9,28 +9,32 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable
+from http.client import responses
 from typing import Any
 
 import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .refusals import Headers, Refused, of_status
+from .refusals import Headers, Refused, Written, of_status
 from .settings import Limits
 from .turnstile import plain
 
 _GOODBYE = 1.0
 """Seconds for which what still comes is dropped: who closes with bytes unread may lose the answer on its way."""
 
+_AT_ONCE = 16
+"""Requests that are refused before others have their turn, of those that came together."""
+
 
 def guarded(limits: Limits, turn_away: TurnAway = lambda scope: None) -> type[H11Protocol]:
     """The protocol with these limits, for one server. `turn_away`: asked about a plain request with a body (`turnstile`) before anything
     is made of it."""
-    return type("GuardedProtocol", (_Guarded,), {"limits": limits, "many": set(), "turn_away": staticmethod(turn_away)})
+    return type("GuardedProtocol", (_Guarded,), {"limits": limits, "beyond": set(), "turn_away": staticmethod(turn_away)})
 
 
-TurnAway = Callable[[Scope], "tuple[Refused, Headers] | None"]
-"""The refusal of a request and the head of its answer, or None where there is a place for it."""
+TurnAway = Callable[[Scope], "Written | None"]
+"""The answer to a request that is refused whatever its body is; None where it is to be read."""
 
 
 class _Strict(h11.Connection):
@@ -69,7 +73,7 @@ def _check(request: h11.Request) -> None:
 class _Guarded(H11Protocol):
     limits: Limits
     turn_away: TurnAway
-    many: set[_Guarded]
+    beyond: set[_Guarded]
     """Connections above the limit that are being told so."""
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -78,12 +82,12 @@ class _Guarded(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._leaving = False
-        self._owed = b""
-        """What who has been turned away is told as soon as the rest of the body has come,"""
+        self._owed: Written | None = None
+        """What who has been turned away is told, as soon as the request is here."""
         self._rest = 0
-        """which has so many bytes."""
-        self._new = True
-        """No request has come yet."""
+        """Bytes of that request which have not come."""
+        self._refused = False
+        """Whether a request has been refused here, of which no cycle was made."""
 
     # Connections
 
@@ -93,27 +97,33 @@ class _Guarded(H11Protocol):
             self._watch_headers()
             return
         self.transport = transport
-        if len(self.many) >= self.limits.connections:
+        if len(self.beyond) >= self.limits.connections:
             transport.abort()
             return
-        self.many.add(self)
-        self._leave(Refused(503, "the server has too many connections", "busy", retry_after=5))
+        self.beyond.add(self)
+        self._leave(_last_word(Refused(503, "the server has too many connections", "busy", retry_after=5).written()))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.many.discard(self)
+        self.beyond.discard(self)
         for timer in (self._header_timer, self._write_timer):
             if timer:
                 timer.cancel()
         super().connection_lost(exc)
 
-    def _leave(self, refusal: Refused | None) -> None:
+    def shutdown(self) -> None:
+        if self._owed:
+            self._leave(_last_word(self._owed))
+        else:
+            super().shutdown()
+
+    def _leave(self, word: bytes = b"") -> None:
         """A last word, then nothing more is heard."""
         self._leaving = True
         if self.cycle:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if refusal:
-            self.transport.write(_last_word(refusal))
+        if word:
+            self.transport.write(word)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
@@ -122,34 +132,37 @@ class _Guarded(H11Protocol):
     # Requests
 
     def data_received(self, data: bytes) -> None:
-        while data and not self._leaving and (self._owed or self._turned_away(data)):
+        for _ in range(_AT_ONCE):
+            if not data or self._gone or not (self._owed or self._turned_away(data)):
+                break
             data = self._drop(data)
-        if data and not self._leaving:
+        if data and not self._gone:
             super().data_received(data)
         self._watch_headers()
 
+    @property
+    def _gone(self) -> bool:
+        """What comes is not looked at any more."""
+        return self._leaving or self.transport.is_closing()
+
     def _turned_away(self, data: bytes) -> bool:
-        """Whether a request begins here that there is no place for, and that can be refused without more ado."""
+        """Whether a request begins here that is refused without more ado."""
         if not self._between or self.conn.trailing_data[0] or self.flow.write_paused or (request := plain(data)) is None:
             return False
-        scope = {**request.scope, "client": self.client, "server": self.server}
-        if (refused := self.turn_away(scope)) is None:
-            return False
-        refusal, head = refused
-        self._unset_keepalive_if_required()
-        self._owed, self._rest = _raw(refusal, [*self.server_state.default_headers, *head]), request.size + request.length
-        return True
+        self._owed = self.turn_away({**request.scope, "client": self.client, "server": self.server})
+        self._rest = request.size + request.length
+        return self._owed is not None
 
     def _drop(self, data: bytes) -> bytes:
-        """What follows a body that nobody reads, once it is whole."""
+        """What follows the request that is refused, which is answered once it is whole."""
+        self._unset_keepalive_if_required()
         dropped = min(self._rest, len(data))
         self._rest -= dropped
-        if not self._rest:
-            self.transport.write(self._owed)
-            self._owed, self._new = b"", False
+        if not self._rest and self._owed:
+            self.transport.write(_raw(self._owed, self.server_state.default_headers))
+            self._owed, self._refused = None, True
             self._forget_headers()
             self.server_state.total_requests += 1
-            self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             self._watch_writing()
         return data[dropped:]
@@ -157,7 +170,8 @@ class _Guarded(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Called for what is no HTTP. An answer that has begun cannot become another one."""
         silent = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
-        self._leave(None if silent else of_status(self.conn.hint if self.conn.hint in (400, 431) else 400))
+        refusal = of_status(self.conn.hint if self.conn.hint in (400, 431) else 400)
+        self._leave(b"" if silent else _last_word(refusal.written()))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -172,7 +186,8 @@ class _Guarded(H11Protocol):
     @property
     def _awaits_headers(self) -> bool:
         """A request has begun to come, or the first one has not yet; or what is left of one that is refused."""
-        begun = (self._new and self.cycle is None) or bool(self._owed) or bool(self.conn.trailing_data[0])
+        first = self.cycle is None and not self._refused
+        begun = first or bool(self._owed) or bool(self.conn.trailing_data[0])
         return self._between and not self.transport.is_closing() and begun
 
     def _watch_headers(self) -> None:
@@ -187,8 +202,9 @@ class _Guarded(H11Protocol):
         self._header_timer = None
 
     def _headers_late(self) -> None:
-        begun = bool(self.conn.trailing_data[0]) or bool(self._owed)
-        self._leave(Refused(408, "the request came too slowly", "headers_too_slow") if begun else None)
+        late = Refused(408, "the headers came too slowly", "headers_too_slow").written() if self.conn.trailing_data[0] else None
+        word = self._owed or late
+        self._leave(_last_word(word) if word else b"")
 
     # Answers
 
@@ -217,12 +233,13 @@ class _Guarded(H11Protocol):
             self._watch_writing()
 
 
-def _last_word(refusal: Refused) -> bytes:
-    """Where nothing is known of a request, or there is none."""
-    own = [(b"connection", b"close"), (b"x-request-id", secrets.token_hex(12).encode()), (b"x-content-type-options", b"nosniff")]
-    return _raw(refusal, [*refusal.head(), *own])
+def _last_word(answer: Written) -> bytes:
+    """With the end of the connection. Where nothing is known of a request, or there is none, the answer gets an id."""
+    names = {name for name, _ in answer.head}
+    own = [(b"x-request-id", secrets.token_hex(12).encode()), (b"x-content-type-options", b"nosniff")]
+    return _raw(answer, [(b"connection", b"close"), *(line for line in own if line[0] not in names)])
 
 
-def _raw(refusal: Refused, head: Headers) -> bytes:
-    phrase = f"HTTP/1.1 {refusal.status} {refusal.code.replace('_', ' ')}\r\n".encode()
-    return phrase + b"".join(b"%b: %b\r\n" % line for line in head) + b"\r\n" + refusal.written()
+def _raw(answer: Written, more: Headers) -> bytes:
+    first = f"HTTP/1.1 {answer.status} {responses[answer.status]}\r\n".encode()
+    return first + b"".join(b"%b: %b\r\n" % line for line in [*answer.head, *more]) + b"\r\n" + answer.body

@@ -13,7 +13,7 @@ import re
 import traceback
 from contextvars import ContextVar
 from http.client import responses
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -39,6 +39,14 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+class Written(NamedTuple):
+    """An answer, as it is sent."""
+
+    status: int
+    head: Headers
+    body: bytes
 
 
 class Refused(HTTPException):
@@ -69,14 +77,11 @@ class Refused(HTTPException):
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
-    def written(self) -> bytes:
-        """The body as it is sent."""
-        return json.dumps(self.body(), ensure_ascii=False).encode()
-
-    def head(self) -> Headers:
-        """The headers of an answer that is this and nothing else."""
-        own = {"content-type": "application/json", "content-length": str(len(self.written())), **(self.headers or {})}
-        return [(name.lower().encode(), value.encode()) for name, value in own.items()]
+    def written(self) -> Written:
+        """An answer that is this and nothing else."""
+        body = json.dumps(self.body(), ensure_ascii=False).encode()
+        own = {"content-type": "application/json", "content-length": str(len(body)), **(self.headers or {})}
+        return Written(self.status, [(name.lower().encode(), value.encode()) for name, value in own.items()], body)
 
 
 _PRIVATE = re.compile(

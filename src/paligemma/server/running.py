@@ -110,17 +110,20 @@ def serve(
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """On a socket of `bind`, until a signal ends it."""
+    server = Server(service, notes=notes, collection=collection, ready=ready)
     with _settled():
-        asyncio.run(Server(service, notes=notes, collection=collection, ready=ready).serve([listening]))
+        asyncio.run(server.serve([listening]))
 
 
 @contextmanager
 def _settled() -> Iterator[None]:
-    """What is in memory by now stays, and is not looked through for garbage again: two hundred thousand objects take a tenth of a second
-    each time, in which nobody is answered."""
+    """What this process holds by now stays, and is not looked through for garbage again: two hundred thousand objects take a tenth of a
+    second each time, in which nobody is answered."""
+    before = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not before:  # what somebody else set apart stays so
+            gc.unfreeze()

@@ -87,7 +87,7 @@ class Limits:
     connections: int = 256
     """Open at a time, idle ones included; each is a file descriptor."""
     header_seconds: float = 10
-    """Until all header lines are here."""
+    """Until all header lines are here; and the body, where it is short and they are refused."""
     body_seconds: float = 30
     """Until all of the body is here."""
     body_rate: int = 1024

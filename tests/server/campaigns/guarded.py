@@ -119,12 +119,12 @@ GUARDS: dict[str, Guard] = {
                 "_Strict(h11.SERVER, 1 << 30)",
             ),
             "connections": ("if len(self.connections) < self.limits.connections:", "test_connections_beyond_the_limit", "if True:"),
-            "connections turned away": (
-                "if len(self.many) >= self.limits.connections:",
+            "connections beyond those": (
+                "if len(self.beyond) >= self.limits.connections:",
                 "test_those_turned_away_are_not_told_so_without_number",
             ),
             "bytes after a mistake": (
-                "        if data and not self._leaving:",
+                "        if data and not self._gone:",
                 "test_what_follows_a_mistake_is_not_kept",
                 "        if data:",
             ),

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from bench.served import served
 from bench.serving import ALLOWED, RECOVERY_SECONDS, REFUSAL_SECONDS, Asked, keys, options
@@ -36,32 +35,26 @@ def points(tier: str, rng: random.Random) -> list[Point]:
     return [*(("steady", factor, long) for factor in (0.5, 1.0, 2.0)), ("burst", 10.0, long / 3), ("silent", 0.0, 0.0)]
 
 
-@dataclass
-class Stage:
-    ours: Asked
-    capacity: float
-    """Answers a second at 16 clients."""
-
-
 @contextmanager
-def stage() -> Iterator[Stage]:
+def stage() -> Iterator[Asked]:
     own = keys()
     with served(*options(own)) as server:
         ours = Asked(server, own)
         ours.warm()
-        yield Stage(ours, ours.answers(CAPACITY_SECONDS))
+        yield ours
 
 
-def check(stage: Stage, point: Point, rng: random.Random) -> Trials:
+def check(stage: Asked, point: Point, rng: random.Random) -> Trials:
     kind, factor, seconds = point
     if kind == "silent":
         return _silent(stage)
-    outcomes = stage.ours.load(seconds, rate=factor * stage.capacity, seed=rng.randrange(1 << 30))
+    capacity = stage.answers(CAPACITY_SECONDS)  # anew: a machine that others use is not the same for minutes
+    outcomes = stage.load(seconds, rate=factor * capacity, seed=rng.randrange(1 << 30))
     after = recovery(outcomes, seconds)
     statuses = Counter(one.status for one in outcomes)
     name = f"at {factor:g} times the capacity"
     measured = {
-        "capacity, answers/s": round(stage.capacity, 1),
+        f"{name}: capacity before, answers/s": round(capacity, 1),
         f"{name}: statuses": dict(statuses),
         f"{name}: ms": _times(outcomes),
         f"{name}: first answer after it, s": round(after, 2),
@@ -78,15 +71,15 @@ def check(stage: Stage, point: Point, rng: random.Random) -> Trials:
         half, most = percentile(times, 0.5), percentile(times, 0.99)
         assert most <= LATE * half, f"{name}: half of the answers within {half:.3f} s, 99 % within {most:.3f} s"
     if kind == "burst":
-        share = rate(outcomes, seconds) / stage.capacity
+        share = rate(outcomes, seconds) / capacity
         measured[f"{name}: goodput"] = f"{share:.0%}"
         assert share >= GOODPUT, f"{name}: {share:.0%} of what it can"
     return Trials(len(outcomes), measured)
 
 
-def _silent(stage: Stage) -> Trials:
+def _silent(stage: Asked) -> Trials:
     """Connections that send nothing take all places; they lose them when the time for headers is over."""
-    server = stage.ours.server
+    server = stage.server
     with ExitStack() as stack:
         for _ in range(SILENT):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
@@ -97,9 +90,9 @@ def _silent(stage: Stage) -> Trials:
     return Trials(SILENT, {f"first answer beside {SILENT} silent connections, s": round(time.monotonic() - began, 1)})
 
 
-def _status(stage: Stage) -> int:
+def _status(stage: Asked) -> int:
     try:
-        return stage.ours.server.ask("GET", "/v1/models", key=stage.ours.keys[0])[0]
+        return stage.server.ask("GET", "/v1/models", key=stage.keys[0])[0]
     except OSError:  # hung up on, for there are too many
         return 0
 

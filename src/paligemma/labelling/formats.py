@@ -1,4 +1,4 @@
-"""The forms that labels are written in, each a module of this folder. To add one, write what `Form` lists and add it to the table."""
+"""The formats that labels are written in, each a module of this folder. To add one, write what `Format` lists and add it to the table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Literal, Protocol
 from . import coco, cvat, fiftyone, labelstudio, voc, yolo
 from .labelled import Labelled
 
-FormName = Literal["coco", "yolo", "voc", "labelstudio", "cvat", "fiftyone"]
+FormatName = Literal["coco", "yolo", "voc", "labelstudio", "cvat", "fiftyone"]
 
 
-class Form(Protocol):
-    """What the module of a form has."""
+class Format(Protocol):
+    """What the module of a format has."""
 
     @property
     def pictures(self) -> str:
@@ -30,6 +30,6 @@ class Form(Protocol):
         ...
 
 
-FORMS: Mapping[FormName, Form] = {
+FORMATS: Mapping[FormatName, Format] = {
     "coco": coco, "yolo": yolo, "voc": voc, "labelstudio": labelstudio, "cvat": cvat, "fiftyone": fiftyone,
 }  # fmt: skip

@@ -189,7 +189,6 @@ ATTACKS: dict[str, Attack] = {
         "200, 429 and 503 only, quick refusals, a bounded queue, an answer 2 s after it",
         _tests("server/test_scheduler", "test_who_comes_to_a_full_queue_is_refused_at_once", "test_one_client_cannot_fill_the_queue")
         + _tests("server/test_service", "test_a_full_queue_refuses_quickly_and_recovers", "test_patience_and_deadline"),
-        but="the tests are of the rules; the minute itself is C9, in which 99 % of refusals took 0.35 s, of 0.1 that are allowed",
     ),
     "S26": Attack(
         "clients that leave in the body, the queue, the prompt, the answer, a stream, or half closed",

@@ -18,6 +18,17 @@ LIMITS = Limits()
 MIB = 1 << 20
 
 
+def refusal(data: bytes) -> tuple[Refused, float]:
+    """And the seconds that it took: of this thread, the least of three, for what else the machine does only adds to them."""
+    times = []
+    for _ in range(3):
+        begun = time.thread_time()
+        with pytest.raises(Refused) as caught:
+            parse(data, LIMITS)
+        times.append(time.thread_time() - begun)
+    return caught.value, min(times)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -38,11 +49,9 @@ MIB = 1 << 20
     ],
 )  # fmt: skip
 def test_what_is_refused(data: bytes, code: str):
-    begun = time.process_time()
-    with pytest.raises(Refused) as caught:
-        parse(data, LIMITS)
-    assert time.process_time() - begun < 0.05
-    assert (caught.value.status, caught.value.code) == (400, code)
+    refused, seconds = refusal(data)
+    assert (refused.status, refused.code) == (400, code)
+    assert seconds < 0.05
 
 
 @pytest.mark.parametrize(
@@ -56,10 +65,7 @@ def test_what_is_refused(data: bytes, code: str):
     ids=lambda data: repr(data[:4]),
 )  # fmt: skip
 def test_large_nonsense_is_refused_at_once(data: bytes):
-    begun = time.process_time()
-    with pytest.raises(Refused):
-        parse(data, LIMITS)
-    assert time.process_time() - begun < 0.2  # usually a quarter of it
+    assert refusal(data)[1] < 0.2  # usually a quarter of it
 
 
 def test_a_picture_is_no_hindrance():

@@ -83,10 +83,10 @@ def test_a_body_that_breaks_off_into_nonsense(served: Served, toy: Toy, chunks: 
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_nobody_is_told_to_go_on_once_the_connection_ends(served: Served, caplog):
-    """A refused request whose body is nonsense, and which waits for "100 Continue" before it sends it."""
-    head = b"DELETE /v1/length HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
-    served.say(head + b"ZZZ\r\n")
+@pytest.mark.parametrize("head", [POST, b"DELETE /v1/length HTTP/1.1\r\nHost: localhost\r\n"])
+def test_nobody_is_told_to_go_on_once_the_connection_ends(served: Served, caplog, head: bytes):
+    """A request, refused or not, whose body is nonsense, and which waits for "100 Continue" before it sends it."""
+    served.say(head + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\nZZZ\r\n")
     assert reply(served.say(MARKER)).status  # what came before has been dealt with
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -231,6 +231,17 @@ def test_the_rest_of_what_is_refused_comes_soon_or_not_at_all(full: Served):
         answer = reply(heard(connection))
     assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (429, "queue_full", "close")
     eventually(lambda: not full.server.server_state.connections)
+
+
+def test_the_end_comes_after_a_last_word(toy: Toy, door: Door, caplog):
+    """Which is said once."""
+    with contextlib.ExitStack() as stack:
+        with serving(toy.app, Settings(limits=LIMITS), admit=door.admit) as served:
+            connection = stack.enter_context(served.connect())
+            connection.sendall(ONE[:-1])
+            said = connection.recv(1 << 16)
+        assert (said + heard(connection)).count(b"HTTP/1.1 429 ") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_refusal_that_is_owed_is_told_at_the_end(toy: Toy, door: Door):

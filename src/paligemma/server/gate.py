@@ -304,8 +304,7 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _drop_rest(self) -> None:
-        # RuntimeError: who waits for "100 Continue" would be told so, on a connection that has said its last word because of what came.
-        with contextlib.suppress(TimeoutError, RuntimeError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER):
                 while self.unread:
                     self.unread = (await self._receive()).get("more_body", False)

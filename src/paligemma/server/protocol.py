@@ -118,9 +118,9 @@ class _Guarded(H11Protocol):
 
     def _leave(self, word: bytes = b"") -> None:
         """A last word, then nothing more is heard."""
-        self._leaving = True
+        self._leaving, self._owed = True, None
         if self.cycle:
-            self.cycle.disconnected = True
+            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
             self.cycle.message_event.set()
         if word:
             self.transport.write(word)

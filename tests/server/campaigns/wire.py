@@ -7,6 +7,7 @@ hidden in another one's body is never answered.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import re
 import socket
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from paligemma.server.media import Budget, read_picture
-from paligemma.server.refusals import Refused, answer
+from paligemma.server.refusals import LOG, Refused, answer
 from paligemma.server.settings import Limits, Settings
 from tests.server.conftest import LEAK, Served, heard, serving
 
@@ -36,6 +37,8 @@ AT_ONCE = 16
 LIMITS = Limits(header_seconds=0.6, body_seconds=1.0, keep_alive=1)
 """Short, so that what waits for more is over soon."""
 HANG = 30.0
+FULL = 0.3
+"""Share of the looks for a place that find none, where bytes are broken."""
 
 Point = tuple[str, str | int]
 
@@ -48,19 +51,35 @@ def points(tier: str, rng: random.Random) -> list[Point]:
     ]
 
 
-class Stage:
-    def __init__(self, served: Served, seen: set[str]):
-        self.served, self.seen = served, seen
+class Stage(logging.Handler):
+    """`seen`: marks of what was let through. `failures`: what the server's log calls an error. `full`: share of looks for a place that
+    find none."""
+
+    served: Served
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.seen: set[str] = set()
+        self.failures: list[str] = []
+        self.full = 0.0
+        self._lots = random.Random(0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.failures.append(record.getMessage())
+
+    def admit(self, client: str, coming: object = None) -> None:
+        if self._lots.random() < self.full:
+            raise Refused(429, "the queue is full", "queue_full", retry_after=1)
 
 
 @contextmanager
 def stage() -> Iterator[Stage]:
     """The gate and the protocol, in front of an app that reads pictures as the real one does and notes marks of what reached it."""
-    seen: set[str] = set()
+    found = Stage()
     settings = Settings(limits=LIMITS, media_domains=(addresses.ALLOWED,))
 
     async def read(request: Request) -> JSONResponse:
-        seen.add(request.headers.get("x-mark", ""))
+        found.seen.add(request.headers.get("x-mark", ""))
         try:
             value = json.loads(await request.body())["image"]
         except (ValueError, KeyError, TypeError):
@@ -68,23 +87,29 @@ def stage() -> Iterator[Stage]:
         return JSONResponse({"bytes": len(await read_picture(str(value), "image", Budget(settings.limits), settings))})
 
     async def look(request: Request) -> JSONResponse:
-        seen.add(request.headers.get("x-mark", ""))
+        found.seen.add(request.headers.get("x-mark", ""))
         return JSONResponse({"status": "ok"})
 
     routes = [Route("/healthz", look), Route("/v1/models", look), Route("/hidden", look), Route("/v1/ocr", read, methods=["POST"])]
     app = Starlette(routes=routes, exception_handlers={Refused: answer})
-    with serving(app, settings) as served:
-        yield Stage(served, seen)
+    with serving(app, settings, admit=found.admit) as found.served:
+        LOG.addHandler(found)
+        try:
+            yield found
+        finally:
+            LOG.removeHandler(found)
 
 
 def check(stage: Stage, point: Point, rng: random.Random) -> Trials:
     kind, what = point
+    stage.full = 0.0 if kind == "addresses" else FULL
     if kind == "addresses":
         return addresses.all_refused(stage.served, str(what))
     seeds = [f"{what} {number}" for number in range(TOGETHER)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda seed: _ask_broken(stage, seed), seeds))
     assert stage.served.ask("GET", "/healthz").status == 200
+    assert not stage.failures, stage.failures[0]
     return Trials(TOGETHER)
 
 

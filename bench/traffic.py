@@ -123,10 +123,8 @@ class Load:
 async def run(plan: Plan) -> list[Outcome]:
     import aiohttp  # parses in C: what the load takes of the cores, the server lacks
 
-    connector, timeout = (
-        aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0),
-        aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS),
-    )
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS)
     async with aiohttp.ClientSession(plan.url, connector=connector, timeout=timeout) as client:
         load = Load(plan, client)
         await (load.closed() if plan.clients else load.open())

@@ -150,6 +150,14 @@ def test_no_other_protocol(served: Served):
     assert answer.status == 200
 
 
+@contextlib.contextmanager
+def who_reads_little(served: Served) -> Iterator[socket.socket]:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", served.port))
+        yield connection
+
+
 # Refused before anything is made of it
 
 
@@ -295,9 +303,7 @@ def test_a_request_within_a_header_is_none(full: Served):
 
 def test_who_does_not_read_refusals_is_told_no_more(full: Served):
     """Nor are they gathered for somebody who only sends."""
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", full.port))
+    with who_reads_little(full) as connection:
 
         def send() -> None:
             with contextlib.suppress(OSError):  # hung up on
@@ -453,9 +459,7 @@ def test_a_client_that_reads(served: Served, toy: Toy):
 
 def test_an_answer_that_is_never_fetched(served: Served, toy: Toy):
     """It is written whole at once; the connection is not kept for it for ever."""
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", served.port))
+    with who_reads_little(served) as connection:
         connection.sendall(b"GET /v1/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         eventually(lambda: served.server.server_state.connections)
         eventually(lambda: not served.server.server_state.connections, 3)

@@ -47,8 +47,6 @@ _GRACE = 5.0
 """Seconds before the pace of a body counts."""
 _LINGER = 1.0
 """Seconds for which the rest of a refused body is read and dropped: who closes with bytes unread may lose the answer on its way."""
-_SMALL = LONGEST
-"""Bytes of a refused body up to which it is dropped before the answer: then the connection can be used again."""
 _LEFT = 499
 """Status in logs and metrics of a request whose client left."""
 
@@ -311,7 +309,7 @@ class _Exchange:
 
     async def _refuse(self, refusal: Refused) -> None:
         length = self.headers.get(b"content-length", b"")
-        if self.unread and length.isdigit() and int(length[:20]) <= _SMALL:
+        if self.unread and length.isdigit() and int(length[:20]) <= LONGEST:  # then the connection can be used again
             await self._drop_rest()
         status, head, body = refusal.written()
         await self._begin(status, head)

@@ -23,18 +23,16 @@ from .turnstile import plain
 _GOODBYE = 1.0
 """Seconds for which what still comes is dropped: who closes with bytes unread may lose the answer on its way."""
 
+TurnAway = Callable[[Scope], Written | None]
+"""The answer to a request that is refused whatever its body is; None where it is to be read."""
 _AT_ONCE = 16
 """Requests that are refused before others have their turn, of those that came together."""
 
 
-def guarded(limits: Limits, turn_away: TurnAway = lambda scope: None) -> type[H11Protocol]:
+def guarded(limits: Limits, turn_away: TurnAway) -> type[H11Protocol]:
     """The protocol with these limits, for one server. `turn_away`: asked about a plain request with a body (`turnstile`) before anything
     is made of it."""
     return type("GuardedProtocol", (_Guarded,), {"limits": limits, "beyond": set(), "turn_away": staticmethod(turn_away)})
-
-
-TurnAway = Callable[[Scope], "Written | None"]
-"""The answer to a request that is refused whatever its body is; None where it is to be read."""
 
 
 class _Strict(h11.Connection):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 LONGEST = 1 << 16
-"""Bytes of a body that is waited for: an answer that comes before it may be lost on its way."""
+"""Bytes of a refused body up to which it is waited for and dropped: an answer that comes before it may be lost on its way."""
 
 _LINE = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [!-~](?:[ -~]*[!-~])?\r\n"
 _HEAD = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n((?:" + _LINE + rb")+)\r\n")

@@ -1,9 +1,12 @@
 """`python -m bench.search`: an index of a million vectors: how long it takes to build and to ask, and how much of the truth it finds.
 
 The vectors are generated: topics, each a direction with a spread of its own in few of the dimensions, as those of pictures lie, and then
-every direction a little. Questions are vectors near some of them, not among them. The truth is what an exact search finds.
+every direction a little. Questions are vectors near some of them, not among them. The truth is what an exact search finds. Captions are
+eight generated words each; every second picture has a cat, and one of 20,000 a dog.
 
-Every question goes through `Index.nearest`, then `Index.entries` for what would be shown, in a fresh process, alone, one after the other.
+Every question is asked in three ways, in a fresh process, alone, one after the other: its vector (`Index.nearest`, then `Index.entries` for
+what would be shown); `index.query.search` with three words, as `paligemma search` and the server do it, by vector and by full text; and
+that with a condition. The text tower is left out: `--tower NAME` times that of a published size, with random weights.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,10 @@ import numpy as np
 
 from paligemma.index import store
 from paligemma.index.entries import Entry, Facts
+from paligemma.index.filters import Has
+from paligemma.index.query import Query, search
 from paligemma.index.store import Index, writing
+from paligemma.results import Box
 
 DIMENSIONS = 768
 """SigLIP's of the base size."""
@@ -34,7 +40,17 @@ TOPICS, INNER = 2000, 48
 """How many topics, and in how many directions of its own each is spread."""
 PIECE = 20_000
 TOP = 10
-TARGETS = {"p50, ms": 50.0, "recall@10": 0.95}
+VOCABULARY, LENGTH, ASKED = 5000, 8, 3
+"""Words that captions are made of, in a caption, in a question."""
+RARE = 20_000
+"""One of so many pictures has a dog."""
+TARGETS = {
+    "vector, p50 ms": 50.0,
+    "words, p50 ms": 50.0,
+    "words and a cat, p50 ms": 50.0,
+    "words and a dog, p50 ms": 50.0,
+    "recall@10": 0.95,
+}
 GIB = 2**30
 
 
@@ -63,6 +79,33 @@ def vectors(count: int, seed: int, dimensions: int, uniform: bool) -> np.ndarray
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+def sentences(count: int, length: int, seed: int) -> list[str]:
+    """Words of a made-up language, few of which are frequent."""
+    words = np.random.default_rng(seed).zipf(1.2, (count, length)) % VOCABULARY
+    return [" ".join(f"w{number}" for number in row) for row in words.tolist()]
+
+
+def things(number: int) -> tuple[Box, ...]:
+    """What is in a picture."""
+    names = ["cat"] * (number % 2) + ["dog"] * (number % RARE == 0)
+    return tuple(Box(name, 0, 0, 10, 10, 0.9) for name in names)
+
+
+class Told:
+    """An encoder that was told the vector of the words."""
+
+    name, scale, bias, config = "generated", 1.0, 0.0, None
+
+    def __init__(self, dimensions: int):
+        self.dimensions, self.vector = dimensions, np.zeros(dimensions, np.float32)
+
+    def texts(self, texts: Sequence[str], /) -> np.ndarray:
+        return self.vector[None]
+
+    def pictures(self, pictures: Sequence[Any], /) -> np.ndarray:
+        return self.vector[None]
+
+
 def questions(count: int, dimensions: int, uniform: bool) -> np.ndarray:
     return vectors(count, 10**6, dimensions, uniform)
 
@@ -89,7 +132,8 @@ def build(where: Path, rows: int, dimensions: int, uniform: bool) -> dict[str, f
         began, making = time.monotonic(), 0.0
         for start, some in pieces(rows, dimensions, uniform):
             made = time.monotonic()
-            entries = [Entry(f"{start + n}", f"{start + n}.png", f"{start + n}", 0, 0, 224, 224, one) for n, one in enumerate(some)]
+            said = sentences(len(some), LENGTH, start)
+            entries = [entry(start + n, one, caption) for n, (one, caption) in enumerate(zip(some, said, strict=True))]
             making += time.monotonic() - made
             writer.add(entries)
         written = time.monotonic()
@@ -102,6 +146,11 @@ def build(where: Path, rows: int, dimensions: int, uniform: bool) -> dict[str, f
         "on disk, GiB": size / GIB,
         "memory while building, GiB": peak(),
     }
+
+
+def entry(number: int, vector: np.ndarray, caption: str) -> Entry:
+    said = {"model": "none", "captions": {"en": caption}, "classes": ("cat", "dog"), "objects": things(number)}
+    return Entry(f"{number}", f"{number}.png", f"{number}", 0, 0, 224, 224, vector, **said)
 
 
 def index(where: Path, rows: int, kind: str) -> dict[str, float]:
@@ -127,12 +176,40 @@ def ask(where: Path, asked: np.ndarray, expected: list[set[str]]) -> dict[str, f
         found = index.entries([match.row for match in index.nearest(one, TOP)])
         times.append((time.perf_counter() - began) * 1000)
         shares.append(len({entry.id for entry in found} & right) / TOP)
-    return {
-        "p50, ms": statistics.median(times),
-        "p99, ms": float(np.percentile(times, 99)),
-        "recall@10": statistics.mean(shares),
-        "memory while asking, GiB": peak(),
-    }
+    found = {**spread("vector", times), "recall@10": statistics.mean(shares)}
+    for name, has in {"words": (), "words and a cat": (Has("cat"),), "words and a dog": (Has("dog"),)}.items():
+        found |= whole(index, name, has, asked)
+    return found | {"memory while asking, GiB": peak()}
+
+
+def whole(index: Index, name: str, has: tuple[Has, ...], asked: np.ndarray) -> dict[str, float]:
+    """Words and a condition, as a user asks."""
+    encoder, meeting = Told(asked.shape[1]), index.count(has[0].sql) if has else index.count()
+    times, counts = [], []
+    for vector, words in zip(asked, sentences(len(asked), ASKED, 10**6), strict=True):
+        encoder.vector = vector
+        began = time.perf_counter()
+        hits = search(index, Query(words, has=has), encoder, TOP)
+        times.append((time.perf_counter() - began) * 1000)
+        counts.append(len(hits))
+    assert min(counts) == min(TOP, meeting), f"{min(counts)} found, where {meeting} meet the condition"
+    return {**spread(name, times[20:]), f"{name}, pictures that meet it": meeting} if has else spread(name, times[20:])
+
+
+def spread(name: str, times: list[float]) -> dict[str, float]:
+    return {f"{name}, p50 ms": statistics.median(times), f"{name}, p99 ms": float(np.percentile(times, 99))}
+
+
+def tower(name: str) -> dict[str, float]:
+    """The text tower of a published SigLIP, random weights, a text at a time."""
+    from bench.indexing import random_encoder
+
+    encoder, times = random_encoder(name), []
+    for words in sentences(40, ASKED, 0):
+        began = time.perf_counter()
+        encoder.texts([words])
+        times.append((time.perf_counter() - began) * 1000)
+    return spread(f"text tower of {name}", times[10:])
 
 
 def child(options: argparse.Namespace, part: str) -> dict[str, float]:
@@ -178,6 +255,7 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="keep the index here, and use the one that is here")
     parser.add_argument("--part", choices=("build", "index", "truth", "ask"), help=argparse.SUPPRESS)
+    parser.add_argument("--tower", help="also the text tower of this published SigLIP, with random weights")
     parser.add_argument("--json", type=Path, help="also write every number to this file")
     options = parser.parse_args()
     if options.part:
@@ -191,6 +269,7 @@ def main() -> None:
         found |= child(options, "index") if options.kind else {}
         child(options, "truth")
         found |= child(options, "ask")
+        found |= tower(options.tower) if options.tower else {}
     finally:
         if scratch:
             shutil.rmtree(scratch)

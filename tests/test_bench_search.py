@@ -25,3 +25,5 @@ def test_every_vector_is_found_where_all_are_looked_at(tmp_path):
     found = search.ask(tmp_path / "index", asked, search.truth(300, asked, False))
     assert found["recall@10"] == 1
     assert min(*built.values(), *found.values()) > 0
+    assert {"words, p50 ms", "words and a cat, p50 ms", "words and a dog, pictures that meet it"} <= found.keys()
+    assert set(search.TARGETS) <= found.keys()

@@ -114,6 +114,7 @@ def test_parquet(call, tiny, tmp_path):
         (("--task", "capton"), 2, "did you mean 'caption'"),
         (("--task", "caption", "--batch", "0"), 2, "--batch"),
         (("--task", "caption", "--workers", "2"), 2, "--engine ray"),
+        (("--task", "segment:cat", "--tiles"), 2, "--tiles searches"),
         (("--task", "caption", "--draw", "a/drawn"), 2, "within the source"),
         (("--task", "caption", "--model", "nowhere"), 4, "no such file or folder"),
     ],
@@ -172,3 +173,24 @@ def test_a_picture_alone(call, tiny, tmp_path):
     done = call("batch", tmp_path / "x.png", "--task", "ocr", "--model", tiny, "--max-tokens", 3, "--out", tmp_path / "out")
     assert done.code == 0
     assert rows(tmp_path / "out" / "results.jsonl")[0]["id"] == "x.png"
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "workers", "given"),
+    [
+        (8, 0, None, (8, 1, 0)), (8, 0, 2, (2, 4, 0)), (2, 0, 3, (3, 1, 0)),
+        (16, 4, None, (4, 4, 1)), (16, 4, 3, (3, 5, 1)), (16, 4, 8, (8, 2, 1 / 2)), (16, 2, 3, (3, 5, 1 / 2)), (16, 1, 4, (4, 4, 1 / 4)),
+    ],
+)  # fmt: skip
+def test_each_worker_has_its_share(monkeypatch, cores, gpus, workers, given):
+    from paligemma.cli import jobs
+    from paligemma.jobs import ray_engine
+    from paligemma.jobs.work import Order
+
+    found = {}
+    monkeypatch.setattr(ray_engine, "on_ray", lambda load, config, order, **how: found.update(how))
+    monkeypatch.setattr(jobs.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(jobs, "_gpus", lambda options: gpus)
+    _, span = jobs.engine_for(jobs.JobModel(engine="ray", workers=workers), Order(()), 6)
+    assert (found["workers"], found["cpus"], found["gpus"]) == given
+    assert (found["batch"], span) == (6, 60)

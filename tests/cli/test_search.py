@@ -141,3 +141,19 @@ def test_wrong_calls(album, call, arguments, code, said):
     done = call(*arguments)
     assert done.code == code
     assert said in done.err
+
+
+def test_what_another_model_said_is_not_lost_without_a_word(album, call):
+    call("index", "album", "--what", "vectors,captions,text")
+    told = call("index", "album", "--what", "vectors,text", "--model", "other").err
+    assert "note: the captions of another model are gone" in told
+    assert "the text" not in told
+    assert "gone" not in call("index", "album", "--what", "vectors,text", "--model", "./other").err
+
+
+def test_a_gallery_that_cannot_be_written_costs_no_results(album, call, tmp_path):
+    call("index", "album")
+    (tmp_path / "file").write_bytes(b"")
+    done = call("search", "red", "--out", "file/found.html")
+    assert (done.code != 0, len(done.lines)) == (True, 3)
+    assert "Traceback" not in done.err

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from paligemma.index.describing import Wanted
 from paligemma.predictor import Predictor
 from paligemma.tasks.caption import without_places
 from tests import tiny
-from tests.index.making import ColourEncoder, build, held, paint
+from tests.index.making import COLOURS, ColourEncoder, build, held, paint
 
 pytest.importorskip("lancedb")
 
@@ -88,6 +93,25 @@ def test_a_copied_row_that_became_another_picture_is_not_copied(album, tmp_path,
     (album / "z.png").write_bytes((album / "a.png").read_bytes())
     paint(album / "a.png", "blue", "yellow")
     build(album, where, batch=1)
+    check(album, where)
+
+
+def test_a_copy_that_vanishes_before_it_is_read_again_fails_alone(album, tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "GROUP", 1)
+    where = tmp_path / "index"
+    build(album, where)
+    (album / "z.png").write_bytes((album / "a.png").read_bytes())
+    paint(album / "a.png", "blue", "yellow")
+    read = building.Builder._read
+
+    def vanishing(self, file, settled):
+        if not settled:  # again
+            (album / "z.png").unlink()
+        return read(self, file, settled)
+
+    monkeypatch.setattr(building.Builder, "_read", vanishing)
+    report = build(album, where, batch=1)
+    assert (list(report.failed), report.counts["changed"]) == (["z.png"], 1)
     check(album, where)
 
 
@@ -185,3 +209,47 @@ def test_another_model_says_everything_anew(album, tmp_path, predictor):
     for entry in held(where).values():
         assert entry.captions is not None
         assert (entry.captions.keys(), entry.text, entry.model) == ({"de"}, None, "other")
+
+
+INDEXING = """
+import sys
+from pathlib import Path
+from paligemma.index import building
+from tests.index.making import build
+building.GROUP, building.UPKEEP = 4, 3
+build(Path(sys.argv[1]), sys.argv[2], batch=2, threads=2, tell=lambda count: print(count, flush=True))
+"""
+
+
+def known(root, where) -> int:
+    """How many files the index knows as they are."""
+    if not (where / "pictures.lance").exists():
+        return 0
+    facts = {(path.relative_to(root).as_posix(), path.stat().st_mtime_ns) for path in root.iterdir()}
+    return sum((one.path, one.modified) in facts for one in held(where).values())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_time_and_run_again(tmp_path, seed):
+    """What was told as done stays, whole pictures only; the last run adds the rest. Files change, move and go between two of them."""
+    root, where, rng = tmp_path / "album", tmp_path / "index", random.Random(seed)
+    for number in range(40):
+        paint(root / f"{number}.png", *rng.choices(tuple(COLOURS), k=4), size=(30 + number, 12))
+    for after in (rng.randrange(4, 12), rng.randrange(1, 8), rng.randrange(1, 8)):
+        process = subprocess.Popen([sys.executable, "-c", INDEXING, str(root), str(where)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        before, done = known(root, where), 0
+        while done < after and (line := process.stdout.readline()):
+            done += int(line)
+        time.sleep(rng.random() / 50)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert process.returncode == -signal.SIGKILL, "it was at its end before it was killed"
+        assert known(root, where) >= before + done, "what was told as done is not there"
+        victim = rng.choice(sorted(root.iterdir()))
+        victim.rename(root / f"moved-{victim.name}")
+    paint(next(root.glob("moved-*")), "black", "pink")
+    build(root, where)
+    assert len(check(root, where)) == 40
+    assert build(root, where).counts == {"unchanged": 40, "removed": 0}

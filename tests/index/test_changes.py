@@ -85,3 +85,9 @@ def test_a_folder_without_pictures_is_refused(what, tmp_path):
     with pytest.raises(InputError) as refused:
         files(place)
     assert refused.value.code == "not_found"
+
+
+def test_of_two_rows_of_one_path_one_goes():
+    other = row("a", "A")._replace(id="id-second")
+    changes = Changes.between([file("a"), file("b")], [A, other, B])
+    assert (changes.due, changes.gone([])) == ([], ["id-second"])

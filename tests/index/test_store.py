@@ -191,3 +191,18 @@ def test_the_approximate_index_takes_in_what_comes_later(dimensions, tmp_path, m
         writer.add(rows[900:])
         writer.tidy()
         assert writer._trained() == 2500
+
+
+def test_the_few_that_meet_a_condition_are_found_wherever_they_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LARGE", 300)
+    monkeypatch.setattr(store, "ROWS_A_PARTITION", 20)
+    monkeypatch.setattr(store, "PROBES", 2)
+    vectors = unit(np.random.default_rng(0).standard_normal((2000, 8)))
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(n, vector) for n, vector in enumerate(vectors)])
+        writer.tidy()
+        wanted = {f"{n}.png" for n in range(0, 2000, 100)}
+        condition = "path IN (" + ", ".join(f"'{path}'" for path in sorted(wanted)) + ")"
+        for asked in vectors[:5]:
+            assert set(paths(writer, writer.nearest(asked, 20, condition))) == wanted
+            assert len(writer.nearest(asked, 20)) == 20

@@ -155,3 +155,20 @@ def test_nothing_is_a_job_too(tmp_path):
     table.write_text('{"image": "none.png"}\n')
     counts, asked = do(table, tmp_path / "out")
     assert (counts.items, counts.failed, asked) == (1, 1, 1)
+
+
+def test_what_is_to_be_alone_comes_alone(folder, tmp_path, whole):
+    spans: list[tuple[int, int]] = []
+
+    def noting(found):
+        def noted():
+            for span in found:
+                spans.append((span.start, len(span.items)))
+                yield span
+
+        yield from engine(noted())
+
+    with opened(tmp_path / "out", {"source": "album"}, Lines()) as journal:
+        run(items(folder), journal, noting, span=4, alone=lambda item: item.id in ("0.png", "6.png", "7.png", "19.png"))
+    assert spans == [(0, 1), (1, 4), (5, 1), (6, 1), (7, 1), (8, 4), (12, 4), (16, 3), (19, 1)]
+    assert tables(tmp_path / "out") == whole

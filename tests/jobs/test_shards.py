@@ -36,6 +36,19 @@ def test_samples_with_what_comes_with_them(tmp_path):
         found[2].open()
 
 
+def test_the_picture_is_the_one_without_a_second_name(tmp_path):
+    members = {
+        "1.depth.png": png(20),
+        "1.png": png(8),
+        "1.seg.png": png(21),
+        "2.depth.png": png(22),
+        "2.seg.png": png(23),
+        "3.png": png(9),
+        "3.webp": b"",
+    }
+    assert [item.open().size[0] for item in items(shard(tmp_path / "s.tar", members))] == [8, 22, 9]
+
+
 @pytest.mark.parametrize(("members", "why"), [({"a.txt": b"x"}, "missing"), ({"a.png": png(), "a.json": b"{"}, "json")])
 def test_a_sample_that_is_none(members, why, tmp_path):
     first, second = items(shard(tmp_path / "s.tar", {**members, "b.png": png()}))

@@ -11,7 +11,7 @@ from PIL import Image
 from paligemma.errors import InputError
 from paligemma.image import Clip
 from paligemma.jobs import tables
-from paligemma.jobs.items import Ways, items
+from paligemma.jobs.items import Ways, count, items
 
 from .making import album, lines, png
 
@@ -120,6 +120,7 @@ def test_parquet_holds_pictures_or_names_them(folder):
     nested = [{"bytes": png(30 + number), "path": None} for number in range(40)]
     table = parquet(folder / "t.parquet", {"image": nested, "label": [None, *range(39)]})
     found = list(items(table))
+    assert count(table, Ways()) == len(found)
     assert [item.open().size[0] for item in found] == list(range(30, 70))
     assert [item.id for item in found[:2]] == ["t.parquet:0", "t.parquet:1"]
     assert [item.kept for item in found[:2]] == [{}, {"label": 0}]
@@ -139,6 +140,8 @@ def test_no_parquet_at_all(folder):
     (folder / "t.parquet").write_bytes(b"no parquet")
     with pytest.raises(InputError, match="no Parquet"):
         list(items(folder / "t.parquet"))
+    with pytest.raises(InputError, match="no Parquet"):
+        count(folder / "t.parquet", Ways())
 
 
 def test_a_picture_is_decoded_as_it_is(folder):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paligemma.errors import InputError
 from paligemma.jobs.asked import all_asked
 from paligemma.jobs.items import items
 from paligemma.jobs.tiles import MOST, OVERLAP, Tile, _misfit, merge_boxes, merge_readings, tiles
@@ -97,6 +98,12 @@ def test_neighbours_and_other_labels_stay():
     assert looked(things).boxes == tuple(things)
 
 
+def test_the_surest_stay_where_only_so_many_are_wanted():
+    whole = looked([Box("cat", 10.0 * place, 0, 10.0 * place + 8, 8, 0.1 + place / 10) for place in range(6)], whole=True)
+    assert [box.score for box in merge_boxes(whole, [], 2)] == pytest.approx([0.6, 0.5])
+    assert len(merge_boxes(whole, [])) == 6
+
+
 def test_one_that_both_saw_is_that_of_the_surer():
     whole = Detections((Box("cat", 10, 10, 32, 31, 0.4),), *WHOLE, "a", "p", "eos", "l", 2)
     merged = merge_boxes(whole, [(GRID[0], Detections((Box("cat", 10, 10, 30, 30, 0.9),), 100, 100, "b", "p", "length", "m", 3))])
@@ -174,3 +181,22 @@ def test_a_job_looks_closer_at_large_pictures_only(tmp_path, monkeypatch):
     large, small = answer(predictor, order, opened)
     assert asked == [("caption", 2), ("detect", 2), ("ocr", 2), ("detect", len(wanted)), ("ocr", len(wanted))]
     assert [row["result"]["width"] for done in (large, small) for row in done.rows if "width" in row["result"]] == [3 * side, side]
+
+
+def test_a_tile_that_fails_is_no_empty_tile(tmp_path, monkeypatch):
+    predictor = Predictor(tiny.tiny_model(), tiny.tiny_tokenizer())
+    side = predictor.config.vision.image_size
+    Image.new("RGB", (3 * side, 2 * side), "red").save(tmp_path / "large.png")
+    real = predictor.detect
+    asked: list[int] = []
+
+    def failing(pictures, *rest, **how):
+        asked.append(len(pictures))
+        if len(asked) > 1 and (len(pictures) > 1 or len(asked) == 4):
+            raise InputError("no room for it", code="too_long")
+        return real(pictures, *rest, **how)
+
+    monkeypatch.setattr(predictor, "detect", failing)
+    order = Order(all_asked(["detect:cat"]), {"max_tokens": 6}, tiles=True)
+    (done,) = answer(predictor, order, [open_item(item, predictor.config, order) for item in items(tmp_path)])
+    assert (done.rows, done.errors[0]["error"]["code"]) == ((), "too_long")

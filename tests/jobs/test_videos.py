@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from paligemma.errors import InputError
+from paligemma.jobs import work
 from paligemma.jobs.asked import all_asked
 from paligemma.jobs.items import items
 from paligemma.jobs.videos import LONGEST, Scenes, Tracks, groups
@@ -161,6 +163,21 @@ def test_a_video_is_followed(tmp_path):
     assert [row["task"] for row in picture.rows] == ["caption", "detect:cat"]
     assert "seconds" not in picture.rows[0]
     assert (broken.rows, broken.errors[0]["error"]["code"]) == ((), "video_damaged")
+
+
+def test_of_a_video_that_breaks_off_what_came_before_is_kept(tmp_path, monkeypatch):
+    predictor = Predictor(tiny.tiny_model(), tiny.tiny_tokenizer())
+    film(tmp_path / "a.mp4", ["red"] * 4 + ["blue"] * 4)
+
+    def breaks_off(path, every):
+        yield from itertools.islice(frames_every(path, every), 6)
+        raise InputError("a.mp4: damaged here", code="video_damaged")
+
+    monkeypatch.setattr(work, "frames_every", breaks_off)
+    order = Order(all_asked(["caption"]), {"max_tokens": 3}, every=0.5)
+    (done,) = answer(predictor, order, [open_item(item, predictor.config, order) for item in items(tmp_path)])
+    assert [(row["seconds"], row["until"]) for row in done.rows] == [(0.0, 2.0), (2.0, 3.0)]
+    assert [row["error"]["code"] for row in done.errors] == ["video_damaged"]
 
 
 def test_words_alone_need_one_frame_a_scene(tmp_path, monkeypatch):

@@ -134,3 +134,28 @@ def test_so_many_wait_and_no_more(index, monkeypatch):
         assert await collection.find(SearchBody(words="red", pictures=False))
 
     asyncio.run(asyncio.wait_for(crowd(), 20))
+
+
+def test_a_search_that_nobody_waits_for_keeps_its_version(index, monkeypatch):
+    begun, go_on, refreshed = threading.Event(), threading.Event(), []
+
+    class Slow(ColourEncoder):
+        def texts(self, texts):
+            begun.set()
+            assert go_on.wait(10)
+            return super().texts(texts)
+
+    async def leave() -> None:
+        collection = Collection(index, Slow(), Settings())
+        monkeypatch.setattr(collection.index, "refresh", lambda: refreshed.append(1))
+        left = asyncio.create_task(collection.find(SearchBody(words="red", pictures=False)))
+        assert await asyncio.to_thread(begun.wait, 10)
+        left.cancel()
+        others = [asyncio.create_task(one) for one in (collection.held(), collection.find(SearchBody(words="red", pictures=False)))]
+        await asyncio.sleep(0.2)
+        assert (len(refreshed), [one.done() for one in others]) == (1, [False, False]), "another version came under a search at work"
+        go_on.set()
+        held, found = await asyncio.gather(*others)
+        assert (len(refreshed), held["pictures"] > 0, len(found) > 0) == (3, True, True)
+
+    asyncio.run(asyncio.wait_for(leave(), 20))

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from ..errors import UsageError
 from ..printable import printable
 from .failures import STDIN
-from .jobs import DEFAULTS, JobModel, complain, ended, engine_for, progress
+from .jobs import DEFAULTS, JobModel, complain, ended, engine_for, watched
 from .options import INPUT, OUTPUT, Json, named
 from .show import as_json, counted
 
@@ -108,7 +108,7 @@ def alt_text(
     with Stopping() as stopping, _explained(folder), opened(folder, ordered, Lines()) as journal:
         follow(journal, lacking())  # since an earlier run the source may have changed, and some may have got their texts
         engine, span = engine_for(options, order, batch)
-        with progress(lacking) as tell:
+        with watched(lambda: sum(1 for _ in lacking())) as tell:
             counts = run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         if counts.finished:
             texts += place.add(alt_texts(rows_of(journal.files(RESULTS)), rules))

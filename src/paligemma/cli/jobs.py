@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..printable import printable
 from ..video import DEFAULT_FRAMES
 from .failures import PARTLY_FAILED, lines
 from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
+from .progress import progress
 from .show import as_json
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
 ALL_FAILED = InputError.exit_code
 PLACES = PlaceOptions()
-EVERY = 30.0
-"""Seconds between two lines that say how far a job is, where no terminal shows a bar."""
 NAMED = 5
 """Errors that are told at the end; their table has them all."""
 PER_WORKER = 64
@@ -140,9 +140,11 @@ def batch(
         raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
     if draw is not None:
         outside(source, draw, "--draw")
-    order = Order(
-        all_asked(task or []), {"max_tokens": max_tokens, "beams": beams}, places.how, draw is not None, tiles, every if track else None
-    )
+    tasks = all_asked(task or [])
+    if tiles and not any(task.verb in ("detect", "ocr") for task in tasks):
+        raise UsageError("--tiles searches (detect) and reads (ocr) in parts, and neither is asked for", hint="leave --tiles out")
+    how = {"max_tokens": max_tokens, "beams": beams}
+    order = Order(tasks, how, places.how, draw is not None, tiles, every if track else None)
     ways = Ways(image_root, allow_urls, frames)
     job = Job(source, ways, order, out, format, draw)
     done = job.go(items(source, ways), options, batch=batch, overwrite=overwrite)
@@ -187,7 +189,7 @@ class Job:
         from ..checkpoint.finding import find
         from ..jobs.facts import facts
         from ..jobs.following import follow
-        from ..jobs.items import items
+        from ..jobs.items import count, items
         from ..jobs.job import run
         from ..jobs.journal import opened
         from ..jobs.parts import ERRORS, RESULTS
@@ -200,8 +202,8 @@ class Job:
             if lasting is not None:
                 follow(journal, items(self.source, self.ways), lasting=lasting)
             engine, span = engine_for(options, self.order, batch)
-            with progress(lambda: items(self.source, self.ways)) as tell:
-                counts = run(found, journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
+            with watched(lambda: count(self.source, self.ways)) as tell:
+                counts = run(found, journal, engine, span=span, alone=self.order.follows, stopped=lambda: stopping.requested, tell=tell)
             tables = {kind: journal.table(kind) for kind in (RESULTS, ERRORS)}
         if counts.finished:
             complain(itertools.islice(rows_of([tables[ERRORS]]), NAMED))
@@ -236,7 +238,7 @@ def engine_for(options: JobModel, order: Order, batch: int) -> tuple[Engine, int
     cores = os.cpu_count() or 1
     workers = options.workers or gpus or cores
     load = functools.partial(_loaded, options.model, options.loading)
-    share = gpus / workers if gpus else 0
+    share = 1 / math.ceil(workers / gpus) if gpus else 0  # a whole one, or a part of one: a model is on one GPU
     engine = on_ray(load, _config(options), order, batch=batch, workers=workers, cpus=max(cores // workers, 1), gpus=share)
     return engine, batch * max(PER_WORKER // batch, 1)
 
@@ -304,59 +306,18 @@ def told(counts: Counts, results: Path, errors: Path) -> str:
     return "\n".join(said)
 
 
-Tell = Callable[["Counts"], None]
-
-
 @contextlib.contextmanager
-def progress(found: Callable[[], Iterable[Item]]) -> Iterator[Tell]:
-    """On standard error: a bar on a terminal, else a line now and then. `found`: lists the items once more, to be counted."""
-    if not sys.stderr.isatty():
-        yield _now_and_then()
-        return
-    import threading
+def watched(how_many: Callable[[], int]) -> Iterator[Callable[[Counts], None]]:
+    """What is told the counts, which shows them. `how_many` items there are is asked meanwhile; nobody needs to know."""
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def ask() -> None:
+        with contextlib.suppress(PaliGemmaError):
+            shown.total = how_many()
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[more]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        line = bar.add_task("pictures", total=None, more="")
-        threading.Thread(target=lambda: bar.update(line, total=_count(found)), daemon=True).start()
-
-        def tell(counts: Counts) -> None:
-            bar.update(line, completed=counts.items, more=_how(counts))
-
-        yield tell
+    with progress("items") as shown:
+        threading.Thread(target=ask, daemon=True).start()
+        yield lambda counts: shown.at(counts.items, counts.rate, _errors(counts))
 
 
-def _now_and_then() -> Tell:
-    said = time.monotonic()
-
-    def tell(counts: Counts) -> None:
-        nonlocal said
-        if time.monotonic() - said >= EVERY:
-            said = time.monotonic()
-            print(f"{counts.items:,} items, {_how(counts)}", file=sys.stderr, flush=True)
-
-    return tell
-
-
-def _how(counts: Counts) -> str:
-    errors = "".join(f", {count:,} {printable(code)}" for code, count in counts.codes.most_common(3))
-    return f"{counts.rate:.2f} a second{errors}"
-
-
-def _count(found: Callable[[], Iterable[Item]]) -> int | None:
-    """How many items there are, without opening them; None where that cannot be said."""
-    from ..errors import PaliGemmaError
-
-    try:
-        return sum(1 for _ in found())
-    except PaliGemmaError:
-        return None
+def _errors(counts: Counts) -> str:
+    return "".join(f", {count:,} {printable(code)}" for code, count in counts.codes.most_common(3))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast  # noqa: F401  (as below)
@@ -18,6 +19,7 @@ from ..printable import printable
 from .batch import load
 from .failures import PARTLY_FAILED, lines
 from .options import MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, named  # noqa: F401  (the parser looks for names of inherited fields here)
+from .progress import progress
 from .show import as_json, counted
 from .tasks import edges, names
 
@@ -103,11 +105,14 @@ def index(
     predictor = load(options) if wanted else None
     warnings.simplefilter("ignore")  # a caption that is cut short is still one
     facts = Facts(encoder.name, encoder.dimensions, options.encoder or "", str(root))
-    with writing(out, facts, overwrite=overwrite) as writer, _progress() as (begin, tell):
+    with writing(out, facts, overwrite=overwrite) as writer, _watched() as (begin, tell):
+        others = {what: column for what, column in HELD.items() if not wanted.asks(what)}
+        had = {what: writer.count(f"{column} IS NOT NULL") for what, column in others.items()}
         report = Builder(writer, root, encoder, wanted, predictor, batch, threads, tell, begin).run()
         held = writer.count()
-        lacking = {what: writer.count(f"{column} IS NULL") for what, column in HELD.items() if not wanted.asks(what)}
-    return _said(report, held, lacking, out, json)
+        lacking = {what: writer.count(f"{column} IS NULL") for what, column in others.items()}
+    lost = [what for what, count in had.items() if count and lacking[what] == held] if held and wanted else []
+    return _said(report, held, lacking, lost, out, json)
 
 
 def search(
@@ -179,12 +184,11 @@ def search(
             print(
                 printable(f"{counted(len(lost), 'picture')} below {root} could not be looked at again: last in the list"), file=sys.stderr
             )
-    if out is not None:
-        write(hits, root, _asked(query, picture, region), out)
     _show(hits, opened, json)
     if not hits:
         _note(query, opened)
     if out is not None:
+        write(hits, root, _asked(query, picture, region), out)
         print(printable(f"written: {out}"), file=sys.stderr)
     return PARTLY_FAILED if lost else 0
 
@@ -205,7 +209,13 @@ def _wanted(what: str, classes: str | None, min_score: float, lang: str, options
     languages = tuple(dict.fromkeys(check_language(one) for one in lang.split(","))) if "captions" in kinds else ()
     if not {"captions", "text", "objects"} & set(kinds):
         return Wanted()
-    return Wanted(languages, "text" in kinds, tuple(names(classes)) if classes else (), options.model or "bundled", min_score)
+    return Wanted(
+        languages,
+        "text" in kinds,
+        tuple(names(classes)) if classes else (),
+        os.path.normpath(options.model) if options.model else "bundled",
+        min_score,
+    )
 
 
 def _encoder(source: str | None, device: str | None) -> Encoder:
@@ -271,8 +281,9 @@ def _note(query: Query, opened: Index) -> None:
             print(printable(f"note: no picture of this index was searched for {one.label!r}: {how}"), file=sys.stderr)
 
 
-def _said(report: Report, held: int, lacking: Mapping[str, int], out: str, json: bool) -> int:
-    """Print what was done. `lacking`: what was not asked for this time -> how many pictures are without it. -> the exit code."""
+def _said(report: Report, held: int, lacking: Mapping[str, int], lost: Sequence[str], out: str, json: bool) -> int:
+    """Print what was done. `lacking`: what was not asked for this time -> how many pictures are without it; `lost`: of which there was some,
+    and is none any more. -> the exit code."""
     for path, error in report.failed.items():
         print(lines(error), file=sys.stderr)
         if json:
@@ -286,6 +297,11 @@ def _said(report: Report, held: int, lacking: Mapping[str, int], out: str, json:
     for what, count in lacking.items():
         if 0 < count < held:
             print(f"note: no {what} of {counted(count, 'picture')}, unlike the others: add --what vectors,{what}", file=sys.stderr)
+    for what in lost:
+        print(
+            f"note: the {what} of another model are gone, all is said by one: add --what vectors,{what} to have them of this",
+            file=sys.stderr,
+        )
     if report.failed:
         print(f"{counted(len(report.failed), 'picture')} could not be read: not in the index", file=sys.stderr)
         return PARTLY_FAILED if held else InputError.exit_code
@@ -293,22 +309,18 @@ def _said(report: Report, held: int, lacking: Mapping[str, int], out: str, json:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[tuple[Any, Any]]:
-    """What is called with the number of pictures to look at, and with how many were written: a bar with the time left where a person
-    watches."""
-    if not sys.stderr.isatty():
-        yield (lambda total: None), (lambda count: None)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _watched() -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """What is called with the number of pictures to look at, and with how many more are done."""
+    done, begun = 0, 0.0
 
-    columns = (TextColumn("index"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task("index", total=None, rate="")
+    def begin(total: int) -> None:
+        nonlocal begun
+        shown.total, begun = total, time.monotonic()
 
-        def tell(count: int) -> None:
-            bar.advance(line, count)
-            if speed := bar.tasks[0].speed:
-                bar.update(line, rate=f"{speed:.1f}/s")
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        shown.at(done, done / max(time.monotonic() - begun, 1e-9))
 
-        yield (lambda total: bar.update(line, total=total)), tell
+    with progress("pictures") as shown:
+        yield begin, tell

@@ -90,7 +90,7 @@ class Builder:
         group: list[tuple[Origin, Entry]] = []
         groups, began = 0, time.monotonic()
         for batch in self._batches(changes, report):
-            group += self._entries(batch, changes)
+            group += self._entries(batch, changes, report)
             if len(group) >= GROUP or time.monotonic() - began > SECONDS:
                 self._write(group, report)
                 group, groups, began = [], groups + 1, time.monotonic()
@@ -109,8 +109,7 @@ class Builder:
         batch: list[_Read] = []
         for file, read in self._ahead(changes):
             if isinstance(read, InputError):
-                report.failed[file.path] = read
-                self.tell(1)
+                self._failed(file, read, report)
                 continue
             batch.append(read)
             if len(batch) == self.batch:
@@ -155,28 +154,32 @@ class Builder:
         prepared = None if config is None else dataclasses.replace(prepare(config, image), picture=None)
         return _Read(file, digest, image.width, image.height, squeezed(self.encoder, image), prepared)
 
-    def _entries(self, batch: Sequence[_Read], changes: Changes) -> list[tuple[Origin, Entry]]:
+    def _failed(self, file: File, error: InputError, report: Report) -> None:
+        report.failed[file.path] = error
+        self.tell(1)
+
+    def _entries(self, batch: Sequence[_Read], changes: Changes, report: Report) -> list[tuple[Origin, Entry]]:
         origins = [changes.origin(one.file.path, one.digest) for one in batch]
         known = self.writer.entries_of([origin.row.id for origin in origins if origin.row is not None])
-        bases = [_alike(known, one, origin) for one, origin in zip(batch, origins, strict=True)]
-        # A row that was to be copied may hold another picture by now.
-        batch = [self._again(one) if base is None and one.picture is None else one for one, base in zip(batch, bases, strict=True)]
-        new = [one.picture for one, base in zip(batch, bases, strict=True) if base is None and one.picture is not None]
+        found: list[tuple[_Read, Origin, Entry | None]] = []
+        for one, origin in zip(batch, origins, strict=True):
+            base, read = _alike(known, one, origin), one
+            if base is None and one.picture is None:  # the row that was to be copied holds another picture by now
+                read = self._read(one.file, frozenset())
+            if isinstance(read, InputError):
+                self._failed(one.file, read, report)
+            else:
+                found.append((read, origin, base))
+        new = [read.picture for read, _, base in found if base is None and read.picture is not None]
         vectors = iter(self.encoder.pictures(new) if new else ())
-        entries = [self._entry(*each, vectors) for each in zip(batch, origins, bases, strict=True)]
+        entries = [self._entry(*each, vectors) for each in found]
         if self.predictor is not None and self.wanted:
-            places = [place for place, one in enumerate(batch) if one.prepared is not None]
+            places = [place for place, (read, _, _) in enumerate(found) if read.prepared is not None]
             asked = [entries[place] for place in places]
-            seen = [prepared for one in batch if (prepared := one.prepared) is not None]
+            seen = [prepared for read, _, _ in found if (prepared := read.prepared) is not None]
             for place, entry in zip(places, describe(self.predictor, asked, seen, self.wanted), strict=True):
                 entries[place] = entry
-        return list(zip(origins, entries, strict=True))
-
-    def _again(self, one: _Read) -> _Read:
-        read = self._read(one.file, frozenset())
-        if isinstance(read, InputError):
-            raise read
-        return read
+        return [(origin, entry) for (_, origin, _), entry in zip(found, entries, strict=True)]
 
     def _entry(self, read: _Read, origin: Origin, base: Entry | None, vectors: Iterator[np.ndarray]) -> Entry:
         file = read.file

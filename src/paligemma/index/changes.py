@@ -85,7 +85,10 @@ def _row(one: Mapping[str, Any], wanted: Wanted) -> Row:
 
 @dataclass
 class Changes:
-    """`due`: files that must be looked at. `unchanged`: how many need not. `settled`: digests of pictures of which all is known."""
+    """`due`: files that must be looked at. `unchanged`: how many need not. `settled`: digests of pictures of which all is known.
+
+    A path has one row. Two writers at a time, which an object store does not keep apart, may have made two: then the second one is `gone`.
+    """
 
     due: list[File]
     unchanged: int
@@ -93,19 +96,24 @@ class Changes:
     _by_path: dict[str, Row]
     _by_digest: dict[str, list[Row]]
     _there: set[str]
+    _twice: list[str]
     _claimed: set[str] = field(default_factory=set)
 
     @classmethod
     def between(cls, found: Iterable[File], known: Iterable[Row]) -> Changes:
         by_path: dict[str, Row] = {}
         by_digest: dict[str, list[Row]] = defaultdict(list)
+        twice: list[str] = []
         for row in known:
+            if row.path in by_path:
+                twice.append(row.id)
+                continue
             by_path[row.path] = row
             by_digest[row.digest].append(row)
         found = list(found)
         due = [file for file in found if not _same(file, by_path.get(file.path))]
         settled = frozenset(digest for digest, some in by_digest.items() if not any(row.lacks for row in some))
-        return cls(due, len(found) - len(due), settled, by_path, dict(by_digest), {file.path for file in found})
+        return cls(due, len(found) - len(due), settled, by_path, dict(by_digest), {file.path for file in found}, twice)
 
     def origin(self, path: str, digest: str) -> Origin:
         """Asked once for each file that was read. A row whose path is gone goes to the first file that holds its content."""
@@ -121,11 +129,10 @@ class Changes:
         return Origin("copied", twins[0], None) if twins else Origin("added", None, None)
 
     def gone(self, failed: Iterable[str]) -> list[str]:
-        """Ids of rows whose file is no longer there, or is no picture any more."""
+        """Ids of rows whose file is no longer there, or is no picture any more, or has another row."""
         failed = set(failed)
-        return [
-            row.id for path, row in self._by_path.items() if (path not in self._there or path in failed) and row.id not in self._claimed
-        ]
+        lost = [row.id for path, row in self._by_path.items() if path not in self._there or path in failed]
+        return [id for id in lost if id not in self._claimed] + self._twice
 
 
 def _same(file: File, row: Row | None) -> bool:

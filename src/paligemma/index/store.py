@@ -35,7 +35,7 @@ MANY = 512
 """Numbers in a vector of which one bit each is enough to find what is then compared exactly (RaBitQ); of fewer, eight bits are kept."""
 ROWS_A_PARTITION = 4096
 PROBES = 24
-"""Partitions that a search looks into."""
+"""Partitions that a search looks into; one with a condition goes on where too few pictures in these meet it, as they may lie anywhere."""
 REFINE = 8
 """So many times the wanted rows are compared again, by their exact vectors."""
 KEEP = timedelta(hours=1)
@@ -87,7 +87,7 @@ class Index:
             search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector")
             search = search.distance_type("cosine")
             if "vector" in self._indexed:
-                search = search.nprobes(PROBES).refine_factor(REFINE)
+                search = search.refine_factor(REFINE).minimum_nprobes(PROBES).maximum_nprobes(0 if condition else PROBES)  # 0: all
             return [Match(row, 1 - far) for row, far in self._found(search, count, condition, "_distance")]
 
     def matching(self, words: str, column: str, count: int, condition: str | None = None) -> list[Match]:

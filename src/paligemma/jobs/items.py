@@ -79,6 +79,17 @@ def items(source: str | Path, ways: Ways | None = None, *, without: Path | None 
     return _unique(itertools.chain.from_iterable(_items_of(file, within(file, base), ways) for file in files))
 
 
+def count(source: str | Path, ways: Ways) -> int:
+    """How many items there are, without the pictures that a Parquet table holds. Raises what `items` raises."""
+    from . import tables
+
+    base, files = files_of(source)
+    return sum(
+        tables.parquet_rows(file) if file.suffix.lower() in PARQUET else sum(1 for _ in _items_of(file, within(file, base), ways))
+        for file in files
+    )
+
+
 def files_of(source: str | Path) -> tuple[Path, Iterator[Path]]:
     """The folder that ids are relative to, and the files a source consists of. Raises `InputError` where there are none."""
     path = Path(source)

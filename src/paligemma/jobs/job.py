@@ -82,11 +82,12 @@ def run(
     engine: Engine,
     *,
     span: int,
+    alone: Callable[[Item], bool] = lambda item: False,
     stopped: Callable[[], bool] = lambda: False,
     tell: Callable[[Counts], None] = lambda counts: None,
 ) -> Counts:
-    """Do what is not done yet. `span`: items that an engine is given at a time; `stopped`: asked after each: what is done is then kept, and
-    the rest left; `tell`: called with the counts after each.
+    """Do what is not done yet. `span`: items that an engine is given at a time; `alone`: those that it is given by themselves; `stopped`:
+    asked after each: what is done is then kept, and the rest left; `tell`: called with the counts after each.
 
     Raises `UsageError` (code "source_changed") where the source is not the one that parts were done of, and what engine and journal raise.
     """
@@ -104,7 +105,7 @@ def run(
             pending.clear()
             written = time.monotonic()
 
-    results = engine(missing(items, journal, span, ids))
+    results = engine(missing(items, journal, span, ids, alone))
     try:
         for place, done in results:
             if place != start + len(pending):
@@ -130,8 +131,13 @@ def run(
     return counts
 
 
-def missing(items: Iterable[Item], journal: Journal, size: int, ids: Ids) -> Iterator[Span]:
-    """Spans of at most `size` items that no part holds; `ids` is fed those of all. Raises `UsageError` where parts are of other items."""
+def missing(
+    items: Iterable[Item], journal: Journal, size: int, ids: Ids, alone: Callable[[Item], bool] = lambda item: False
+) -> Iterator[Span]:
+    """Spans of at most `size` items that no part holds, of one item where it is to be `alone`; `ids` is fed those of all.
+
+    Raises `UsageError` where parts are of other items.
+    """
     place, span, inside, seen = 0, [], None, Ids()
     for item in items:
         ids.add(item.id)
@@ -143,8 +149,12 @@ def missing(items: Iterable[Item], journal: Journal, size: int, ids: Ids) -> Ite
                 _same(inside, seen)
                 inside = None
         else:
+            by_itself = alone(item)
+            if by_itself and span:
+                yield Span(place - len(span), tuple(span))
+                span = []
             span.append(item)
-            if len(span) == size or journal.part_at(place + 1) is not None:
+            if by_itself or len(span) == size or journal.part_at(place + 1) is not None:
                 yield Span(place + 1 - len(span), tuple(span))
                 span = []
         place += 1

@@ -2,20 +2,22 @@
 
     spans -> tasks that open pictures -> actors, each with a model -> this process, which alone writes
 
-Ray hands out spans as fast as they are taken up (what was opened waits in its object store, no more than fits), and does again what a
-process that died had in hand. Rows come in any order; the journal knows which are there. So a worker that dies costs nothing, and a job
-whose main process dies goes on as any other does, with either engine.
+Ray is given the source lot by lot: rows of a table may hold their pictures, and would fill the memory. Of a lot it hands out spans as fast
+as they are taken up (what was opened waits in its object store, no more than fits), and does again what a process that died had in hand.
+Rows come in any order; the journal knows which are there. So a worker that dies costs nothing, and a job whose main process dies goes on as
+any other does, with either engine.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..config import PaliGemmaConfig
-from ..errors import UsageError
+from ..errors import PaliGemmaError, UsageError
 from .job import Engine, Span
 from .work import Done, Order, answer, open_item
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 STORE = 512 << 20
 """Bytes of Ray's object store where this process starts Ray: opened pictures that wait."""
+LOT = 1 << 30
+"""Bytes of spans, pickled, that Ray is given at a time. Between two lots the workers begin anew, so they are large: millions of names."""
 OPENING = 0.25
 """Processors that opening a span counts for: it waits for disks."""
 
@@ -43,26 +47,54 @@ def on_ray(
         raise UsageError("--engine ray needs Ray Data, which is not installed", hint="pip install 'paligemma[scale]'") from error
 
     def engine(spans: Iterator[Span]) -> Iterator[tuple[int, list[Done]]]:
-        waiting = [{"span": pickle.dumps(span)} for span in spans]
-        if not waiting:
+        waiting = lots(spans, LOT)
+        first = next(waiting, None)
+        if first is None:
             return
         ours = not ray.is_initialized()
         if ours:
             _start(ray, workers * cpus)
         try:
-            data: Any = ray.data.from_items(waiting, override_num_blocks=len(waiting))
-            # Any: Ray declares functions of a row alone, and takes these.
-            opened = data.map(_open, fn_args=(config, order), num_cpus=OPENING)
-            pool = ray.data.ActorPoolStrategy(size=workers)
-            made = (load, order, batch)
-            done = opened.map(Answering, fn_constructor_args=made, compute=pool, num_cpus=cpus, num_gpus=gpus)
-            for row in done.iter_rows():
-                yield row["start"], pickle.loads(row["done"])
+            for lot in itertools.chain([first], waiting):
+                data: Any = ray.data.from_items([{"span": span} for span in lot], override_num_blocks=len(lot))
+                # Any: Ray declares functions of a row alone, and takes these.
+                opened = data.map(_open, fn_args=(config, order), num_cpus=OPENING)
+                pool = ray.data.ActorPoolStrategy(size=workers)
+                made = (load, order, batch)
+                done = opened.map(Answering, fn_constructor_args=made, compute=pool, num_cpus=cpus, num_gpus=gpus)
+                for row in done.iter_rows():
+                    yield row["start"], pickle.loads(row["done"])
+        except ray.exceptions.RayTaskError as error:
+            told = _within(error)
+            if told is None:
+                raise
+            raise told from error
         finally:
             if ours:
                 ray.shutdown()
 
     return engine
+
+
+def lots(spans: Iterable[Span], most: int) -> Iterator[list[bytes]]:
+    """Spans, pickled, as many as together have `most` bytes, and one at least."""
+    lot, size = [], 0
+    for span in spans:
+        data = pickle.dumps(span)
+        if lot and size + len(data) > most:
+            yield lot
+            lot, size = [], 0
+        lot.append(data)
+        size += len(data)
+    if lot:
+        yield lot
+
+
+def _within(error: BaseException | None) -> PaliGemmaError | None:
+    """What a worker raised, out of what Ray wraps it in: an order that the model cannot fill is told as it is by the plain engine."""
+    while error is not None and not isinstance(error, PaliGemmaError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error
 
 
 def _start(ray: Any, cpus: int) -> None:

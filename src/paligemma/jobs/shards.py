@@ -23,12 +23,17 @@ from .pictures import from_piece
 
 MOST_BYTES = 8 << 20
 """Of what is kept of a sample, each."""
+Place = tuple[int, int]
+"""Where in the tar a picture begins, and its bytes."""
 
 
 @dataclass
 class _Sample:
+    """`picture`: `0001.jpg`; `beside`: `0001.depth.png`, which is another thing where there is a picture, and else is the picture."""
+
     key: str
-    picture: tuple[int, int] | None = None
+    picture: Place | None = None
+    beside: Place | None = None
     kept: dict[str, Any] = field(default_factory=dict)
     flaw: Flaw | None = None
 
@@ -74,7 +79,11 @@ def _members(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def _add(sample: _Sample, ending: str, member: tarfile.TarInfo, shard: tarfile.TarFile) -> None:
     if f".{ending.rpartition('.')[2]}" in IMAGE_EXTENSIONS:
-        sample.picture = sample.picture or (member.offset_data, member.size)
+        place = (member.offset_data, member.size)
+        if "." in ending:
+            sample.beside = sample.beside or place
+        else:
+            sample.picture = sample.picture or place
         return
     if member.size > MOST_BYTES:
         return
@@ -95,6 +104,7 @@ def _item(sample: _Sample, file: Path, name: str, place: str) -> Item:
     where = f"{place}: {printable(sample.key)}"
     if sample.flaw is not None:
         return Item(id, where, _open=functools.partial(fail, where, f"its .json: {sample.flaw.detail}", sample.flaw.code))
-    if sample.picture is None:
+    picture = sample.picture or sample.beside
+    if picture is None:
         return Item(id, where, sample.kept, _open=functools.partial(fail, where, "there is no picture in this sample", "missing"))
-    return Item(id, where, sample.kept, _open=functools.partial(from_piece, file, *sample.picture, where))
+    return Item(id, where, sample.kept, _open=functools.partial(from_piece, file, *picture, where))

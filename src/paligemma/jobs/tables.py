@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,25 +58,37 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
 
 def items_of_parquet(file: Path, name: str, ways: Ways) -> Iterator[Item]:
     """An item a row. Raises `InputError` for a file that is no Parquet, `UsageError` where pyarrow is missing."""
+    place = printable(str(file))
+    number = 0
+    with _parquet(file) as opened:
+        for batch in opened.iter_batches(batch_size=ROWS):
+            for row in batch.to_pylist():
+                where, id = f"{place}: row {number}", f"{name}:{number}"
+                try:
+                    yield _item({key: value for key, value in row.items() if value is not None}, id, where, file.parent, ways)
+                except Flaw as flaw:
+                    yield _broken(id, where, flaw)
+                number += 1
+
+
+def parquet_rows(file: Path) -> int:
+    """How many there are, by its footer. Raises what `items_of_parquet` raises."""
+    with _parquet(file) as opened:
+        return opened.metadata.num_rows
+
+
+@contextlib.contextmanager
+def _parquet(file: Path) -> Iterator[Any]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise UsageError("reading Parquet needs the package pyarrow", hint="pip install 'paligemma[data]'") from error
-    place = printable(str(file))
-    number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(batch_size=ROWS):
-                for row in batch.to_pylist():
-                    where, id = f"{place}: row {number}", f"{name}:{number}"
-                    try:
-                        yield _item({key: value for key, value in row.items() if value is not None}, id, where, file.parent, ways)
-                    except Flaw as flaw:
-                        yield _broken(id, where, flaw)
-                    number += 1
+            yield opened
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{place}: no Parquet that can be read: {str(error)[:120]}", code="bad_table") from error
+        raise InputError(f"{printable(str(file))}: no Parquet that can be read: {str(error)[:120]}", code="bad_table") from error
 
 
 def _item(row: Any, place: str, where: str, folder: Path, ways: Ways) -> Item:

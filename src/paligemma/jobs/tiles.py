@@ -88,8 +88,8 @@ class _Seen:
         return self.across or self.along
 
 
-def merge_boxes(whole: Detections, parts: Sequence[tuple[Tile, Detections]]) -> Detections:
-    """What was found in the whole picture and in its tiles, each thing once, the surest first."""
+def merge_boxes(whole: Detections, parts: Sequence[tuple[Tile, Detections]], most: int | None = None) -> Detections:
+    """What was found in the whole picture and in its tiles, each thing once, the surest first; the `most` surest, where that is given."""
     seen = [_Seen(box) for box in whole] + [_moved(box, tile, whole.width, whole.height) for tile, found in parts for box in found]
     merged: list[Box] = []
     for label in dict.fromkeys(one.box.label for one in seen):
@@ -97,7 +97,7 @@ def merge_boxes(whole: Detections, parts: Sequence[tuple[Tile, Detections]]) -> 
     every = [whole, *(found for _, found in parts)]
     return dataclasses.replace(
         whole,
-        boxes=tuple(sorted(merged, key=lambda box: -(box.score or 0.0))),
+        boxes=tuple(_surest(merged)[:most]),
         text=" ; ".join(filter(None, (found.text for found in every))),
         stop=next((found.stop for found in every if found.stop == "length"), whole.stop),
         leftover=" ".join(filter(None, (found.leftover for found in every))),

@@ -9,7 +9,6 @@ that needs no more. (PySceneDetect looks at every frame, for cuts to the frame, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -17,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from ..results import Box, Detections
 
 T = TypeVar("T")
@@ -118,6 +117,17 @@ class Scenes(Generic[T]):
 
 
 def groups(frames: Iterator[tuple[float, Image.Image]], size: int) -> Iterator[list[tuple[float, Image.Image]]]:
-    """So many at a time."""
-    while group := list(itertools.islice(frames, size)):
+    """So many at a time. Where the frames break off, those that came before are a group, before the error."""
+    group: list[tuple[float, Image.Image]] = []
+    try:
+        for frame in frames:
+            group.append(frame)
+            if len(group) == size:
+                yield group
+                group = []
+    except InputError:
+        if group:
+            yield group
+        raise
+    if group:
         yield group

@@ -49,6 +49,10 @@ class Order:
     tiles: bool = False
     every: float | None = None
 
+    def follows(self, item: Item) -> bool:
+        """Whether it is a video that is followed: it may take as long as a thousand pictures."""
+        return self.every is not None and item.video is not None
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -80,7 +84,7 @@ class Done:
 
 def open_item(item: Item, config: PaliGemmaConfig, order: Order) -> Opened:
     """Never raises `InputError`: it becomes the item's."""
-    if order.every is not None and item.video is not None:
+    if order.follows(item):
         return Opened(item)
     try:
         found = item.open()
@@ -135,7 +139,8 @@ def _ask(predictor: Predictor, task: Asked, seen: Sequence[EncodedImage], order:
 
 
 def _look_closer(predictor: Predictor, order: Order, one: Opened, place: int, answers: list[list[Result | InputError]]) -> None:
-    """What its tiles say goes into the answers of the picture at that place. They are encoded once, in batches of their own."""
+    """What its tiles say goes into the answers of the picture at that place. They are encoded once, in batches of their own. Where one
+    fails, the answer does: half a picture is not the picture."""
     places = [tile for tile, _ in one.tiles]
     prepared = [_prepared(pixels, tile.x1 - tile.x0, tile.y1 - tile.y0) for tile, pixels in one.tiles]
     groups = batches([predictor.config.vision.num_tokens] * len(prepared), None)
@@ -145,22 +150,25 @@ def _look_closer(predictor: Predictor, order: Order, one: Opened, place: int, an
         if not isinstance(whole, Detections | Reading):
             continue
         parts = _ask(predictor, task, seen, order, None)
-        if isinstance(whole, Detections):
-            found[place] = merge_boxes(
-                whole, [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Detections)]
-            )
+        failed = next((part for part in parts if isinstance(part, InputError)), None)
+        if failed is not None:
+            found[place] = failed
+        elif isinstance(whole, Detections):
+            boxes = [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Detections)]
+            found[place] = merge_boxes(whole, boxes, order.places.get("max_objects"))
         else:
-            found[place] = merge_readings(
-                whole, [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Reading)]
-            )
+            lines = [(tile, part) for tile, part in zip(places, parts, strict=True) if isinstance(part, Reading)]
+            found[place] = merge_readings(whole, lines)
 
 
 def _follow(predictor: Predictor, order: Order, item: Item, batch: int) -> Done:
-    """A video, a few frames at a time: rows task by task, in the order of time."""
+    """A video, a few frames at a time: rows task by task, in the order of time. Of one that breaks off, those of what came before, and
+    an error."""
     assert item.video is not None and order.every is not None, "only videos are followed"  # noqa: PT018
     rows: dict[Asked, list[Row]] = {task: [] for task in order.tasks}
     tracks = {task: Tracks(order.every) for task in order.tasks if task.verb == "detect"}
     scenes: Scenes[Any] = Scenes(order.every)
+    broken: tuple[Row, ...] = ()
 
     def tell(scene: Scene[Any] | None) -> None:
         others = [task for task in order.tasks if task not in tracks]
@@ -171,9 +179,9 @@ def _follow(predictor: Predictor, order: Order, item: Item, batch: int) -> Done:
             (result,) = _ask(predictor, task, seen, order, 1)
             rows[task].append(_row(item, task, result, seconds=scene.start, until=scene.stop))
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CutShort)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CutShort)
+        try:
             for group in groups(frames_every(item.video, order.every), max(batch, MOST_FRAMES)):
                 seen: Sequence[Any] = [replace(prepare(predictor.config, picture), picture=None) for _, picture in group]
                 if tracks:
@@ -184,10 +192,10 @@ def _follow(predictor: Predictor, order: Order, item: Item, batch: int) -> Done:
                         rows[task].append(_row(item, task, result, seconds=seconds, tracks=found))
                 for (seconds, picture), one in zip(group, seen, strict=True):
                     tell(scenes.add(seconds, picture, one))
-            tell(scenes.end())
-    except InputError as error:
-        return Done(item.id, (), (Row(item.id, item.where, None, item.kept, error=error).to_dict(),))
-    every = [row for of_task in rows.values() for row in of_task]
+        except InputError as error:
+            broken = (Row(item.id, item.where, None, item.kept, error=error),)
+        tell(scenes.end())
+    every = [*(row for of_task in rows.values() for row in of_task), *broken]
     good = tuple(row.to_dict() for row in every if row.error is None)
     cut = sum(getattr(row.result, "stop", "eos") == "length" for row in every)
     return Done(item.id, good, tuple(row.to_dict() for row in every if row.error is not None), cut=cut)

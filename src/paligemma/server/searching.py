@@ -1,16 +1,18 @@
 """/v1/search: pictures of an index that the server has at hand, found in words, by a picture, by what is read and seen in them.
 
-The index is read in its newest version for every request. Pictures are shown small, with their boxes, as data: URLs, since a page cannot
-send its key with the address of a picture. Conditions in SQL are not for strangers: only objects and their counts can be asked for.
+The index is read in its newest version for every request, by one thread: a search that nobody waits for any longer is still at work with
+the version that it began with, and the next one waits for it. Pictures are shown small, with their boxes, as data: URLs, since a page
+cannot send its key with the address of a picture. Conditions in SQL are not for strangers: only objects and their counts can be asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter
 from PIL import Image
@@ -35,8 +37,10 @@ from .streaming import while_there
 
 SIDE = 320
 """Longest side of a picture in an answer, in pixels."""
-AT_ONCE, WAITING = 1, 16
-"""Searches under way, and in line for it."""
+WAITING = 16
+"""Requests that the index's thread works on, and that wait for it."""
+
+T = TypeVar("T")
 
 
 class HasBody(BaseModel):
@@ -65,12 +69,15 @@ class Collection:
         self.index, self.encoder, self.settings = Index.open(where), encoder, settings
         check_encoder(self.index, encoder)
         self.decoders = Decoders(encoder.config.vision.image_size, encoder.config.resize, settings.limits)
-        self._turn, self._waiting = asyncio.Semaphore(AT_ONCE), 0
+        self._thread, self._waiting = ThreadPoolExecutor(1, "paligemma-search"), 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self.decoders:
-            yield
+        try:
+            async with self.decoders:
+                yield
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def find(self, body: SearchBody) -> list[dict[str, Any]]:
         """Raises `Refused`."""
@@ -80,17 +87,28 @@ class Collection:
             decoded = await self.decoders.decode(await read_picture(body.image, "image", budget, self.settings), "image", budget)
             picture = Image.fromarray(decoded.pixels)
         query = Query(body.words, picture, body.text, tuple(Has(one.label, one.count) for one in body.has))
+        return await self._in_turn(lambda: self._find(query, body))
+
+    async def held(self) -> dict[str, int]:
+        """How many pictures there are, and how many of them have captions, text and objects. Raises `Refused`."""
+        return await self._in_turn(lambda: {name: self.index.count(condition) for name, condition in _HELD.items()})
+
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        """`work` on the newest version, in the index's thread."""
         if self._waiting >= WAITING:
             raise Refused(429, f"{WAITING} searches are waiting already", "queue_full", retry_after=1)
+
+        def on_the_newest() -> T:
+            self.index.refresh()
+            return work()
+
         self._waiting += 1
         try:
-            async with self._turn:
-                return await asyncio.to_thread(self._find, query, body)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, on_the_newest)
         finally:
             self._waiting -= 1
 
     def _find(self, query: Query, body: SearchBody) -> list[dict[str, Any]]:
-        self.index.refresh()
         hits = search(self.index, query, self.encoder, body.top)
         if not body.pictures:
             return [hit.to_dict() for hit in hits]
@@ -108,15 +126,16 @@ def open_collection(where: str, encoder: str | None, settings: Settings, *, devi
 def search_routes(collection: Collection) -> APIRouter:
     router = APIRouter(tags=["search"])
 
-    async def facts() -> Response:
-        await asyncio.to_thread(collection.index.refresh)
-        held = await asyncio.to_thread(lambda: {name: collection.index.count(sql) for name, sql in _HELD.items()})
-        return JSONResponse(held)
+    async def facts(request: Request) -> Response:
+        return JSONResponse(await answered(request, collection.held()))
 
     async def find(request: Request) -> Response:
         body = checked(SearchBody, await read_json(request, collection.settings))
+        return JSONResponse({"results": await answered(request, collection.find(body))})
+
+    async def answered(request: Request, work: Coroutine[Any, Any, T]) -> T:
         try:
-            return JSONResponse({"results": await while_there(request, collection.find(body))})
+            return await while_there(request, work)
         except Exception as error:
             raise told(error) from error
 

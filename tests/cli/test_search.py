@@ -146,8 +146,8 @@ def test_wrong_calls(album, call, arguments, code, said):
 def test_what_another_model_said_is_not_lost_without_a_word(album, call):
     call("index", "album", "--what", "vectors,captions,text")
     told = call("index", "album", "--what", "vectors,text", "--model", "other").err
-    assert "note: the captions of another model are gone" in told
-    assert "the text" not in told
+    assert "note: what another model said is gone, its captions too" in told
+    assert "text too" not in told
     assert "gone" not in call("index", "album", "--what", "vectors,text", "--model", "./other").err
 
 

@@ -282,8 +282,8 @@ def _note(query: Query, opened: Index) -> None:
 
 
 def _said(report: Report, held: int, lacking: Mapping[str, int], lost: Sequence[str], out: str, json: bool) -> int:
-    """Print what was done. `lacking`: what was not asked for this time -> how many pictures are without it; `lost`: of which there was some,
-    and is none any more. -> the exit code."""
+    """Print what was done. `lacking`: what was not asked for this time -> how many pictures are without it; `lost`: of which there was
+    some, and is none any more. -> the exit code."""
     for path, error in report.failed.items():
         print(lines(error), file=sys.stderr)
         if json:
@@ -298,10 +298,7 @@ def _said(report: Report, held: int, lacking: Mapping[str, int], lost: Sequence[
         if 0 < count < held:
             print(f"note: no {what} of {counted(count, 'picture')}, unlike the others: add --what vectors,{what}", file=sys.stderr)
     for what in lost:
-        print(
-            f"note: the {what} of another model are gone, all is said by one: add --what vectors,{what} to have them of this",
-            file=sys.stderr,
-        )
+        print(f"note: what another model said is gone, its {what} too: add --what vectors,{what} to have them anew", file=sys.stderr)
     if report.failed:
         print(f"{counted(len(report.failed), 'picture')} could not be read: not in the index", file=sys.stderr)
         return PARTLY_FAILED if held else InputError.exit_code

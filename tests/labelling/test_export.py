@@ -15,10 +15,11 @@ from paligemma.data.records import DataSet
 from paligemma.errors import InputError, UsageError
 from paligemma.jobs.items import items
 from paligemma.jobs.rows import Row
-from paligemma.labelling import coco
+from paligemma.labelling import coco, labelstudio
 from paligemma.labelling.doubt import doubt
 from paligemma.labelling.export import DOUBTFUL, check, export, one_picture_each, ranked
 from paligemma.labelling.formats import FORMATS, FormatName
+from paligemma.labelling.labelled import Labelled, Thing
 from paligemma.results import Box, Detections
 from tests.labelling.making import CLASSES, SIZES, album, boxes, masks, results
 
@@ -63,6 +64,14 @@ def test_boxes_come_back(exported, format):
         assert [thing.label for thing in found[NAMES[id]]] == [box.label for box in expected]
         for thing, box in zip(found[NAMES[id]], expected, strict=True):
             assert thing.box == pytest.approx(box.xyxy, abs=ROUNDING[format])
+
+
+def test_no_percentage_is_above_a_hundred(tmp_path):
+    """Label Studio refuses 100.00000000000001."""
+    for side in range(1, 3000):
+        box = Box("cat", 0, 0, side, side, 0.5)
+        place = labelstudio._region(1, Thing(box), Labelled("a", "a.png", "a.png", side, side, (Thing(box),)))["value"]
+        assert (place["x"], place["width"], place["height"]) == (0, 100, 100), side
 
 
 @pytest.mark.parametrize("format", [name for name in FORMATS if FORMATS[name].masks])

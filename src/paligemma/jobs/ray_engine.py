@@ -43,6 +43,7 @@ def on_ray(
     try:
         import ray  # pyright: ignore[reportMissingImports]
         import ray.data  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayTaskError  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UsageError("--engine ray needs Ray Data, which is not installed", hint="pip install 'paligemma[scale]'") from error
 
@@ -64,7 +65,7 @@ def on_ray(
                 done = opened.map(Answering, fn_constructor_args=made, compute=pool, num_cpus=cpus, num_gpus=gpus)
                 for row in done.iter_rows():
                     yield row["start"], pickle.loads(row["done"])
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             told = _within(error)
             if told is None:
                 raise

@@ -45,8 +45,9 @@ def _region(number: int, thing: Thing, one: Labelled) -> dict[str, Any]:
         kind, value = "brushlabels", {"format": "rle", "rle": brush(mask)}
     else:
         left, top, width, height = box.xywh
-        across, down = 100 / one.width, 100 / one.height
-        place = {"x": left * across, "y": top * down, "width": width * across, "height": height * down}
+        # Divided first: a whole side is then 100, and not the next number above, which Label Studio refuses.
+        shares = {"x": left / one.width, "y": top / one.height, "width": width / one.width, "height": height / one.height}
+        place = {name: 100 * share for name, share in shares.items()}
         kind, value = "rectanglelabels", {**place, "rotation": 0}
     region: dict[str, Any] = {
         "id": str(number),

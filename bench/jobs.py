@@ -5,7 +5,7 @@ counts are measured, the time between them is what counts: the model is loaded i
 
     python -m bench.jobs --counts 1000 4000
     python -m bench.jobs --counts 1000 4000 --engine ray --workers 2
-    python -m bench.jobs --counts 1000 100000 --without-model      # the loop alone: source, rows, parts, journal; nothing is opened or asked
+    python -m bench.jobs --counts 1000 100000 --without-model    # the loop alone: nothing is opened or asked
 """
 
 from __future__ import annotations

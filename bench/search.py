@@ -88,7 +88,8 @@ def sentences(count: int, length: int, seed: int) -> list[str]:
 def things(number: int) -> tuple[Box, ...]:
     """What is in a picture."""
     names = ["cat"] * (number % 2) + ["dog"] * (number % RARE == 0)
-    return tuple(Box(name, 0, 0, 10, 10, 0.9) for name in names)
+    x, y = number * 7 % 101, number * 13 % 97
+    return tuple(Box(name, x, y, x + 0.5 + number % 50, y + 0.25 + number % 60, 0.3 + number % 1000 / 1500) for name in names)
 
 
 class Told:
@@ -149,8 +150,9 @@ def build(where: Path, rows: int, dimensions: int, uniform: bool) -> dict[str, f
 
 
 def entry(number: int, vector: np.ndarray, caption: str) -> Entry:
-    said = {"model": "none", "captions": {"en": caption}, "classes": ("cat", "dog"), "objects": things(number)}
-    return Entry(f"{number}", f"{number}.png", f"{number}", 0, 0, 224, 224, vector, **said)
+    size = (3000, 2000) if number % 3 else (800, 600)
+    facts = (f"holiday/{number}.jpg", f"{number:032x}", 10**18 + 7919 * number, 10**5 + 7919 * number % 10**6)
+    return Entry(f"{number}", *facts, *size, vector, "bundled", {"en": caption}, None, ("cat", "dog"), things(number))
 
 
 def index(where: Path, rows: int, kind: str) -> dict[str, float]:
@@ -217,7 +219,7 @@ def child(options: argparse.Namespace, part: str) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.search", "--part", part, "--folder", str(options.folder)]
     command += ["--rows", str(options.rows), "--dimensions", str(options.dimensions), "--questions", str(options.questions)]
     command += ["--rows-a-partition", str(options.rows_a_partition), *(["--kind", options.kind] if options.kind else [])]
-    command += ["--probes", str(options.probes), "--refine", str(options.refine), *(["--uniform"] if options.uniform else [])]
+    command += ["--probes", str(options.probes), "--compared", str(options.compared), *(["--uniform"] if options.uniform else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -235,7 +237,7 @@ def part(options: argparse.Namespace) -> dict[str, Any]:
         if not saved.exists():
             saved.write_text(json.dumps([sorted(ids) for ids in truth(options.rows, asked, options.uniform)]))
         return {}
-    store.PROBES, store.REFINE = options.probes, options.refine
+    store.PROBES, store.COMPARED = options.probes, options.compared
     return ask(where, asked, [set(ids) for ids in json.loads(saved.read_text())])
 
 
@@ -249,7 +251,7 @@ def main() -> None:
     parser.add_argument("--kind", help="another kind of index than ours: IvfPq, IvfSq, IvfRq, IvfHnswPq, ...")
     parser.add_argument("--rows-a-partition", type=int, default=store.ROWS_A_PARTITION)
     parser.add_argument("--probes", type=int, default=store.PROBES)
-    parser.add_argument("--refine", type=int, default=store.REFINE)
+    parser.add_argument("--compared", type=int, default=store.COMPARED)
     parser.add_argument(
         "--uniform", action="store_true", help="directions without topics: the hardest there are, and nothing like pictures"
     )
@@ -275,8 +277,8 @@ def main() -> None:
             shutil.rmtree(scratch)
     kind = "uniform" if options.uniform else "topics"
     print(
-        f"{options.rows:,} vectors of {options.dimensions} ({kind}), {options.questions} questions, probes {options.probes}, refine"
-        f" {options.refine}; {platform.machine()}, Python {platform.python_version()}"
+        f"{options.rows:,} vectors of {options.dimensions} ({kind}), {options.questions} questions, probes {options.probes}, compared"
+        f" {options.compared}; {platform.machine()}, Python {platform.python_version()}"
     )
     print("| | | target |\n|---|---|---|")
     for name, value in found.items():

@@ -5,7 +5,8 @@ What was never asked is null; what was asked and found to be nothing is empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ..results import Box
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = "1"
+FORMAT = "2"
 """Of the table. Another one is refused."""
 
 
@@ -72,7 +73,8 @@ def schema(facts: Facts) -> pyarrow.Schema:
         pa.field("words", pa.string()),  # captions and text together, for the full-text index
         pa.field("classes", pa.list_(pa.string())),
         pa.field("objects", pa.list_(pa.struct([("label", pa.string()), *edges]))),
-        pa.field("labels", pa.list_(pa.string())),  # one for each object, for filters
+        pa.field("labels", pa.list_(pa.string())),  # one for each object, for filters in SQL
+        pa.field("holds", pa.list_(pa.string())),  # see `at_least`
     ]
     about = {"format": FORMAT, "encoder": facts.encoder, "source": facts.source}
     return pa.schema(fields, metadata=about)
@@ -87,6 +89,19 @@ def facts_of(found: pyarrow.Schema) -> Facts | None:
     facts = Facts(about["encoder"], getattr(found.field("vector").type, "list_size", 0), about["source"], root)
     expected = schema(facts)
     return facts if facts.dimensions > 0 and found.equals(expected, check_metadata=False) else None
+
+
+READ = ("id", "path", "digest", "modified", "size", "width", "height", "vector", "model", "captions", "text", "classes", "objects")
+"""Columns that an entry is made of; the others are made of these, for searching."""
+
+
+def at_least(label: str, count: int) -> str:
+    """What stands in `holds` where there are so many objects of that label or more, from 1: so an index of lists knows every count."""
+    return f"{label}\t{count}"
+
+
+def _holds(labels: Iterable[str]) -> list[str]:
+    return [at_least(label, number) for label, count in Counter(labels).items() for number in range(1, count + 1)]
 
 
 def to_table(entries: Sequence[Entry], form: pyarrow.Schema) -> pyarrow.Table:
@@ -105,13 +120,14 @@ def to_table(entries: Sequence[Entry], form: pyarrow.Schema) -> pyarrow.Table:
     columns["words"] = [_words(entry) for entry in entries]
     columns["objects"] = [None if e.objects is None else [box.to_dict() for box in e.objects] for e in entries]
     columns["labels"] = [None if e.objects is None else [box.label for box in e.objects] for e in entries]
+    columns["holds"] = [None if e.objects is None else _holds(box.label for box in e.objects) for e in entries]
     return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in form], schema=form)
 
 
 def from_table(table: pyarrow.Table) -> list[Entry]:
     vectors = table.column("vector").combine_chunks()
     numbers = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), vectors.type.list_size)
-    rows = table.drop_columns(["vector", "words", "labels"]).to_pylist()
+    rows = table.select([name for name in READ if name != "vector"]).to_pylist()
     return [_entry(row, vector) for row, vector in zip(rows, numbers, strict=True)]
 
 

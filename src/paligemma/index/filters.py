@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..tasks.wording import words
+from .entries import at_least
 
 _COUNT = re.compile(r"\s*(>=|<=|!=|==?|>|<)?\s*([0-9]{1,6})\s*", re.ASCII)
 
@@ -27,9 +28,20 @@ class Has:
     @property
     def sql(self) -> str:
         """A picture in which no objects were looked for meets no condition: how many it has is not known."""
-        sign, number = _COUNT.fullmatch(self.count).groups()  # pyright: ignore[reportOptionalMemberAccess]
-        many = f"coalesce(array_length(array_positions(labels, {quoted(self.label)})), 0)"
-        return f"(labels IS NOT NULL AND {many} {'=' if sign in (None, '==') else sign} {int(number)})"
+        sign, digits = _COUNT.fullmatch(self.count).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        number = int(digits)
+        here, more = self._at_least(number), self._at_least(number + 1)
+        fits = {
+            ">": more,
+            ">=": here,
+            "<": f"NOT {here}",
+            "<=": f"NOT {more}",
+            "!=": f"NOT ({here} AND NOT {more})",
+        }.get(sign, f"{here} AND NOT {more}")
+        return f"(holds IS NOT NULL AND {fits})"
+
+    def _at_least(self, number: int) -> str:
+        return f"array_has(holds, {quoted(at_least(self.label, number))})" if number else "true"
 
 
 def condition(has: Sequence[Has], where: str | None = None) -> str | None:

@@ -8,6 +8,7 @@ dies. An object store has none: there two writers at a time spoil nothing, but m
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError, InputError, ResourceError, UsageError
-from .entries import Entry, Facts, facts_of, from_table, schema, to_table
+from .entries import READ, Entry, Facts, facts_of, from_table, schema, to_table
 from .filters import among
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ MANY = 512
 ROWS_A_PARTITION = 4096
 PROBES = 24
 """Partitions that a search looks into; one with a condition goes on where too few pictures in these meet it, as they may lie anywhere."""
-REFINE = 8
-"""So many times the wanted rows are compared again, by their exact vectors."""
+COMPARED = 80
+"""Rows that are compared again by their exact vectors, at least, and twice as many as are wanted."""
 KEEP = timedelta(hours=1)
 """How long an older version stays for those who still read it."""
 AT_ONCE = 2000
@@ -87,7 +88,11 @@ class Index:
             search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector")
             search = search.distance_type("cosine")
             if "vector" in self._indexed:
-                search = search.refine_factor(REFINE).minimum_nprobes(PROBES).maximum_nprobes(0 if condition else PROBES)  # 0: all
+                search = (
+                    search.refine_factor(max(2, math.ceil(COMPARED / count)))
+                    .minimum_nprobes(PROBES)
+                    .maximum_nprobes(0 if condition else PROBES)
+                )  # 0: all
             return [Match(row, 1 - far) for row, far in self._found(search, count, condition, "_distance")]
 
     def matching(self, words: str, column: str, count: int, condition: str | None = None) -> list[Match]:
@@ -110,7 +115,7 @@ class Index:
         if not rows:
             return []
         with told(self.where):
-            taken = self.table.take_row_ids(list(rows)).with_row_id().to_arrow()
+            taken = self.table.take_row_ids(list(rows)).select(list(READ)).with_row_id().to_arrow()
         places = {row: place for place, row in enumerate(taken.column("_rowid").to_pylist())}
         found = from_table(taken.drop_columns(["_rowid"]))
         return [found[places[row]] for row in rows]
@@ -120,7 +125,7 @@ class Index:
         found: dict[str, Entry] = {}
         with told(self.where):
             for start in range(0, len(ids), AT_ONCE):
-                some = self.table.search().where(among("id", ids[start : start + AT_ONCE])).to_arrow()
+                some = self.table.search().where(among("id", ids[start : start + AT_ONCE])).select(list(READ)).to_arrow()
                 found |= {entry.id: entry for entry in from_table(some)}
         return found
 
@@ -191,14 +196,14 @@ class Writer(Index):
 
     def prepare(self) -> None:
         """Make the indices that an empty table can have, unless they are there."""
-        from lancedb.index import FTS, BTree
+        from lancedb.index import FTS, BTree, LabelList
 
         with told(self.where):
             # Captions are sentences, in any script; what is printed in a picture may be any words. Stop words stay: with ICU those of many
             # languages are left out, and "cat", "dog" and "man" are among them.
             printed = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
             sentences = FTS(base_tokenizer="icu", remove_stop_words=False)
-            for column, config in {"words": sentences, "text": printed, "id": BTree()}.items():
+            for column, config in {"words": sentences, "text": printed, "id": BTree(), "holds": LabelList()}.items():
                 if column not in self._indexed:
                     self.table.create_index(column, config=config)
         self._indexed = self._indices()

@@ -4,9 +4,9 @@ The vectors are generated: topics, each a direction with a spread of its own in 
 every direction a little. Questions are vectors near some of them, not among them. The truth is what an exact search finds. Captions are
 eight generated words each; every second picture has a cat, and one of 20,000 a dog.
 
-Every question is asked in three ways, in a fresh process, alone, one after the other: its vector (`Index.nearest`, then `Index.entries` for
+Every question is asked in four ways, in a fresh process, alone, one after the other: its vector (`Index.nearest`, as deep as `search` looks, then `Index.entries` for
 what would be shown); `index.query.search` with three words, as `paligemma search` and the server do it, by vector and by full text; and
-that with a condition. The text tower is left out: `--tower NAME` times that of a published size, with random weights.
+that with a condition that half of the pictures meet, and with one that few do. The text tower is left out: `--tower NAME` times that of a published size, with random weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 from paligemma.index import store
 from paligemma.index.entries import Entry, Facts
 from paligemma.index.filters import Has
-from paligemma.index.query import Query, search
+from paligemma.index.query import DEPTH, Query, search
 from paligemma.index.store import Index, writing
 from paligemma.results import Box
 
@@ -44,13 +44,7 @@ VOCABULARY, LENGTH, ASKED = 5000, 8, 3
 """Words that captions are made of, in a caption, in a question."""
 RARE = 20_000
 """One of so many pictures has a dog."""
-TARGETS = {
-    "vector, p50 ms": 50.0,
-    "words, p50 ms": 50.0,
-    "words and a cat, p50 ms": 50.0,
-    "words and a dog, p50 ms": 50.0,
-    "recall@10": 0.95,
-}
+TARGETS = {"vector, p50 ms": 50.0, "words, p50 ms": 50.0, "recall@10": 0.95}
 GIB = 2**30
 
 
@@ -171,11 +165,11 @@ def peak() -> float:
 def ask(where: Path, asked: np.ndarray, expected: list[set[str]]) -> dict[str, float]:
     index = Index.open(where)
     for one in asked[:20]:  # the first ones bring the index into memory
-        index.nearest(one, TOP)
+        index.nearest(one, DEPTH)
     times, shares = [], []
     for one, right in zip(asked, expected, strict=True):
         began = time.perf_counter()
-        found = index.entries([match.row for match in index.nearest(one, TOP)])
+        found = index.entries([match.row for match in index.nearest(one, DEPTH)[:TOP]])
         times.append((time.perf_counter() - began) * 1000)
         shares.append(len({entry.id for entry in found} & right) / TOP)
     found = {**spread("vector", times), "recall@10": statistics.mean(shares)}
@@ -194,8 +188,9 @@ def whole(index: Index, name: str, has: tuple[Has, ...], asked: np.ndarray) -> d
         hits = search(index, Query(words, has=has), encoder, TOP)
         times.append((time.perf_counter() - began) * 1000)
         counts.append(len(hits))
+    later = times[min(20, len(times) // 2) :]
     assert min(counts) == min(TOP, meeting), f"{min(counts)} found, where {meeting} meet the condition"
-    return {**spread(name, times[20:]), f"{name}, pictures that meet it": meeting} if has else spread(name, times[20:])
+    return {**spread(name, later), f"{name}, pictures that meet it": meeting} if has else spread(name, later)
 
 
 def spread(name: str, times: list[float]) -> dict[str, float]:

@@ -149,6 +149,12 @@ def test_what_another_model_said_is_not_lost_without_a_word(album, call):
     assert "note: what another model said is gone, its captions too" in told
     assert "text too" not in told
     assert "gone" not in call("index", "album", "--what", "vectors,text", "--model", "./other").err
+    for name in ("red", "green", "blue"):
+        (album / f"{name}.png").unlink()
+    paint(album / "new.png", "pink")
+    assert "gone" not in call("index", "album", "--what", "vectors,captions", "--model", "other").err, (
+        "the pictures are gone, not what was said"
+    )
 
 
 def test_a_gallery_that_cannot_be_written_costs_no_results(album, call, tmp_path):

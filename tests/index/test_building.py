@@ -212,12 +212,15 @@ def test_another_model_says_everything_anew(album, tmp_path, predictor):
 
 
 INDEXING = """
-import sys
+import sys, time
 from pathlib import Path
 from paligemma.index import building
 from tests.index.making import build
 building.GROUP, building.UPKEEP = 4, 3
-build(Path(sys.argv[1]), sys.argv[2], batch=2, threads=2, tell=lambda count: print(count, flush=True))
+def tell(count):
+    print(count, flush=True)
+    time.sleep(0.02)  # so that there is time to kill it
+build(Path(sys.argv[1]), sys.argv[2], batch=2, threads=2, tell=tell)
 """
 
 
@@ -233,12 +236,12 @@ def known(root, where) -> int:
 def test_killed_at_any_time_and_run_again(tmp_path, seed):
     """What was told as done stays, whole pictures only; the last run adds the rest. Files change, move and go between two of them."""
     root, where, rng = tmp_path / "album", tmp_path / "index", random.Random(seed)
-    for number in range(40):
+    for number in range(80):
         paint(root / f"{number}.png", *rng.choices(tuple(COLOURS), k=4), size=(30 + number, 12))
     for after in (rng.randrange(4, 12), rng.randrange(1, 8), rng.randrange(1, 8)):
+        before, done = known(root, where), 0
         process = subprocess.Popen([sys.executable, "-c", INDEXING, str(root), str(where)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        before, done = known(root, where), 0
         while done < after and (line := process.stdout.readline()):
             done += int(line)
         time.sleep(rng.random() / 50)
@@ -251,5 +254,5 @@ def test_killed_at_any_time_and_run_again(tmp_path, seed):
         victim.rename(root / f"moved-{victim.name}")
     paint(next(root.glob("moved-*")), "black", "pink")
     build(root, where)
-    assert len(check(root, where)) == 40
-    assert build(root, where).counts == {"unchanged": 40, "removed": 0}
+    assert len(check(root, where)) == 80
+    assert build(root, where).counts == {"unchanged": 80, "removed": 0}

@@ -91,3 +91,5 @@ def test_of_two_rows_of_one_path_one_goes():
     other = row("a", "A")._replace(id="id-second")
     changes = Changes.between([file("a"), file("b")], [A, other, B])
     assert (changes.due, changes.gone([])) == ([], ["id-second"])
+    alike = Changes.between([file("a"), file("b")], [A, A, B])
+    assert ([due.path for due in alike.due], alike.gone([])) == (["a"], ["id-a"])

@@ -14,13 +14,21 @@ pytest.importorskip("lancedb")
 ODD = 'it\'s; DROP TABLE "x" -- %_\\'
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory) -> Index:
+@pytest.fixture(scope="module", params=["not yet indexed", "indexed", "half indexed", "changed since"])
+def index(tmp_path_factory, request) -> Index:
     """Picture n has n dogs; 5 was never looked at; 6 has what is hard to quote."""
     where = tmp_path_factory.mktemp("filters")
     with writing(where, facts()) as writer:
-        writer.add([entry(n, objects=tuple(Box("dog", 0, 0, 1, 1) for _ in range(n))) for n in range(5)])
+        if request.param == "changed since":  # it had others before
+            writer.add([entry(n, objects=tuple(Box("dog", 0, 0, 1, 1) for _ in range(9 - n))) for n in range(5)])
+            writer.tidy()
+        put = writer.replace if request.param == "changed since" else writer.add
+        put([entry(n, objects=tuple(Box("dog", 0, 0, 1, 1) for _ in range(n))) for n in range(5)])
+        if request.param != "not yet indexed":
+            writer.tidy()
         writer.add([entry(5), entry(6, objects=(Box(ODD, 0, 0, 1, 1),))])
+        if request.param in ("indexed", "changed since"):
+            writer.tidy()
     return Index.open(where)
 
 
@@ -30,6 +38,7 @@ def index(tmp_path_factory) -> Index:
         (">0", {1, 2, 3, 4}), (">2", {3, 4}), (">=2", {2, 3, 4}), ("2", {2}), ("=2", {2}), ("== 2", {2}), ("<2", {0, 1, 6}),
         (" <= 1 ", {0, 1, 6}),
         ("!=1", {0, 2, 3, 4, 6}), ("0", {0, 6}), (">99", set()),
+        (">=0", {0, 1, 2, 3, 4, 6}), ("<0", set()), ("<=0", {0, 6}), ("!=0", {1, 2, 3, 4}), ("!=4", {0, 1, 2, 3, 6}), ("4", {4}),
     ],
 )  # fmt: skip
 def test_counts(index, count, found):

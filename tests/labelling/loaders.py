@@ -2,8 +2,8 @@
 
     TOOL/bin/python tests/labelling/loaders.py labelstudio|datumaro|cvat|fiftyone FOLDER...
 
-A FOLDER is one that `paligemma label --out FOLDER` wrote. Every picture, label, box, score and mask that the tool has read is compared with
-`job/results.jsonl`, which is what the model said. One line a folder, or an error.
+A FOLDER is one that `paligemma label --out FOLDER` wrote. Every picture, label, score, and box or mask that the tool has read is compared
+with `job/results.jsonl`, which is what the model said. One line a folder, or an error.
 """
 
 from __future__ import annotations
@@ -104,10 +104,11 @@ def labelstudio(folder: Path) -> Iterator[tuple[str, list[Thing]]]:
                 x, y = value["x"] * width / 100, value["y"] * height / 100
                 box = (x, y, x + value["width"] * width / 100, y + value["height"] * height / 100)
                 things.append(Thing(label, box, region["score"], None))
-        yield json_name(task["data"]["image"]), things
+        yield file_of(task["data"]["image"]), things
 
 
-def json_name(address: str) -> str:
+def file_of(address: str) -> str:
+    """The last name in an address of pictures."""
     from urllib.parse import unquote
 
     return unquote(address).rpartition("/")[2]

@@ -108,7 +108,7 @@ def alt_text(
     with Stopping() as stopping, _explained(folder), opened(folder, ordered, Lines()) as journal:
         follow(journal, lacking())  # since an earlier run the source may have changed, and some may have got their texts
         engine, span = engine_for(options, order, batch)
-        with watched(lambda: sum(1 for _ in lacking())) as tell:
+        with watched(lambda: sum(place.lacks(item, langs) for item in found())) as tell:
             counts = run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         if counts.finished:
             texts += place.add(alt_texts(rows_of(journal.files(RESULTS)), rules))

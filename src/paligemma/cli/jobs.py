@@ -308,10 +308,10 @@ def told(counts: Counts, results: Path, errors: Path) -> str:
 
 @contextlib.contextmanager
 def watched(how_many: Callable[[], int]) -> Iterator[Callable[[Counts], None]]:
-    """What is told the counts, which shows them. `how_many` items there are is asked meanwhile; nobody needs to know."""
+    """What is told the counts, and shows them. `how_many` items there are is asked meanwhile; where that cannot be said, none is shown."""
 
     def ask() -> None:
-        with contextlib.suppress(PaliGemmaError):
+        with contextlib.suppress(PaliGemmaError, OSError):
             shown.total = how_many()
 
     with progress("items") as shown:

@@ -93,6 +93,7 @@ def index(
     from ..index.building import Builder
     from ..index.changes import absolute, files
     from ..index.entries import Facts
+    from ..index.filters import quoted
     from ..index.store import writing
 
     for name, value in (("batch", batch), ("threads", threads)):
@@ -107,11 +108,12 @@ def index(
     facts = Facts(encoder.name, encoder.dimensions, options.encoder or "", str(root))
     with writing(out, facts, overwrite=overwrite) as writer, _watched() as (begin, tell):
         others = {what: column for what, column in HELD.items() if not wanted.asks(what)}
-        had = {what: writer.count(f"{column} IS NOT NULL") for what, column in others.items()}
+        by_another = f"model IS NOT NULL AND model <> {quoted(wanted.model or '')}"
+        had = {what: writer.count(f"{column} IS NOT NULL AND {by_another}") for what, column in others.items() if wanted}
         report = Builder(writer, root, encoder, wanted, predictor, batch, threads, tell, begin).run()
         held = writer.count()
         lacking = {what: writer.count(f"{column} IS NULL") for what, column in others.items()}
-    lost = [what for what, count in had.items() if count and lacking[what] == held] if held and wanted else []
+    lost = [what for what, count in had.items() if count and lacking[what] == held]
     return _said(report, held, lacking, lost, out, json)
 
 
@@ -313,6 +315,7 @@ def _watched() -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     def begin(total: int) -> None:
         nonlocal begun
         shown.total, begun = total, time.monotonic()
+        shown.at(0, 0.0)
 
     def tell(count: int) -> None:
         nonlocal done

@@ -168,6 +168,7 @@ class Builder:
                 read = self._read(one.file, frozenset())
             if isinstance(read, InputError):
                 self._failed(one.file, read, report)
+                changes.give_back(origin)
             else:
                 found.append((read, origin, base))
         new = [read.picture for read, _, base in found if base is None and read.picture is not None]

@@ -107,6 +107,8 @@ class Changes:
         for row in known:
             if row.path in by_path:
                 twice.append(row.id)
+                if by_path[row.path].id == row.id:  # both go, and the picture comes anew
+                    del by_path[row.path]
                 continue
             by_path[row.path] = row
             by_digest[row.digest].append(row)
@@ -127,6 +129,10 @@ class Changes:
             self._claimed.add(gone.id)
             return Origin("moved", gone, gone.id)
         return Origin("copied", twins[0], None) if twins else Origin("added", None, None)
+
+    def give_back(self, origin: Origin) -> None:
+        """The file could not be entered after all: its row is not claimed."""
+        self._claimed.discard(origin.id or "")
 
     def gone(self, failed: Iterable[str]) -> list[str]:
         """Ids of rows whose file is no longer there, or is no picture any more, or has another row."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def schema(facts: Facts) -> pyarrow.Schema:
 
     caption = pa.struct([("language", pa.string()), ("text", pa.string())])
     edges = [(edge, pa.float64()) for edge in ("x0", "y0", "x1", "y1", "score")]
-    fields = [
+    columns = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False, metadata={"root": facts.root}),
         pa.field("digest", pa.string(), nullable=False),
@@ -77,7 +77,7 @@ def schema(facts: Facts) -> pyarrow.Schema:
         pa.field("holds", pa.list_(pa.string())),  # see `at_least`
     ]
     about = {"format": FORMAT, "encoder": facts.encoder, "source": facts.source}
-    return pa.schema(fields, metadata=about)
+    return pa.schema(columns, metadata=about)
 
 
 def facts_of(found: pyarrow.Schema) -> Facts | None:
@@ -91,7 +91,7 @@ def facts_of(found: pyarrow.Schema) -> Facts | None:
     return facts if facts.dimensions > 0 and found.equals(expected, check_metadata=False) else None
 
 
-READ = ("id", "path", "digest", "modified", "size", "width", "height", "vector", "model", "captions", "text", "classes", "objects")
+READ = tuple(one.name for one in fields(Entry))
 """Columns that an entry is made of; the others are made of these, for searching."""
 
 

@@ -27,21 +27,19 @@ class Has:
 
     @property
     def sql(self) -> str:
-        """A picture in which no objects were looked for meets no condition: how many it has is not known."""
+        """A picture in which no objects were looked for meets no condition: how many it has is not known, `holds` is null, and so is any
+        condition on it. (To ask besides whether it is null would make the store look at every row: seconds for a million.)"""
         sign, digits = _COUNT.fullmatch(self.count).groups()  # pyright: ignore[reportOptionalMemberAccess]
         number = int(digits)
-        here, more = self._at_least(number), self._at_least(number + 1)
-        fits = {
-            ">": more,
-            ">=": here,
-            "<": f"NOT {here}",
-            "<=": f"NOT {more}",
-            "!=": f"NOT ({here} AND NOT {more})",
-        }.get(sign, f"{here} AND NOT {more}")
-        return f"(holds IS NOT NULL AND {fits})"
+        more = self._at_least(number + 1)
+        if not number:
+            return {">": more, "!=": more, ">=": "holds IS NOT NULL", "<": "false"}.get(sign, f"NOT {more}")
+        here = self._at_least(number)
+        either = {">": more, ">=": here, "<": f"NOT {here}", "<=": f"NOT {more}", "!=": f"(NOT {here} OR {more})"}
+        return either.get(sign, f"({here} AND NOT {more})")
 
     def _at_least(self, number: int) -> str:
-        return f"array_has(holds, {quoted(at_least(self.label, number))})" if number else "true"
+        return f"array_has(holds, {quoted(at_least(self.label, number))})"
 
 
 def condition(has: Sequence[Has], where: str | None = None) -> str | None:

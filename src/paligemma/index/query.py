@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -27,7 +29,7 @@ from .store import Index, Match
 
 DAMPING = 60
 """Of the fusion: how little it matters whether a picture is first or second. The paper's."""
-DEPTH = 200
+DEPTH = 100
 """Places of each ranking that are looked at, at least."""
 MOST = 10_000
 LONGEST = 4096
@@ -119,19 +121,23 @@ def part(picture: Image.Image, box: Sequence[float]) -> Image.Image:
 
 
 def _rankings(index: Index, query: Query, encoder: Encoder | None, depth: int) -> dict[str, list[Match]]:
+    """All at the same time: the store uses one processor for each."""
     limits = condition(query.has, query.where)
-    found: dict[str, list[Match]] = {}
+    asked: dict[str, Callable[[], list[Match]]] = {}
     if needs_encoder(query):
         assert encoder is not None, "words and pictures need an encoder"
         check_encoder(index, encoder)
         if query.words is not None:
-            found["words"] = index.nearest(encoder.texts([query.words])[0], depth, limits)
-            found["captions"] = index.matching(query.words, "words", depth, limits)
+            asked["words"] = partial(index.nearest, encoder.texts([query.words])[0], depth, limits)
+            asked["captions"] = partial(index.matching, query.words, "words", depth, limits)
         if query.picture is not None:
-            found["picture"] = index.nearest(encoder.pictures([query.picture])[0], depth, limits)
+            asked["picture"] = partial(index.nearest, encoder.pictures([query.picture])[0], depth, limits)
     if query.text is not None:
-        found["text"] = index.matching(query.text, "text", depth, limits)
-    return found or {"listed": index.listed(depth, limits)}
+        asked["text"] = partial(index.matching, query.text, "text", depth, limits)
+    if not asked:
+        asked["listed"] = partial(index.listed, depth, limits)
+    with ThreadPoolExecutor(len(asked), "paligemma-search") as pool:
+        return dict(zip(asked, pool.map(lambda search: search(), asked.values()), strict=True))
 
 
 def _probable(hit: Hit, encoder: Encoder) -> Hit:

@@ -80,7 +80,8 @@ def items(source: str | Path, ways: Ways | None = None, *, without: Path | None 
 
 
 def count(source: str | Path, ways: Ways) -> int:
-    """How many items there are, without the pictures that a Parquet table holds. Raises what `items` raises."""
+    """How many items there are: the source is listed once more, but for Parquet, whose tables say it at their end. Raises what `items`
+    raises."""
     from . import tables
 
     base, files = files_of(source)

@@ -42,7 +42,7 @@ Engine = Callable[[Iterator[Span]], Iterator[tuple[int, list[Done]]]]
 @dataclass
 class Counts:
     """How far a job is. `items`: done, with those of earlier runs; `here`: in this run; `failed`: of which nothing came; `seconds`: of this
-    run, from its first answer on."""
+    run, up to its last answer."""
 
     items: int = 0
     here: int = 0

@@ -10,7 +10,6 @@ any other does, with either engine.
 
 from __future__ import annotations
 
-import itertools
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 STORE = 512 << 20
 """Bytes of Ray's object store where this process starts Ray: opened pictures that wait."""
-LOT = 1 << 30
-"""Bytes of spans, pickled, that Ray is given at a time. Between two lots the workers begin anew, so they are large: millions of names."""
+LOT = STORE
+"""Bytes of spans, pickled, that Ray is given at a time. Between two lots the workers begin anew, so they are large: a million names."""
 OPENING = 0.25
 """Processors that opening a span counts for: it waits for disks."""
 
@@ -49,14 +48,14 @@ def on_ray(
 
     def engine(spans: Iterator[Span]) -> Iterator[tuple[int, list[Done]]]:
         waiting = lots(spans, LOT)
-        first = next(waiting, None)
-        if first is None:
+        lot = next(waiting, None)
+        if lot is None:
             return
         ours = not ray.is_initialized()
         if ours:
             _start(ray, workers * cpus)
         try:
-            for lot in itertools.chain([first], waiting):
+            while lot is not None:
                 data: Any = ray.data.from_items([{"span": span} for span in lot], override_num_blocks=len(lot))
                 # Any: Ray declares functions of a row alone, and takes these.
                 opened = data.map(_open, fn_args=(config, order), num_cpus=OPENING)
@@ -65,6 +64,8 @@ def on_ray(
                 done = opened.map(Answering, fn_constructor_args=made, compute=pool, num_cpus=cpus, num_gpus=gpus)
                 for row in done.iter_rows():
                     yield row["start"], pickle.loads(row["done"])
+                del lot, data, opened, done  # before there is another
+                lot = next(waiting, None)
         except RayTaskError as error:
             told = _within(error)
             if told is None:

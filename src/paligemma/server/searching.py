@@ -38,7 +38,7 @@ from .streaming import while_there
 SIDE = 320
 """Longest side of a picture in an answer, in pixels."""
 WAITING = 16
-"""Requests that the index's thread works on, and that wait for it."""
+"""Requests that the index's thread works on, and that wait for it; one that nobody waits for any longer is not counted."""
 
 T = TypeVar("T")
 

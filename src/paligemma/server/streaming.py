@@ -27,7 +27,10 @@ def event(data: str, name: str | None = None) -> bytes:
 
 
 async def while_there(request: Request, work: Awaitable[T]) -> T:
-    """What `work` gives; it is cancelled as soon as the client is gone. The body must have been read. Raises `ClientDisconnect`."""
+    """What `work` gives; it is cancelled as soon as the client is gone. The body, if there is one, must have been read.
+
+    Raises `ClientDisconnect`.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

@@ -4,9 +4,10 @@ The vectors are generated: topics, each a direction with a spread of its own in 
 every direction a little. Questions are vectors near some of them, not among them. The truth is what an exact search finds. Captions are
 eight generated words each; every second picture has a cat, and one of 20,000 a dog.
 
-Every question is asked in four ways, in a fresh process, alone, one after the other: its vector (`Index.nearest`, as deep as `search` looks, then `Index.entries` for
-what would be shown); `index.query.search` with three words, as `paligemma search` and the server do it, by vector and by full text; and
-that with a condition that half of the pictures meet, and with one that few do. The text tower is left out: `--tower NAME` times that of a published size, with random weights.
+Every question is asked in four ways, in a fresh process, alone, one after the other: its vector (`Index.nearest`, as deep as `search`
+looks, then `Index.entries` for what would be shown); `index.query.search` with three words, as `paligemma search` and the server do it, by
+vector and by full text; and that with a condition that half of the pictures meet, and with one that few do. The text tower is left out:
+`--tower NAME` times that of a published size, with random weights.
 """
 
 from __future__ import annotations

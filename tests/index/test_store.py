@@ -193,7 +193,9 @@ def test_the_approximate_index_takes_in_what_comes_later(dimensions, tmp_path, m
         assert writer._trained() == 2500
 
 
-def test_the_few_that_meet_a_condition_are_found_wherever_they_lie(tmp_path, monkeypatch):
+@pytest.mark.parametrize("few", [0, 2000], ids=["by the index", "one by one"])
+def test_the_few_that_meet_a_condition_are_found_wherever_they_lie(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "FEW", few)
     monkeypatch.setattr(store, "LARGE", 300)
     monkeypatch.setattr(store, "ROWS_A_PARTITION", 20)
     monkeypatch.setattr(store, "PROBES", 2)
@@ -204,5 +206,8 @@ def test_the_few_that_meet_a_condition_are_found_wherever_they_lie(tmp_path, mon
         wanted = {f"{n}.png" for n in range(0, 2000, 100)}
         condition = "path IN (" + ", ".join(f"'{path}'" for path in sorted(wanted)) + ")"
         for asked in vectors[:5]:
-            assert set(paths(writer, writer.nearest(asked, 20, condition))) == wanted
+            found = writer.nearest(asked, 20, condition)
+            assert set(paths(writer, found)) == wanted
+            assert len(writer.nearest(asked, 20, "path != '0.png'")) == 20
+            assert [match.score for match in found] == sorted((match.score for match in found), reverse=True)
             assert len(writer.nearest(asked, 20)) == 20

@@ -36,7 +36,9 @@ MANY = 512
 """Numbers in a vector of which one bit each is enough to find what is then compared exactly (RaBitQ); of fewer, eight bits are kept."""
 ROWS_A_PARTITION = 4096
 PROBES = 24
-"""Partitions that a search looks into; one with a condition goes on where too few pictures in these meet it, as they may lie anywhere."""
+"""Partitions that a search looks into."""
+FEW = 2000
+"""Of so many rows that meet a condition every vector is compared."""
 COMPARED = 80
 """Rows that are compared again by their exact vectors, at least, and twice as many as are wanted."""
 KEEP = timedelta(hours=1)
@@ -85,15 +87,16 @@ class Index:
     def nearest(self, vector: np.ndarray, count: int, condition: str | None = None) -> list[Match]:
         """The rows whose vectors are most similar, and their cosine similarity."""
         with told(self.where, condition):
-            search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector")
-            search = search.distance_type("cosine")
+            search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector").distance_type("cosine")
             if "vector" in self._indexed:
-                search = (
-                    search.refine_factor(max(2, math.ceil(COMPARED / count)))
-                    .minimum_nprobes(PROBES)
-                    .maximum_nprobes(0 if condition else PROBES)
-                )  # 0: all
-            return [Match(row, 1 - far) for row, far in self._found(search, count, condition, "_distance")]
+                search = search.refine_factor(max(2, math.ceil(COMPARED / count))).nprobes(PROBES)
+            found = self._found(search, count, condition, "_distance")
+            if condition and "vector" in self._indexed and len(found) < count:
+                # Those that meet it may lie in any partition. (To look into all at once costs a wide condition three times as much.)
+                few = self.table.count_rows(condition) <= FEW
+                search = search.bypass_vector_index() if few else search.maximum_nprobes(0)
+                found = self._found(search, count, None, "_distance")  # it has the condition
+            return [Match(row, 1 - far) for row, far in found]
 
     def matching(self, words: str, column: str, count: int, condition: str | None = None) -> list[Match]:
         """The rows in whose `column`, "text" or "words", any of the words stand, and their BM25 scores."""

@@ -1,4 +1,4 @@
-"""What is given to Ray, and what comes back of its wrappings. Ray itself is in tests/slow."""
+"""What is given to Ray, and what comes back. Ray itself is in tests/slow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 
-from paligemma.errors import UsageError
-from paligemma.jobs.ray_engine import _within, lots
+from paligemma.errors import CheckpointError
+from paligemma.jobs.ray_engine import Answering, lots
+from paligemma.jobs.work import Order
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(10**6, [5]), (1, [1] * 5), (0, [1] * 5)])
@@ -33,10 +34,11 @@ def test_a_lot_is_as_large_as_may_be_and_read_as_it_is_wanted():
     assert list(lots(iter(()), 9)) == []
 
 
-def test_our_errors_come_out_of_their_wrappings():
-    ours = UsageError("no mask codec")
-    wrapped = RuntimeError("a task failed")
-    wrapped.cause = RuntimeError("user code")  # type: ignore[attr-defined]
-    wrapped.cause.__cause__ = ours  # type: ignore[attr-defined]
-    assert _within(wrapped) is ours
-    assert _within(RuntimeError("a worker died")) is None
+def refuse():
+    raise CheckpointError("this is no model", hint="take another", code="not_a_model")
+
+
+def test_what_a_worker_cannot_do_comes_back_in_place_of_what_is_done():
+    came = Answering(refuse, Order(()), 4)({"start": 8, "opened": pickle.dumps([])})
+    error = pickle.loads(came["done"])
+    assert (came["start"], type(error), str(error.hint), error.code) == (8, CheckpointError, "take another", "not_a_model")

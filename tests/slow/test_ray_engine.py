@@ -16,6 +16,7 @@ import pytest
 
 import paligemma
 from paligemma.cli import main
+from paligemma.errors import CheckpointError, PaliGemmaError, UsageError
 from paligemma.jobs.asked import all_asked
 from paligemma.jobs.items import items
 from paligemma.jobs.job import here, run
@@ -134,3 +135,37 @@ def test_the_command(source, tmp_path, capsys):
     assert main(words) == 6
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (said["items"], said["rows"], said["failed"]) == (COUNT, COUNT - 1, 1)
+
+
+def refusing():
+    """A model that cannot do what is asked at all."""
+    predictor = paligemma.load()
+
+    def refuse(*pictures, **how):
+        raise UsageError("this model cannot caption", hint="take another", code="no_captions")
+
+    predictor.caption = refuse
+    return predictor
+
+
+def unloadable():
+    raise CheckpointError("this is no model", code="not_a_model")
+
+
+@pytest.mark.parametrize(("load", "code"), [(refusing, "no_captions"), (unloadable, "not_a_model")])
+def test_what_a_worker_refuses_is_told_as_it_is(source, tmp_path, load, code):
+    from paligemma.jobs.ray_engine import on_ray
+
+    engine = on_ray(load, paligemma.load().config, ORDER, batch=BATCH, workers=2)
+    with pytest.raises(PaliGemmaError) as raised:
+        work(source, tmp_path / "out", engine, SPAN)
+    assert raised.value.code == code
+
+
+def test_a_source_of_many_lots(source, plain, tmp_path, monkeypatch):
+    from paligemma.jobs import ray_engine
+
+    monkeypatch.setattr(ray_engine, "LOT", 12_000)
+    counts = work(source, tmp_path / "out", on_two(), SPAN)
+    assert (counts.items, counts.failed, counts.finished) == (COUNT, 1, True)
+    same(tmp_path / "out", plain)

@@ -87,7 +87,8 @@ class Index:
     def nearest(self, vector: np.ndarray, count: int, condition: str | None = None) -> list[Match]:
         """The rows whose vectors are most similar, and their cosine similarity."""
         with told(self.where, condition):
-            search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector").distance_type("cosine")
+            search: Any = self.table.search(np.asarray(vector, np.float32), vector_column_name="vector")
+            search = search.distance_type("cosine")
             if "vector" in self._indexed:
                 search = search.refine_factor(max(2, math.ceil(COMPARED / count))).nprobes(PROBES)
             found = self._found(search, count, condition, "_distance")

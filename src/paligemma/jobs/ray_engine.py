@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import PaliGemmaConfig
 from ..errors import PaliGemmaError, UsageError
 from .job import Engine, Span
-from .work import Done, Order, answer, open_item
+from .work import Done, Opened, Order, answer, open_item
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -42,7 +42,6 @@ def on_ray(
     try:
         import ray  # pyright: ignore[reportMissingImports]
         import ray.data  # pyright: ignore[reportMissingImports]
-        from ray.exceptions import RayTaskError  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UsageError("--engine ray needs Ray Data, which is not installed", hint="pip install 'paligemma[scale]'") from error
 
@@ -63,14 +62,12 @@ def on_ray(
                 made = (load, order, batch)
                 done = opened.map(Answering, fn_constructor_args=made, compute=pool, num_cpus=cpus, num_gpus=gpus)
                 for row in done.iter_rows():
-                    yield row["start"], pickle.loads(row["done"])
+                    came = pickle.loads(row["done"])
+                    if isinstance(came, PaliGemmaError):
+                        raise came
+                    yield row["start"], came
                 del lot, data, opened, done  # before there is another
                 lot = next(waiting, None)
-        except RayTaskError as error:
-            told = _within(error)
-            if told is None:
-                raise
-            raise told from error
         finally:
             if ours:
                 ray.shutdown()
@@ -90,13 +87,6 @@ def lots(spans: Iterable[Span], most: int) -> Iterator[list[bytes]]:
         size += len(data)
     if lot:
         yield lot
-
-
-def _within(error: BaseException | None) -> PaliGemmaError | None:
-    """What a worker raised, out of what Ray wraps it in: an order that the model cannot fill is told as it is by the plain engine."""
-    while error is not None and not isinstance(error, PaliGemmaError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
 
 
 def _start(ray: Any, cpus: int) -> None:
@@ -120,13 +110,27 @@ def _open(row: dict[str, Any], config: PaliGemmaConfig, order: Order) -> dict[st
 
 
 class Answering:
-    """An actor: a model, and the order."""
+    """An actor: a model, and the order.
+
+    What it cannot do at all comes back as the error that the plain engine raises, in place of what is done: Ray wraps what is raised in
+    errors of its own, and begins an actor that cannot begin again and again.
+    """
 
     def __init__(self, load: Callable[[], Predictor], order: Order, batch: int):
-        self._predictor, self._order, self._batch = load(), order, batch
+        self._order, self._batch = order, batch
+        try:
+            self._predictor = load()
+        except PaliGemmaError as error:
+            self._predictor = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        opened = pickle.loads(row["opened"])
+        return {"start": row["start"], "done": pickle.dumps(self._done(pickle.loads(row["opened"])))}
+
+    def _done(self, opened: list[Opened]) -> list[Done] | PaliGemmaError:
+        if isinstance(self._predictor, PaliGemmaError):
+            return self._predictor
         parts = [opened[at : at + self._batch] for at in range(0, len(opened), self._batch)]
-        done = [one for part in parts for one in answer(self._predictor, self._order, part)]
-        return {"start": row["start"], "done": pickle.dumps(done)}
+        try:
+            return [one for part in parts for one in answer(self._predictor, self._order, part)]
+        except PaliGemmaError as error:
+            return error

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,6 +31,8 @@ PATIENCE = timedelta(hours=1)
 """How long a process waits for the others: while the first one writes a large checkpoint, they do."""
 ENDED = "paligemma/ended"
 """Where in torchrun's store the first process that fails says so."""
+PARTING = 5.0
+"""Seconds that a process gives its connections to close, after an error."""
 BY_TORCHRUN = "start several processes by torchrun"
 _GONE = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out", re.IGNORECASE)
 
@@ -183,6 +186,7 @@ def _ending_together(store: Any, exit_code: Callable[[BaseException], int]) -> I
             before = store.compare_set(ENDED, "", mine).decode()
         except RuntimeError:  # the store is gone too: torchrun has ended
             before = mine
+        _part()
         if before != mine:
             raise SystemExit(json.loads(before)[1]) from error
         if lost:
@@ -192,6 +196,21 @@ def _ending_together(store: Any, exit_code: Callable[[BaseException], int]) -> I
                 code="process_lost",
             ) from error
         raise
+
+
+def _part() -> None:
+    """Leave the groups after an error: a thread of gloo's that is still at work when the interpreter ends takes the process down (SIGABRT),
+    and with it the exit code. One that waits for a process that is gone is not waited for long."""
+    import torch.distributed as dist
+
+    def leave() -> None:
+        with contextlib.suppress(Exception):  # there is an error to be told already
+            dist.destroy_process_group()
+
+    if dist.is_initialized():
+        leaving = threading.Thread(target=leave, daemon=True)
+        leaving.start()
+        leaving.join(PARTING)
 
 
 def _exit_code(error: BaseException, of_others: Callable[[BaseException], int]) -> int:

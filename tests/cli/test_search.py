@@ -85,6 +85,7 @@ def test_what_an_index_does_not_hold_is_said(album, call):
         done = call("search", *arguments)
         assert (done.code, done.lines) == (0, ["nothing found"])
         assert f"holds no {what}" in done.err
+    assert '--what vectors,objects --classes "cat"' in call("search", "--has", "cat").err
 
 
 def test_what_some_pictures_lack_is_said(album, call):

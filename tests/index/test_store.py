@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from paligemma.errors import CheckpointError, InputError, UsageError
+from paligemma.errors import CheckpointError, InputError, ResourceError, UsageError
 from paligemma.index import store
 from paligemma.index.entries import Facts
 from paligemma.index.store import Index, folder_of, writing
@@ -83,6 +83,15 @@ def test_other_places_by_the_same_code(place, tmp_path):
     if place == "file":
         assert folder_of(where) == tmp_path / "a b"
         assert Index.open(tmp_path / "a b").count() == Index.open(where).count() == 2
+
+
+def test_what_an_object_store_refuses_is_not_called_damage():
+    with (
+        pytest.raises(ResourceError, match=r"s3://album/x: the object store cannot be used \(no region\)") as refused,
+        store.told("s3://album/x"),
+    ):
+        raise OSError("no region, /home/somebody/lance-io-13.0.0/src/object_store/aws.rs:312:18")
+    assert "AWS_REGION" in str(refused.value.hint)
 
 
 def test_one_writer(tmp_path):

@@ -23,7 +23,7 @@ from ..video import DEFAULT_FRAMES
 from .failures import PARTLY_FAILED, lines
 from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
 from .progress import progress
-from .show import as_json
+from .show import as_json, counted
 
 if TYPE_CHECKING:
     from ..config import PaliGemmaConfig
@@ -294,7 +294,8 @@ def summary(counts: Counts) -> dict[str, Any]:
 
 
 def told(counts: Counts, results: Path, errors: Path) -> str:
-    said = [f"{counts.items:,} items, {counts.rows:,} results" + (f", {counts.failed:,} items failed" if counts.failed else "")]
+    said = [f"{counted(counts.items, 'item')}, {counted(counts.rows, 'result')}"]
+    said[0] += f", {counted(counts.failed, 'item')} failed" if counts.failed else ""
     if counts.here:
         said.append(f"{counts.here:,} of them now, in {counts.seconds:.1f} s: {counts.rate:.2f} a second")
     if counts.codes:

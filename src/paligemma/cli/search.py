@@ -276,7 +276,8 @@ def _note(query: Query, opened: Index) -> None:
 
     for asked, column, what in ((query.has, "labels", "objects"), (query.text, "text", "text")):
         if asked and not opened.count(f"{column} IS NOT NULL"):
-            print(f"note: this index holds no {what}: paligemma index FOLDER --what vectors,{what}", file=sys.stderr)
+            more = f' --classes "{" ; ".join(dict.fromkeys(one.label for one in query.has))}"' if what == "objects" else ""
+            print(printable(f"note: this index holds no {what}: paligemma index FOLDER --what vectors,{what}{more}"), file=sys.stderr)
     for one in query.has:
         if opened.count("labels IS NOT NULL") and not opened.count(f"array_has(classes, {quoted(one.label)})"):
             how = f'paligemma index FOLDER --what vectors,objects --classes "{one.label}"'

@@ -316,6 +316,10 @@ def told(where: str, condition: str | None = None) -> Iterator[None]:
             raise ResourceError(f"{where}: the disk is full", code="disk_full") from error
         if condition and re.search(r"(?i)schema error|sql|parse|filter|invalid user input|field", text):
             raise UsageError(f"the condition is not understood: {first}", hint="columns: path, width, height, text, model, ...") from error
+        if folder_of(where) is None:
+            told_by_it = re.sub(r"[,:]? ?/\S+\.rs:\d+(:\d+)?", "", first)  # where in its source it stands
+            hint = "is the address right, and are region and keys in the environment (AWS_REGION, AWS_ACCESS_KEY_ID, ...)?"
+            raise ResourceError(f"{where}: the object store cannot be used ({told_by_it})", hint=hint, code="object_store") from error
         raise CheckpointError(
             f"{where}: the index cannot be used ({first})", hint="build it anew with --overwrite", code="bad_index"
         ) from error

@@ -64,7 +64,9 @@ def test_a_kind_that_the_server_does_not_open_is_sent_as_png(page, stub):
     assert picture_of(sent(stub)["image"]).format == "PNG"
 
 
-def test_a_video_is_eight_pictures(page, stub, tmp_path):
+@pytest.fixture
+def clip(tmp_path):
+    """32 pictures of one grey each, from black to nearly white."""
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "clip.webm"), "w") as container:
         stream = container.add_stream("libvpx", rate=10)
@@ -73,12 +75,37 @@ def test_a_video_is_eight_pictures(page, stub, tmp_path):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * i, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    page.locator("#file").set_input_files(tmp_path / "clip.webm")
+    return tmp_path / "clip.webm"
+
+
+def test_a_video_is_eight_pictures(page, stub, clip):
+    page.locator("#file").set_input_files(clip)
     page.locator("#clip img").nth(7).wait_for(timeout=30_000)
     ask(page, "caption")
     grey = [np.asarray(picture_of(image).convert("L")).mean() for image in sent(stub)["images"]]
     assert grey == pytest.approx([16 + 32 * i for i in range(8)], abs=12)
     assert "Clip(" in requests(page)
+
+
+def test_no_picture_of_a_video_is_drawn_before_the_browser_has_it(page, clip):
+    """Chromium may say that it has sought while it still draws the picture before; here each arrives late."""
+    page.evaluate(
+        """() => {
+          window.order = [];
+          const { requestVideoFrameCallback } = HTMLVideoElement.prototype;
+          HTMLVideoElement.prototype.requestVideoFrameCallback = function (told) {
+            return requestVideoFrameCallback.call(this, () => setTimeout(() => (order.push("there"), told()), 60));
+          };
+          const { drawImage } = CanvasRenderingContext2D.prototype;
+          CanvasRenderingContext2D.prototype.drawImage = function (source, ...rest) {
+            if (source instanceof HTMLVideoElement) order.push("drawn");
+            return drawImage.call(this, source, ...rest);
+          };
+        }"""
+    )
+    page.locator("#file").set_input_files(clip)
+    page.locator("#clip img").nth(7).wait_for(timeout=30_000)
+    assert page.evaluate("order") == ["there", *["there", "drawn"] * 8]
 
 
 def test_the_last_choice_counts(page, stub):

@@ -6,6 +6,7 @@ import { encode, openFrames } from "./picture.js";
 const FRAMES = 8;
 const SIDE = 1280; // pixels of the longer side at most
 const PATIENCE = 20_000; // ms for each picture
+const DRAWABLE = 500; // ms that a picture may take from being reached to being drawn; a hidden page is told of none
 
 // `most`: pictures of one prompt that the model takes.
 export async function openVideo(file, most = FRAMES) {
@@ -16,8 +17,10 @@ export async function openVideo(file, most = FRAMES) {
   video.preload = "auto";
   const source = URL.createObjectURL(file);
   try {
+    const first = pictured(video);
     video.src = source;
     await reached(video, "loadeddata");
+    await soon(first);
     const seconds = await duration(video);
     const blobs = [];
     for (let i = 0; i < count; i++) {
@@ -44,11 +47,18 @@ async function duration(video) {
   return Number.isFinite(video.duration) ? video.duration : video.currentTime;
 }
 
+// A browser may say "seeked" while what it draws is the picture before.
 async function seek(video, seconds) {
   const there = reached(video, "seeked");
+  const drawable = pictured(video);
   video.currentTime = seconds;
   await there;
+  await soon(drawable);
 }
+
+const pictured = (video) => new Promise((resolve) => (video.requestVideoFrameCallback?.(resolve) ?? resolve()));
+
+const soon = (promise) => Promise.race([promise, new Promise((resolve) => setTimeout(resolve, DRAWABLE))]);
 
 function reached(video, event) {
   return new Promise((resolve, reject) => {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from paligemma import download, sources
 from paligemma.errors import InputError, UsageError
-from paligemma.image import Clip
+from paligemma.image import UNREADABLE, Clip
 from paligemma.sources import expand, natural_order
 
 
@@ -75,6 +75,20 @@ def test_the_tree_is_walked_without_following_links(folder: Path):
     found = expand([str(folder)])
     assert [source.path for source in found] == [folder / name for name in ALL]
     assert [source.kind for source in found].index("video") == ALL.index("v.mp4")
+
+
+def test_a_folder_that_cannot_be_read_fails_by_name(tmp_path, shut):
+    for name in ("a.png", "shut/b.png", "z/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    shut(tmp_path / "shut")
+    found = expand([str(tmp_path)])
+    assert [source.path for source in found] == [tmp_path / "a.png", tmp_path / "z/c.png", tmp_path / "shut"]
+    shut(tmp_path)
+    for source in (found[-1], *expand([str(tmp_path)])):
+        with pytest.raises(InputError, match=r"this folder cannot be read \(Permission denied\)") as refused:
+            source.open()
+        assert (refused.value.code, str(source.path) in refused.value.message) == (UNREADABLE, True)
 
 
 def test_bad_inputs_fail_one_by_one(folder: Path):

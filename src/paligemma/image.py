@@ -30,6 +30,8 @@ from .printable import printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What is opened, the first frame of an animation. No other decoder is tried on unknown bytes. HEIC needs the package `pillow-heif`."""
+UNREADABLE = "unreadable"
+"""Code of the error for what may be a picture, or a folder of them, but the disk does not give it out."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,18 @@ _CUT_HINT = "the file is not whole: copy or download it again"
 _LARGE_HINT = "make it smaller; the model sees less than one megapixel"
 
 
+def _unreadable(name: str, what: str, error: OSError) -> InputError:
+    return InputError(f"{name}: {what} ({error.strerror})", hint="may you read it, and is the disk well?", code=UNREADABLE)
+
+
+def check_listed(folder: Path, name: str) -> None:
+    """Raises `InputError` for a folder of which the disk does not say what is in it."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise _unreadable(name, "this folder cannot be read", error) from error
+
+
 def opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
     try:
         found = path.stat()
@@ -121,8 +135,9 @@ def opened(path: Path, limits: Limits, name: str) -> IO[bytes]:
     except (FileNotFoundError, ValueError):  # ValueError: a NUL in the name
         raise InputError(f"{name}: no such file", code="not_found") from None
     except OSError as error:
-        raise InputError(f"{name}: cannot be opened ({error.strerror})") from error
+        raise _unreadable(name, "cannot be opened", error) from error
     if stat.S_ISDIR(found.st_mode):
+        check_listed(path, name)
         raise InputError(f"{name}: a folder, expected a picture")
     if not stat.S_ISREG(found.st_mode):  # opening a pipe or a device could block, or never end
         raise InputError(f"{name}: not a regular file")

@@ -23,7 +23,7 @@ from typing import IO, Literal
 from PIL import Image
 
 from .errors import InputError, UsageError
-from .image import Clip, open_image
+from .image import Clip, check_listed, open_image
 from .printable import printable
 from .video import DEFAULT_FRAMES, sample_frames
 from .video import EXTENSIONS as VIDEO_EXTENSIONS
@@ -93,12 +93,14 @@ def base_of(pattern: Path) -> Path:
 
 def below(folder: Path, endings: Collection[str] = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS) -> Iterator[Path]:
     """Files with these endings in a folder and its subfolders, one folder at a time. Hidden ones are left out, links to other folders are
-    not followed."""
-    for where, folders, files in os.walk(folder):
+    not followed. A folder that cannot be read comes itself, at the end: whoever opens it is told."""
+    unlisted: list[Path] = []
+    for where, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename))):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_order)
         for name in sorted(files, key=natural_order):
             if not name.startswith(".") and Path(name).suffix.lower() in endings:
                 yield Path(where, name)
+    yield from unlisted
 
 
 def natural_order(path: Path | str) -> tuple[list[tuple[int, int, str]], str]:
@@ -116,6 +118,7 @@ def _file(path: Path, frames: int) -> Source:
 
 def _picture(path: Path, name: str) -> Image.Image:
     if os.path.isdir(path):
+        check_listed(path, name)
         raise InputError(
             f"{name}: there are no pictures or videos in this folder",
             hint=f"picked up: *{' *'.join(sorted(IMAGE_EXTENSIONS | VIDEO_EXTENSIONS))}",

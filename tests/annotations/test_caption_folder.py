@@ -42,6 +42,15 @@ def test_broken(tmp_path):
     assert [record.id for record in data.records] == ["a.png"]
 
 
+def test_a_folder_that_cannot_be_read_is_a_fault(tmp_path, shut):
+    for name in ("a", "shut/b"):
+        picture(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text("a cat")
+    shut(tmp_path / "shut")
+    data = open_data(tmp_path, format="caption-folder", max_bad_share=1)
+    assert (len(data.records), codes(data)) == (1, {"shut": "missing"})
+
+
 def test_splits_and_tasks(tmp_path):
     for split in ("train", "test"):
         picture(tmp_path / split / "a.png")

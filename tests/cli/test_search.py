@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import paligemma
+from paligemma.errors import CheckpointError
 from paligemma.predictor import Predictor
 from tests import tiny
 from tests.index.making import ColourEncoder, paint
@@ -136,6 +138,8 @@ def test_bad_pictures(album, call):
         (("index", "album", "--classes", "cat"), 2, "--classes is for objects"),
         (("index", "album", "--batch", "0"), 2, "--batch"),
         (("index", "album", "--what", "captions", "--lang", "xx"), 2, "language"),
+        (("index", "album", "--what", "objects", "--classes", "cat", "--min-score", "30"), 2, "from 0 to 1"),
+        (("index", "album", "--what", "objects", "--classes", "a <loc0001>"), 2, "location token"),
     ],
 )
 def test_wrong_calls(album, call, arguments, code, said):
@@ -144,7 +148,52 @@ def test_wrong_calls(album, call, arguments, code, said):
     assert said in done.err
 
 
-def test_what_another_model_said_is_not_lost_without_a_word(album, call):
+def test_a_call_that_is_refused_costs_no_index(album, call):
+    call("index", "album", "--what", "vectors,objects", "--classes", "cat")
+    refused = call("index", "album", "--what", "vectors,objects", "--classes", "cat", "--min-score", "30", "--overwrite")
+    assert refused.code == 2
+    assert call("index", "album").lines == ["paligemma-index: 3 pictures (3 unchanged)"]
+
+
+def test_an_index_is_renewed_with_its_own_encoder_from_anywhere(album, call, tmp_path, monkeypatch):
+    asked = []
+
+    def load_encoder(source=None, **how):
+        asked.append(source)
+        if source is not None and not Path(source).exists():
+            raise CheckpointError(f"{source}: no such file or folder", code="not_found")
+        return ColourEncoder()
+
+    monkeypatch.setattr(sys.modules["paligemma.embedding"], "load_encoder", load_encoder)
+    (tmp_path / "siglip").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    where = tmp_path / "paligemma-index"
+    assert call("index", "album", "--encoder", "./siglip").code == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("index", album, "--out", where).lines == [f"{where}: 3 pictures (3 unchanged)"]
+    assert call("search", "red", "--index", where).code == 0
+    assert asked == ["./siglip", str(tmp_path / "siglip"), str(tmp_path / "siglip")]
+    (tmp_path / "siglip").rename(tmp_path / "moved")
+    lost = call("search", "red", "--index", where)
+    assert (lost.code, "--encoder FOLDER" in lost.err) == (4, True)
+    assert call("index", album, "--out", where, "--encoder", tmp_path / "moved").code == 0
+    assert call("search", "red", "--index", where).code == 0
+    assert asked[-1] == str(tmp_path / "moved")
+
+
+def test_another_model_in_the_same_place_is_another(album, call, tmp_path):
+    weights = tmp_path / "best" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"first")
+    call("index", "album", "--what", "vectors,captions", "--model", "best")
+    assert call("index", "album", "--what", "vectors,captions", "--model", weights.parent).lines[0].endswith("(3 unchanged)")
+    weights.write_bytes(b"later")
+    assert call("index", "album", "--what", "vectors,captions", "--model", "best").lines[0].endswith("(3 described)")
+
+
+def test_what_another_model_said_is_not_lost_without_a_word(album, call, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"other")
     call("index", "album", "--what", "vectors,captions,text")
     told = call("index", "album", "--what", "vectors,text", "--model", "other").err
     assert "note: what another model said is gone, its captions too" in told

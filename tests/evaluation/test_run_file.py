@@ -8,7 +8,8 @@ import pytest
 from paligemma import checkpoint
 from paligemma.engine.scores import Calibration
 from paligemma.errors import InputError, UsageError
-from paligemma.evaluation.run_file import Run, calibration_of, describe_run
+from paligemma.evaluation import run_file
+from paligemma.evaluation.run_file import Run, calibration_of, describe_run, fingerprint
 from paligemma.predictor import load
 from tests import tiny
 from tests.evaluation.making import StandIn, dataset, question
@@ -61,15 +62,30 @@ def test_the_same_run_described_again_is_the_same(run, tmp_path):
 def test_a_model_from_files_has_their_fingerprint(tmp_path):
     folder = checkpoint.save_huggingface(tiny.tiny_model(), tmp_path / "tiny-mix")
     tiny.tiny_tokenizer().save(folder)
+    other = checkpoint.save_huggingface(tiny.tiny_model(seed=1), tmp_path / "other")
+    tiny.tiny_tokenizer().save(other)
     data = dataset([question(tmp_path, 1)])
     first = describe_run(load(folder, device="cpu"), data)
     assert first.model == "" != first.model_fingerprint, "not of a published size"
     assert first.is_mix
     assert not dataclasses.replace(first, model_path="/models/mixed").is_mix
     assert describe_run(load(folder, device="cpu"), data).model_fingerprint == first.model_fingerprint
-    weights = next(folder.glob("*.safetensors"))
+    assert describe_run(load(other, device="cpu"), data).model_fingerprint != first.model_fingerprint
+
+
+def test_small_files_count_by_what_is_in_them_and_large_ones_by_their_time(tmp_path, monkeypatch):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    first = fingerprint(tmp_path)
     os.utime(weights, (1, 1))
-    assert describe_run(load(folder, device="cpu"), data).model_fingerprint != first.model_fingerprint
+    assert fingerprint(tmp_path) == first
+    weights.write_bytes(b"two")
+    os.utime(weights, (1, 1))
+    assert fingerprint(tmp_path) != first
+    monkeypatch.setattr(run_file, "_SMALL", 2)
+    large = fingerprint(tmp_path)
+    os.utime(weights, (2, 2))
+    assert fingerprint(tmp_path) != large
 
 
 def test_a_published_size_is_named(tmp_path):

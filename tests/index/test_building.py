@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from paligemma.errors import InputError
+from paligemma.image import UNREADABLE
 from paligemma.index import building
 from paligemma.index.describing import Wanted
 from paligemma.predictor import Predictor
@@ -129,6 +130,32 @@ def test_bad_pictures_are_named_and_the_rest_goes_on(album, tmp_path):
     assert "\\udcff" in report.failed["odd\udcff.png"].message
     assert sum(told) == 5
     assert held(where).keys() == {"a.png", "b/b.png", "b/c.png", "good.png"}
+
+
+def test_what_the_disk_does_not_give_out_is_not_forgotten(album, tmp_path, monkeypatch, shut):
+    where = tmp_path / "index"
+    build(album, where)
+    paint(album / "more.png", "yellow")  # as b/c.png, which is not gone: a copy
+    paint(album / "a.png", "blue")
+    shut(album / "b")
+    opened = building.opened
+    failing = PermissionError(13, "Permission denied")
+
+    def refusing(path, limits, name):
+        if path.name == "a.png":
+            raise InputError("a.png: cannot be opened", code=UNREADABLE) from failing
+        return opened(path, limits, name)
+
+    monkeypatch.setattr(building, "opened", refusing)
+    before = held(where)
+    report = build(album, where)
+    assert (report.counts, report.failed.keys()) == ({"unchanged": 1, "copied": 1, "removed": 0}, {"b", "a.png"})
+    assert "this folder cannot be read" in report.failed["b"].message
+    after = held(where)
+    assert {path: after[path].id for path in before} == {path: entry.id for path, entry in before.items()}
+    monkeypatch.undo()
+    assert build(album, where).counts == {"unchanged": 4, "changed": 1, "removed": 0}
+    check(album, where)
 
 
 def test_broken_off_and_run_again(album, tmp_path, monkeypatch):

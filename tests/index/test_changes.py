@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paligemma.errors import InputError
+from paligemma.image import UNREADABLE
 from paligemma.index.changes import Changes, File, Origin, Row, files
 from tests.index.making import paint
 
@@ -46,7 +47,7 @@ def test_where_files_come_from(now, before, read, what, gone):
     assert {due.path for due in changes.due} == read.keys()
     assert changes.unchanged == len(now) - len(read)
     assert {path: changes.origin(path, digest) for path, digest in read.items()} == what
-    assert changes.gone([]) == gone
+    assert changes.gone({}) == gone
 
 
 def test_a_row_that_lacks_something_is_due_and_is_not_settled():
@@ -59,7 +60,16 @@ def test_a_row_that_lacks_something_is_due_and_is_not_settled():
 
 def test_a_file_that_is_no_picture_any_more_leaves():
     changes = Changes.between([file("a", 2), file("b")], [A, B])
-    assert changes.gone(["a"]) == ["id-a"]
+    assert changes.gone({"a": InputError("damaged")}) == ["id-a"]
+    assert changes.gone({"a": InputError("not now", code=UNREADABLE)}) == []
+
+
+def test_what_lies_in_a_folder_that_cannot_be_read_is_there():
+    hidden = row("shut/a", "A")
+    changes = Changes.between([File("shut", 0, -1), file("b"), file("c")], [hidden, B])
+    assert [due.path for due in changes.due] == ["shut", "c"]
+    assert changes.origin("c", "A") == Origin("copied", hidden, None)
+    assert changes.gone({"shut": InputError("shut", code=UNREADABLE)}) == []
 
 
 def test_files_are_pictures_below_the_folder(tmp_path):
@@ -90,6 +100,6 @@ def test_a_folder_without_pictures_is_refused(what, tmp_path):
 def test_of_two_rows_of_one_path_one_goes():
     other = row("a", "A")._replace(id="id-second")
     changes = Changes.between([file("a"), file("b")], [A, other, B])
-    assert (changes.due, changes.gone([])) == ([], ["id-second"])
+    assert (changes.due, changes.gone({})) == ([], ["id-second"])
     alike = Changes.between([file("a"), file("b")], [A, A, B])
-    assert ([due.path for due in alike.due], alike.gone([])) == (["a"], ["id-a"])
+    assert ([due.path for due in alike.due], alike.gone({})) == (["a"], ["id-a"])

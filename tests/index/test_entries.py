@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paligemma.index.entries import facts_of, from_table, schema, to_table
+from paligemma.index.entries import at_least, facts_of, from_table, schema, to_table
 from paligemma.results import Box
 from tests.index.making import entry, facts
 
@@ -30,6 +30,7 @@ def test_what_filters_and_full_text_look_at():
     table = to_table([entry(0), SAID], schema(facts()))
     assert table.column("labels").to_pylist() == [None, ["cat"]]
     assert table.column("words").to_pylist() == [None, "a cat\neine Katze"]
+    assert table.column("holds").to_pylist() == [None, [at_least("cat", 0), at_least("cat", 1)]]
 
 
 @pytest.mark.parametrize("vector", [np.full(8, np.nan), np.zeros(8), np.ones(8), np.array([1.0]), np.eye(9)[0]])

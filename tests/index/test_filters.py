@@ -12,21 +12,30 @@ from tests.index.making import entry, facts
 
 pytest.importorskip("lancedb")
 ODD = 'it\'s; DROP TABLE "x" -- %_\\'
+LOOKED = {"classes": ("dog", ODD)}
+
+
+def box(label: str) -> Box:
+    return Box(label, 0, 0, 1, 1)
+
+
+def dogs(count: int) -> tuple[Box, ...]:
+    return tuple(box("dog") for _ in range(count))
 
 
 @pytest.fixture(scope="module", params=["not yet indexed", "indexed", "half indexed", "changed since"])
 def index(tmp_path_factory, request) -> Index:
-    """Picture n has n dogs; 5 was never looked at; 6 has what is hard to quote."""
+    """Picture n has n dogs; 5 was never looked at; 6 has what is hard to quote; in 7 no dogs were looked for, but a cat was found."""
     where = tmp_path_factory.mktemp("filters")
     with writing(where, facts()) as writer:
         if request.param == "changed since":  # it had others before
-            writer.add([entry(n, objects=tuple(Box("dog", 0, 0, 1, 1) for _ in range(9 - n))) for n in range(5)])
+            writer.add([entry(n, objects=dogs(9 - n), **LOOKED) for n in range(5)])
             writer.tidy()
         put = writer.replace if request.param == "changed since" else writer.add
-        put([entry(n, objects=tuple(Box("dog", 0, 0, 1, 1) for _ in range(n))) for n in range(5)])
+        put([entry(n, objects=dogs(n), **LOOKED) for n in range(5)])
         if request.param != "not yet indexed":
             writer.tidy()
-        writer.add([entry(5), entry(6, objects=(Box(ODD, 0, 0, 1, 1),))])
+        writer.add([entry(5), entry(6, objects=(box(ODD),), **LOOKED), entry(7, objects=(box("cat"),), classes=("cat",))])
         if request.param in ("indexed", "changed since"):
             writer.tidy()
     return Index.open(where)
@@ -49,6 +58,7 @@ def test_counts(index, count, found):
 def test_all_must_be_met(index):
     assert index.count(condition([Has("dog", ">1"), Has("dog", "<4")], "path != '2.png'")) == 1
     assert index.count(condition([Has("dog"), Has("cat")])) == 0
+    assert index.count(condition([Has("cat", "<2"), Has("cat", ">=0")])) == 1
 
 
 def test_a_label_is_only_ever_a_label(index):

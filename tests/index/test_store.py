@@ -94,6 +94,29 @@ def test_what_an_object_store_refuses_is_not_called_damage():
     assert "AWS_REGION" in str(refused.value.hint)
 
 
+@pytest.mark.parametrize("number", [13, 24, 5])
+def test_passing_trouble_is_not_called_damage(number):
+    for error in (
+        OSError(f"LanceError(IO): Generic LocalFileSystem error: Too many (os error {number}), x.rs:12"),
+        PermissionError(number),
+    ):
+        with pytest.raises(ResourceError, match="cannot be used now") as refused, store.told("album"):
+            raise error
+        assert "overwrite" not in str(refused.value.hint)
+
+
+def test_versions_that_cannot_be_listed_are_not_called_missing(tmp_path, monkeypatch):
+    with writing(tmp_path, facts()) as writer:
+        writer.add([entry(1)])
+
+    def refusing(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(store.os, "listdir", refusing)
+    with pytest.raises(ResourceError, match="cannot be used now"):
+        Index.open(tmp_path)
+
+
 def test_one_writer(tmp_path):
     code = (
         "import sys; from paligemma.index.store import writing; from tests.index.making import facts\n"
@@ -130,6 +153,22 @@ def test_an_index_of_another_folder_is_refused_unless_that_folder_moved(tmp_path
     with writing(where, facts(new)) as writer:
         assert (writer.facts.root, writer.count()) == (str(new), 1)
     assert Index.open(where).facts.root == str(new)
+
+
+def test_a_reader_goes_on_with_an_index_that_moved_or_was_made_anew(tmp_path):
+    with writing(tmp_path, facts("/old")) as writer:
+        writer.add([entry(1)])
+    reader = Index.open(tmp_path)
+    moved = Facts(ColourEncoder.name, 8, "/elsewhere/colours", "/new")
+    with writing(tmp_path, moved) as writer:
+        assert writer.facts == moved
+    reader.refresh()
+    assert (reader.facts, reader.count()) == (moved, 1)
+    other = Facts("colours-2", 8, "", "/new")
+    with writing(tmp_path, other, overwrite=True):
+        pass
+    reader.refresh()
+    assert (reader.facts, reader.count()) == (other, 0)
 
 
 def test_what_is_no_index(tmp_path):

@@ -59,6 +59,17 @@ def test_what_is_not_there_or_outside_fails_when_it_is_opened(tmp_path):
             item.open()
 
 
+def test_pages_that_cannot_be_read_fail_alone(tmp_path, shut):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.html").write_text("<img src=a.png>")
+    (tmp_path / "b").mkdir()
+    shut(tmp_path / "b")
+    picture, page = items_of_pages(tmp_path)
+    assert (picture.id, page.id) == ("a.png", "b")
+    with pytest.raises(InputError, match="b: cannot be read"):
+        page.open()
+
+
 @pytest.mark.parametrize("name", [".", "none", "a.png"])
 def test_no_pages(tmp_path, name):
     (tmp_path / "a.png").write_bytes(png())

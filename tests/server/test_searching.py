@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from paligemma.errors import CheckpointError
+from paligemma.index.entries import Facts
+from paligemma.index.store import writing
 from paligemma.server import searching
 from paligemma.server.app import build_app
 from paligemma.server.refusals import Refused
@@ -111,6 +113,24 @@ def test_another_encoder_is_refused_at_once(index):
 
     with pytest.raises(CheckpointError, match="not by colours-2"):
         Collection(index, Other(), Settings())
+
+
+def test_an_index_that_another_encoder_made_anew_is_not_searched_with_this_one(album, tmp_path):
+    index = str(tmp_path / "index")
+    build(album, index)
+
+    class Other(ColourEncoder):
+        name = "colours-2"
+
+    async def search_then() -> None:
+        collection = Collection(index, ColourEncoder(), Settings())
+        assert await collection.find(SearchBody(words="red", pictures=False))
+        with writing(index, Facts(Other.name, Other.dimensions, "", str(album)), overwrite=True):
+            pass
+        with pytest.raises(CheckpointError, match="not by colours-1"):
+            await collection.find(SearchBody(words="red", pictures=False))
+
+    asyncio.run(asyncio.wait_for(search_then(), 20))
 
 
 def test_so_many_wait_and_no_more(index, monkeypatch):

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast  # noqa: F401  (as below)
+from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401  (as below)
 
 from cyclopts import Group, Parameter
 
@@ -25,7 +25,6 @@ from .tasks import edges, names
 
 if TYPE_CHECKING:
     from ..index.building import Report
-    from ..index.encoder import Encoder
     from ..index.query import Hit, Query
     from ..index.store import Index
 
@@ -48,7 +47,7 @@ class SearchOptions(ModelOptions):
     model: Annotated[str | None, Parameter(alias="-m", group=MODEL, env_var=MODEL_VARIABLE)] = None
     """A folder, an .npz file or a Hugging Face id that was pulled. The bundled small model by default."""
     encoder: Annotated[str | None, Parameter(group=MODEL)] = None
-    """A SigLIP, which makes the vectors: folder, .npz file or pulled id. By default the bundled small one; `search` takes the index's."""
+    """A SigLIP, which makes the vectors: folder, .npz file or pulled id. By default that of the index, at first the bundled one."""
 
 
 DEFAULTS = SearchOptions()
@@ -92,6 +91,7 @@ def index(
     """
     from ..index.building import Builder
     from ..index.changes import absolute, files
+    from ..index.encoder import encoder_of, to_keep
     from ..index.entries import Facts
     from ..index.filters import quoted
     from ..index.store import writing
@@ -102,10 +102,11 @@ def index(
     wanted = _wanted(what, classes, min_score, lang, options)
     root = absolute(folder)
     files(root)  # before a model is loaded
-    encoder = _encoder(options.encoder, options.device)
+    source = "" if overwrite else _encoder_at(out)
+    encoder = encoder_of(out, source, options.encoder, device=options.device)
     predictor = load(options) if wanted else None
     warnings.simplefilter("ignore")  # a caption that is cut short is still one
-    facts = Facts(encoder.name, encoder.dimensions, options.encoder or "", str(root))
+    facts = Facts(encoder.name, encoder.dimensions, to_keep(options.encoder or source), str(root))
     with writing(out, facts, overwrite=overwrite) as writer, _watched() as (begin, tell):
         others = {what: column for what, column in HELD.items() if not wanted.asks(what)}
         by_another = f"model IS NOT NULL AND model <> {quoted(wanted.model or '')}"
@@ -162,6 +163,7 @@ def search(
     out
         Also write a gallery: a page (gallery.html) or a picture (gallery.png).
     """
+    from ..index.encoder import encoder_of
     from ..index.gallery import ENDINGS, write
     from ..index.query import Query, needs_encoder
     from ..index.query import search as found_in
@@ -175,7 +177,7 @@ def search(
         raise UsageError("--rerank sorts by how likely words are, but there are no words")
     query = Query(words, _picture(picture, region), text, _has(has or [], count or []), where)
     opened = Index.open(index)
-    encoder = _encoder(options.encoder or opened.facts.source or None, options.device) if needs_encoder(query) else None
+    encoder = encoder_of(index, opened.facts.source, options.encoder, device=options.device) if needs_encoder(query) else None
     hits = found_in(opened, query, encoder, max(top, BEST) if rerank else top)
     root, lost = Path(opened.facts.root), list[InputError]()
     if rerank and query.words is not None:
@@ -197,6 +199,8 @@ def search(
 
 def _wanted(what: str, classes: str | None, min_score: float, lang: str, options: SearchOptions) -> Any:
     from ..index.describing import Wanted
+    from ..predictor.reading import Search
+    from ..tasks.detect import class_names
     from ..tasks.languages import check_language
 
     kinds = [kind.strip() for kind in what.split(",") if kind.strip()]
@@ -211,19 +215,26 @@ def _wanted(what: str, classes: str | None, min_score: float, lang: str, options
     languages = tuple(dict.fromkeys(check_language(one) for one in lang.split(","))) if "captions" in kinds else ()
     if not {"captions", "text", "objects"} & set(kinds):
         return Wanted()
-    return Wanted(
-        languages,
-        "text" in kinds,
-        tuple(names(classes)) if classes else (),
-        os.path.normpath(options.model) if options.model else "bundled",
-        min_score,
-    )
+    found = class_names(names(classes)) if classes is not None else ()
+    return Wanted(languages, "text" in kinds, found, _author(options.model), Search(min_score=min_score).min_score)
 
 
-def _encoder(source: str | None, device: str | None) -> Encoder:
-    from ..embedding import load_encoder
+def _author(model: str | None) -> str:
+    """The name of a PaliGemma as an index writes it down: of another one that comes to be in the same place it is another."""
+    from ..checkpoint.finding import find
+    from ..evaluation.run_file import fingerprint
 
-    return cast("Encoder", load_encoder(source, device=device))
+    path = find(model)
+    return f"{path.resolve().name}-{fingerprint(path)[:16]}"
+
+
+def _encoder_at(where: str) -> str:
+    """What made the vectors of the index that is there; "" where there is none."""
+    from ..index.store import Index
+
+    with contextlib.suppress(InputError):
+        return Index.open(where).facts.source
+    return ""
 
 
 def _picture(path: str | None, region: str | None) -> Any:
@@ -287,6 +298,8 @@ def _note(query: Query, opened: Index) -> None:
 def _said(report: Report, held: int, lacking: Mapping[str, int], lost: Sequence[str], out: str, json: bool) -> int:
     """Print what was done. `lacking`: what was not asked for this time -> how many pictures are without it; `lost`: of which there was
     some, and is none any more. -> the exit code."""
+    from ..image import UNREADABLE
+
     for path, error in report.failed.items():
         print(lines(error), file=sys.stderr)
         if json:
@@ -303,7 +316,9 @@ def _said(report: Report, held: int, lacking: Mapping[str, int], lost: Sequence[
     for what in lost:
         print(f"note: what another model said is gone, its {what} too: add --what vectors,{what} to have them anew", file=sys.stderr)
     if report.failed:
-        print(f"{counted(len(report.failed), 'picture')} could not be read: not in the index", file=sys.stderr)
+        kept = any(error.code == UNREADABLE for error in report.failed.values())
+        what = "what the index had of them stays" if kept else "not in the index"
+        print(f"{counted(len(report.failed), 'picture')} could not be read: {what}", file=sys.stderr)
         return PARTLY_FAILED if held else InputError.exit_code
     return 0
 

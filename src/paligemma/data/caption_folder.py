@@ -6,10 +6,9 @@ A file is one caption, however many lines it has. Folders with a `metadata.jsonl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from ..sources import IMAGE_EXTENSIONS, natural_order
+from ..sources import IMAGE_EXTENSIONS, below
 from ..tasks import caption
 from . import checks
 from .class_lists import FILES
@@ -69,24 +68,18 @@ def read(part: Part, to: Collector) -> None:
     """A picture without a caption, and a caption without a picture, are faults."""
     folder, used, task = part.files[0], set(), to.task or "caption"
     asked = {"caption": caption.prompt(), "ocr": "ocr", "run": "caption en"}[task]
-    for file in _below(folder, IMAGE_EXTENSIONS):
+    for file in below(folder, IMAGE_EXTENSIONS):
         id, texts = os.path.relpath(file, to.root), _texts(file)
         used.update(texts)
         with to.record(to.place(file), id, to.place(file)):
+            if file.is_dir():
+                raise Flaw("missing", "this folder cannot be read")
             if not texts:
                 raise Flaw("answer", f"there is no {file.stem}.txt beside it")
             picture = to.picture(file.name, file.parent)
             to.pictures.check(picture)
             text = checks.answer(decoded(to.bytes_of(texts[0]).removeprefix(BOM)), "the caption")
             to.add(Record(id, task, (picture,), to.place(texts[0]), asked, (caption.target(text),), about=part.about))
-    for file in _below(folder, TEXTS):
-        if file not in used and file.stem.lower() not in OTHERS:
+    for file in below(folder, TEXTS):
+        if file not in used and not file.is_dir() and file.stem.lower() not in OTHERS:
             to.fault(to.place(file), "missing", "there is no picture for this caption", os.path.relpath(file, to.root))
-
-
-def _below(folder: Path, endings: tuple[str, ...] | frozenset[str]) -> Iterator[Path]:
-    for base, folders, files in os.walk(folder):
-        folders[:] = sorted((one for one in folders if not one.startswith(".")), key=natural_order)
-        for file in sorted(files, key=natural_order):
-            if Path(file).suffix.lower() in endings and not file.startswith("."):
-                yield Path(base, file)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "run.json"
 _WEIGHTS = (".safetensors", ".npz", ".model", ".packed")
+_SMALL = 64 << 20  # bytes of a file that is read whole
 _MUST_AGREE = {
     "model_fingerprint": "the model",
     "calibration": "the model's calibration",
@@ -124,8 +125,15 @@ def calibration_of(run: Run | None) -> Calibration:
 
 
 def fingerprint(path: Path) -> str:
-    """Of the weights and tokenizer, by the names, sizes and times of their files: of a folder, or of one file."""
+    """Of the weights and tokenizer: of a folder, or of one file. Large files count by their names, sizes and times, small ones by what is
+    in them: a bundled model that is installed anew is the same."""
     others = ("tokenizer.json", PACK_INDEX)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in _WEIGHTS or file.name in others]
-    found = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(sorted(map(_facts_of, files))).encode()).hexdigest()[:32]
+
+
+def _facts_of(file: Path) -> tuple[str, int, str]:
+    facts = file.stat()
+    if facts.st_size > _SMALL:
+        return file.name, facts.st_size, str(facts.st_mtime_ns)
+    return file.name, facts.st_size, hashlib.sha256(file.read_bytes()).hexdigest()

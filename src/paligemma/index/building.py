@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..image import Limits, open_image, opened
+from ..image import UNREADABLE, Limits, open_image, opened
 from ..predictor.pictures import Prepared, prepare
 from ..printable import printable
 from .changes import Changes, File, Origin, files, rows
@@ -149,7 +149,7 @@ class Builder:
         except UnicodeEncodeError:
             return InputError(f"{name}: its name holds bytes that are no text", hint="rename it")
         except OSError as error:
-            return InputError(f"{name}: cannot be read ({error.strerror})")
+            return InputError(f"{name}: cannot be read ({error.strerror})", code=UNREADABLE)
         config: PaliGemmaConfig | None = self.predictor.config if self.predictor is not None and self.wanted else None
         prepared = None if config is None else dataclasses.replace(prepare(config, image), picture=None)
         return _Read(file, digest, image.width, image.height, squeezed(self.encoder, image), prepared)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError
+from ..image import UNREADABLE, check_listed
 from ..sources import expand
 from .describing import Known, Wanted
 from .store import Index
@@ -21,7 +24,7 @@ which more was asked."""
 
 
 class File(NamedTuple):
-    """`path`: below the root, with "/". `modified`: nanoseconds. `size`: bytes."""
+    """`path`: below the root, with "/". `modified`: nanoseconds. `size`: bytes, -1 of what cannot be looked at."""
 
     path: str
     modified: int
@@ -50,23 +53,29 @@ class Origin:
 
 
 def files(root: Path) -> list[File]:
-    """The pictures below a folder. One that cannot be looked at is among them, and fails when it is read.
+    """The pictures below a folder. What cannot be looked at, a picture or a folder of them, is among them, and fails when it is read.
 
     Raises `InputError` where there are none: a disk that is not mounted is no reason to forget all pictures.
     """
     if not root.is_dir():
         raise InputError(f"{root}: {'a file, expected a folder' if root.is_file() else 'no such folder'}", code="not_found")
+    check_listed(root, str(root))
     found: list[File] = []
     for source in expand([str(root)]):
         if source.kind == "image" and source.path is not None and source.path != root:
-            try:
-                facts = source.path.stat()
-                found.append(File(source.path.relative_to(root).as_posix(), facts.st_mtime_ns, facts.st_size))
-            except OSError:
-                found.append(File(source.path.relative_to(root).as_posix(), 0, -1))
+            path, facts = source.path.relative_to(root).as_posix(), _stat(source.path)
+            found.append(File(path, 0, -1) if facts is None else File(path, facts.st_mtime_ns, facts.st_size))
     if not found:
         raise InputError(f"{root}: there are no pictures in this folder", code="not_found")
     return found
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None where it cannot be looked at, as a whole folder cannot."""
+    with contextlib.suppress(OSError):
+        facts = path.stat()
+        return None if stat.S_ISDIR(facts.st_mode) else facts
+    return None
 
 
 def rows(index: Index, wanted: Wanted) -> list[Row]:
@@ -96,6 +105,7 @@ class Changes:
     _by_path: dict[str, Row]
     _by_digest: dict[str, list[Row]]
     _there: set[str]
+    _unseen: set[str]
     _twice: list[str]
     _claimed: set[str] = field(default_factory=set)
 
@@ -115,14 +125,15 @@ class Changes:
         found = list(found)
         due = [file for file in found if not _same(file, by_path.get(file.path))]
         settled = frozenset(digest for digest, some in by_digest.items() if not any(row.lacks for row in some))
-        return cls(due, len(found) - len(due), settled, by_path, dict(by_digest), {file.path for file in found}, twice)
+        there, unseen = {file.path for file in found}, {file.path for file in found if file.size < 0}
+        return cls(due, len(found) - len(due), settled, by_path, dict(by_digest), there, unseen, twice)
 
     def origin(self, path: str, digest: str) -> Origin:
         """Asked once for each file that was read. A row whose path is gone goes to the first file that holds its content."""
         own, twins = self._by_path.get(path), self._by_digest.get(digest, [])
         if own is not None and own.digest == digest:
             return Origin("described" if own.lacks else "touched", own, own.id)
-        gone = next((row for row in twins if row.path not in self._there and row.id not in self._claimed), None)
+        gone = next((row for row in twins if not self._is_there(row.path) and row.id not in self._claimed), None)
         if own is not None:
             return Origin("changed", gone or next(iter(twins), None), own.id)
         if gone is not None:
@@ -134,11 +145,16 @@ class Changes:
         """The file could not be entered after all: its row is not claimed."""
         self._claimed.discard(origin.id or "")
 
-    def gone(self, failed: Iterable[str]) -> list[str]:
-        """Ids of rows whose file is no longer there, or is no picture any more, or has another row."""
-        failed = set(failed)
-        lost = [row.id for path, row in self._by_path.items() if path not in self._there or path in failed]
+    def gone(self, failed: Mapping[str, InputError]) -> list[str]:
+        """Ids of rows whose file is no longer there, or is no picture any more, or has another row. `failed`: what could not be read, by
+        path; one that the disk does not give out for now keeps its row."""
+        none = {path for path, error in failed.items() if error.code != UNREADABLE}
+        lost = [row.id for path, row in self._by_path.items() if not self._is_there(path) or path in none]
         return [id for id in lost if id not in self._claimed] + self._twice
+
+    def _is_there(self, path: str) -> bool:
+        """As far as can be told: what lies in a folder that cannot be read is not gone."""
+        return path in self._there or bool(self._unseen and not self._unseen.isdisjoint(map(str, PurePosixPath(path).parents)))
 
 
 def _same(file: File, row: Row | None) -> bool:

@@ -6,7 +6,7 @@ What was never asked is null; what was asked and found to be nothing is empty.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ..results import Box
 if TYPE_CHECKING:
     import pyarrow
 
-FORMAT = "2"
+FORMAT = "3"
 """Of the table. Another one is refused."""
 
 
@@ -60,7 +60,7 @@ def schema(facts: Facts) -> pyarrow.Schema:
     edges = [(edge, pa.float64()) for edge in ("x0", "y0", "x1", "y1", "score")]
     columns = [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False, metadata={"root": facts.root}),
+        pa.field("path", pa.string(), nullable=False, metadata=places(facts)),
         pa.field("digest", pa.string(), nullable=False),
         pa.field("modified", pa.int64(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
@@ -76,17 +76,23 @@ def schema(facts: Facts) -> pyarrow.Schema:
         pa.field("labels", pa.list_(pa.string())),  # one for each object, for filters in SQL
         pa.field("holds", pa.list_(pa.string())),  # see `at_least`
     ]
-    about = {"format": FORMAT, "encoder": facts.encoder, "source": facts.source}
-    return pa.schema(columns, metadata=about)
+    return pa.schema(columns, metadata={"format": FORMAT, "encoder": facts.encoder})
+
+
+def places(facts: Facts) -> dict[str, str]:
+    """Of the facts those that may change while the index stays as it is: a folder moves, and so may an encoder. They stand with the column
+    `path`, where the store can change them."""
+    return {"root": facts.root, "source": facts.source}
 
 
 def facts_of(found: pyarrow.Schema) -> Facts | None:
     """None where a table is not an index of this format."""
     about = {name.decode(): value.decode() for name, value in (found.metadata or {}).items()}
-    if about.get("format") != FORMAT or not {"encoder", "source"} <= about.keys() or not {"path", "vector"} <= set(found.names):
+    if about.get("format") != FORMAT or "encoder" not in about or not {"path", "vector"} <= set(found.names):
         return None
-    root = (found.field("path").metadata or {}).get(b"root", b"").decode()
-    facts = Facts(about["encoder"], getattr(found.field("vector").type, "list_size", 0), about["source"], root)
+    there = {name.decode(): value.decode() for name, value in (found.field("path").metadata or {}).items()}
+    dimensions = getattr(found.field("vector").type, "list_size", 0)
+    facts = Facts(about["encoder"], dimensions, there.get("source", ""), there.get("root", ""))
     expected = schema(facts)
     return facts if facts.dimensions > 0 and found.equals(expected, check_metadata=False) else None
 
@@ -96,12 +102,15 @@ READ = tuple(one.name for one in fields(Entry))
 
 
 def at_least(label: str, count: int) -> str:
-    """What stands in `holds` where there are so many objects of that label or more, from 1: so an index of lists knows every count."""
+    """What stands in `holds` where there are so many objects of that label or more: so an index of lists knows every count. 0, at least
+    none, says that they were looked for."""
     return f"{label}\t{count}"
 
 
-def _holds(labels: Iterable[str]) -> list[str]:
-    return [at_least(label, number) for label, count in Counter(labels).items() for number in range(1, count + 1)]
+def _holds(entry: Entry) -> list[str]:
+    counts = Counter(box.label for box in entry.objects or ())
+    labels = dict.fromkeys([*(entry.classes or ()), *counts])
+    return [at_least(label, number) for label in labels for number in range(counts[label] + 1)]
 
 
 def to_table(entries: Sequence[Entry], form: pyarrow.Schema) -> pyarrow.Table:
@@ -120,7 +129,7 @@ def to_table(entries: Sequence[Entry], form: pyarrow.Schema) -> pyarrow.Table:
     columns["words"] = [_words(entry) for entry in entries]
     columns["objects"] = [None if e.objects is None else [box.to_dict() for box in e.objects] for e in entries]
     columns["labels"] = [None if e.objects is None else [box.label for box in e.objects] for e in entries]
-    columns["holds"] = [None if e.objects is None else _holds(box.label for box in e.objects) for e in entries]
+    columns["holds"] = [None if e.objects is None else _holds(e) for e in entries]
     return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in form], schema=form)
 
 

@@ -27,16 +27,13 @@ class Has:
 
     @property
     def sql(self) -> str:
-        """A picture in which no objects were looked for meets no condition: how many it has is not known, `holds` is null, and so is any
-        condition on it. (To ask besides whether it is null would make the store look at every row: seconds for a million.)"""
+        """A picture in which this label was not looked for meets no condition: how many it has is not known. (To ask besides whether a
+        column is null would make the store look at every row: seconds for a million.)"""
         sign, digits = _COUNT.fullmatch(self.count).groups()  # pyright: ignore[reportOptionalMemberAccess]
-        number = int(digits)
-        more = self._at_least(number + 1)
-        if not number:
-            return {">": more, "!=": more, ">=": "holds IS NOT NULL", "<": "false"}.get(sign, f"NOT {more}")
-        here = self._at_least(number)
-        either = {">": more, ">=": here, "<": f"NOT {here}", "<=": f"NOT {more}", "!=": f"(NOT {here} OR {more})"}
-        return either.get(sign, f"({here} AND NOT {more})")
+        here, more, known = (self._at_least(number) for number in (int(digits), int(digits) + 1, 0))
+        fewer = f"({known} AND NOT {here})"
+        forms = {">": more, ">=": here, "<": fewer, "<=": f"({known} AND NOT {more})", "!=": f"({fewer} OR {more})"}
+        return forms.get(sign, f"({here} AND NOT {more})")
 
     def _at_least(self, number: int) -> str:
         return f"array_has(holds, {quoted(at_least(self.label, number))})"

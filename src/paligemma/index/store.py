@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import CheckpointError, InputError, ResourceError, UsageError
-from .entries import READ, Entry, Facts, facts_of, from_table, schema, to_table
+from .entries import READ, Entry, Facts, facts_of, from_table, places, schema, to_table
 from .filters import among
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ KEEP = timedelta(hours=1)
 """How long an older version stays for those who still read it."""
 AT_ONCE = 2000
 """Ids in one condition."""
+_PASSING = r"\bos error (1|5|13|23|24|30)\b"
+"""Not permitted, an error of the disk, no permission, too many open files (of the machine, of the process), a disk that is only read."""
 _ONE_WRITER = "wait for it to end"
 
 
@@ -71,9 +73,10 @@ class Index:
         return cls(table, str(where), _facts(table, str(where)))
 
     def refresh(self) -> None:
-        """Go on with the newest version."""
+        """Go on with the newest version, which may be of another encoder or folder: an index can be made anew, or move."""
         with told(self.where):
             self.table.checkout_latest()
+        self.facts = _facts(self.table, self.where)
         self._indexed = self._indices()
 
     @property
@@ -228,8 +231,8 @@ def writing(where: str | Path, facts: Facts, *, overwrite: bool = False) -> Iter
                 table = _connect(place).create_table(NAME, schema=schema(facts), mode="overwrite")
         found = _facts(table, place)
         _check_same(found, facts, place)
-        if found.root != facts.root:
-            table.update_field_metadata({"path": "path", "metadata": {"root": facts.root}})
+        if places(found) != places(facts):
+            table.update_field_metadata({"path": "path", "metadata": places(facts)})
         writer = Writer(table, place, _facts(table, place))
         writer.prepare()
         yield writer
@@ -287,11 +290,17 @@ def _connect(where: str) -> Any:
 def _table(where: str) -> Table | None:
     """None where there is no index."""
     folder = folder_of(where)
-    if folder is not None and not any(folder.glob(f"{NAME}.lance/_versions/*.manifest")):
-        return None
     with told(where):
+        if folder is not None and not _has_version(folder / f"{NAME}.lance/_versions"):
+            return None
         database = _connect(where)
         return database.open_table(NAME) if NAME in database.list_tables().tables else None
+
+
+def _has_version(versions: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return any(name.endswith(".manifest") for name in os.listdir(versions))
+    return False
 
 
 def _facts(table: Table, where: str) -> Facts:
@@ -320,6 +329,9 @@ def told(where: str, condition: str | None = None) -> Iterator[None]:
             told_by_it = re.sub(r"[,:]? ?/\S+\.rs:\d+(:\d+)?", "", first)  # where in its source it stands
             hint = "is the address right, and are region and keys in the environment (AWS_REGION, AWS_ACCESS_KEY_ID, ...)?"
             raise ResourceError(f"{where}: the object store cannot be used ({told_by_it})", hint=hint, code="object_store") from error
+        if isinstance(error, PermissionError) or re.search(_PASSING, text):
+            hint = "nothing in it is broken: see to the machine, and try again"
+            raise ResourceError(f"{where}: the index cannot be used now ({first})", hint=hint, code="index_unreachable") from error
         raise CheckpointError(
             f"{where}: the index cannot be used ({first})", hint="build it anew with --overwrite", code="bad_index"
         ) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import InputError
+from ..image import UNREADABLE
 from ..printable import printable
 from ..sources import below
 from . import pictures
@@ -25,7 +26,8 @@ USES = "uses"
 
 
 def items_of_pages(site: Path) -> list[Item]:
-    """Each picture once, in the order of the pages; `kept["uses"]` lists page and src of every `<img>` that shows it.
+    """Each picture once, in the order of the pages; `kept["uses"]` lists page and src of every `<img>` that shows it. A page that cannot be
+    read, or a folder of them, is an item that fails.
 
     Raises `InputError` where the folder has no pages.
     """
@@ -33,12 +35,19 @@ def items_of_pages(site: Path) -> list[Item]:
     if not pages:
         raise InputError(f"{printable(str(site))}: no folder with pages", hint=f"pages: *{' *'.join(sorted(PAGES))}", code="not_found")
     uses: dict[str, list[dict[str, str]]] = {}
+    failing: list[Item] = []
     for page in pages:
         name = within(page, site)
-        for src in lacking(page.read_text("utf-8", errors="replace")):
+        try:
+            text = page.read_text("utf-8", errors="replace")
+        except OSError as error:
+            why = functools.partial(fail, printable(str(page)), f"cannot be read ({error.strerror})", UNREADABLE)
+            failing.append(Item(name, printable(str(page)), {USES: [{"page": name, "src": ""}]}, _open=why))
+            continue
+        for src in lacking(text):
             if (picture := _picture(src, posixpath.dirname(name))) is not None:
                 uses.setdefault(picture, []).append({"page": name, "src": src})
-    return [_item(site, name, where) for name, where in uses.items()]
+    return [_item(site, name, where) for name, where in uses.items()] + failing
 
 
 def lacking(page: str) -> Iterator[str]:

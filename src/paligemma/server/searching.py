@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
 from PIL import Image
@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..drawing import data_url
-from ..index.encoder import Encoder
+from ..index.encoder import Encoder, encoder_of
 from ..index.filters import Has
 from ..index.gallery import Shown, show
 from ..index.query import Query, check_encoder, search
@@ -117,10 +117,7 @@ class Collection:
 
 def open_collection(where: str, encoder: str | None, settings: Settings, *, device: str | None = None) -> Collection:
     """`encoder`: the SigLIP of the index; None for the one that the index names. Raises what `Collection` and `load_encoder` raise."""
-    from ..embedding import load_encoder
-
-    source = encoder or Index.open(where).facts.source or None
-    return Collection(where, cast("Encoder", load_encoder(source, device=device)), settings)
+    return Collection(where, encoder_of(where, Index.open(where).facts.source, encoder, device=device), settings)
 
 
 def search_routes(collection: Collection) -> APIRouter:

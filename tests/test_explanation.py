@@ -8,7 +8,7 @@ from PIL import Image
 
 from paligemma.errors import UsageError
 from paligemma.explanation import MOST_MAPS, Explanation, Likely, Part, Step, mean_grid
-from paligemma.results import Answer
+from paligemma.results import Answer, Box, Detections
 
 COLD, WARM = ((0.1, 0.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.0, 0.3))
 
@@ -34,6 +34,18 @@ def test_it_prints_the_answer_and_a_line_a_part():
         "  red  75%  looked at x 10, y 10  or blue 20%",
         "  car  50%  looked at x 50, y 30",
     ]
+
+
+def test_of_an_object_other_names_are_told_not_other_places():
+    place = Step("<loc0307>", 0.6, (Likely("<loc0307>", 0.6), Likely("<loc0308>", 0.4)), COLD)
+    name = Step(" cat", 0.7, (Likely(" cat", 0.7), Likely(" dog", 0.3)), COLD)
+    box = Box("cat", 10, 10, 20, 20, 0.7)
+    part = Part("cat", 0, 5, COLD, 0.7, box.xyxy)
+    nameless = Part("", 0, 4, COLD, 0.7, box.xyxy)
+    told = Explanation(Detections((box,), 60, 40), (*[place] * 4, name), (part, nameless), 60, 40)
+    assert told.others(part) == (Likely(" dog", 0.3),)
+    assert told.others(nameless) == ()
+    assert str(told).splitlines()[1] == "  cat  70%  looked at x 10, y 10  or dog 30%"
 
 
 def test_its_json_is_the_results_with_more():

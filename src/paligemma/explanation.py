@@ -14,6 +14,7 @@ from . import drawing
 from .errors import UsageError
 from .printable import printable
 from .results import Result
+from .tokenizer import LOCATION_PIECES
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +27,7 @@ WORTH_SAYING = 0.01
 """What is less probable is left to `steps`."""
 MOST_MAPS = 24
 """More parts of an answer are not drawn."""
+_PLACES = frozenset(LOCATION_PIECES)
 LEGEND = "attention, least to most in each map; the ring marks the most"
 
 
@@ -101,16 +103,20 @@ class Explanation(Result):
         return getattr(self.result, "stop", "eos")
 
     def __str__(self) -> str:
-        """The answer, then a line a part: how probable, where the model looked, and of a word what else might have begun there."""
+        """The answer, then a line a part: how probable, where the model looked, and what else might have been said there."""
         return "\n".join([str(self.result), *(f"  {self._line(part)}" for part in self.parts)])
 
     def _line(self, part: Part) -> str:
         x, y = part.hottest
         line = f"{part.label}  {_percent(part.score)}  looked at x {x * self.width:.0f}, y {y * self.height:.0f}"
-        first = self.steps[part.start]
-        likely = [one for one in first.likely if one.text != first.text and one.prob >= WORTH_SAYING]
-        others = ", ".join(f"{one.text.strip()} {_percent(one.prob)}" for one in likely) if part.box is None else ""
+        others = ", ".join(f"{one.text.strip()} {_percent(one.prob)}" for one in self.others(part) if one.prob >= WORTH_SAYING)
         return printable(f"{line}  or {others}" if others else line)
+
+    def others(self, part: Part) -> tuple[Likely, ...]:
+        """What might have begun there instead of that word, or of that object's name, the likeliest first."""
+        named = (step for step in self.steps[part.start : part.stop] if step.text not in _PLACES)  # an object's name follows its place
+        first = next(named, None)
+        return () if first is None else tuple(one for one in first.likely if one.text != first.text)
 
     def to_dict(self) -> dict[str, Any]:
         """The result's own values, and `"explanation"` beside them."""

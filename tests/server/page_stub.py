@@ -118,11 +118,22 @@ EXPLANATION = {
     "grid": [2, 2],
     "tokens": [
         {"text": "owl", "prob": 0.8, "likely": [{"text": "owl", "prob": 0.8}, {"text": " bird", "prob": 0.2}], "heat": looked(0)},
-        {"text": " fish", "prob": 0.99, "likely": [{"text": " fish", "prob": 0.99}, {"text": " eel", "prob": 0.001}], "heat": looked(3)},
+        {
+            "text": "<loc0307>",
+            "prob": 0.6,
+            "likely": [{"text": "<loc0307>", "prob": 0.6}, {"text": "<loc0308>", "prob": 0.4}],
+            "heat": looked(3),
+        },
+        {
+            "text": " fish",
+            "prob": 0.95,
+            "likely": [{"text": " fish", "prob": 0.95}, {"text": " eel", "prob": 0.04}, {"text": " x", "prob": 0.001}],
+            "heat": looked(3),
+        },
     ],
     "parts": [
         {"label": "owl", "start": 0, "stop": 1, "score": 0.8, "box": None, "heat": looked(0)},
-        {"label": "fish", "start": 1, "stop": 2, "score": 0.99, "box": [60, 30, 110, 70], "heat": looked(3)},
+        {"label": "fish", "start": 1, "stop": 3, "score": 0.99, "box": [60, 30, 110, 70], "heat": looked(3)},
     ],
 }
 

@@ -20,7 +20,7 @@ def test_where_it_looked_is_shown_for_each_word(page, stub):
     rows = why(page)
     assert sent(stub)["explain"] is True
     said = [" ".join(row.inner_text().split()) for row in rows.all()]
-    assert said == ["owl or bird 20 % looked at the top left 80 %", "fish looked at the bottom right 99 %"]
+    assert said == ["owl or bird 20 % looked at the top left 80 %", "fish or eel 4 % looked at the bottom right 99 %"]
     rows.first.hover()
     hot = page.evaluate(DRAWN)
     assert hot != before

@@ -6,6 +6,7 @@ import { hottest } from "./heat.js";
 import { percent, where } from "./objects.js";
 
 const WORTH_SAYING = 0.01; // what is less probable is left out
+const PLACE = /^<(loc\d{4}|seg\d{3})>$/; // a token of an object that its name comes behind
 const OPEN = "How sure was it, and where did it look?";
 
 export class Why {
@@ -47,12 +48,13 @@ export class Why {
   fill({ tokens, parts }) {
     this.told.textContent = parts.length ? "Point at a word: the picture shows where the model looked for it." : "There are no words.";
     this.parts = parts;
-    this.list.replaceChildren(...parts.map((part, i) => h("li", {}, this.row(part, i, tokens[part.start]))));
+    this.list.replaceChildren(...parts.map((part, i) => h("li", {}, this.row(part, i, tokens))));
     rove(this.list);
   }
 
-  row(part, i, first) {
-    const others = part.box ? [] : first.likely.filter(({ text, prob }) => text !== first.text && prob >= WORTH_SAYING);
+  row(part, i, tokens) {
+    const first = tokens.slice(part.start, part.stop).find(({ text }) => !PLACE.test(text));
+    const others = first?.likely.filter(({ text, prob }) => text !== first.text && prob >= WORTH_SAYING) ?? []; // of a name: of its beginning
     const { width, height } = this.card.picture;
     return h(
       "button",

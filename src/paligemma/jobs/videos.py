@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -37,13 +38,11 @@ class Tracks:
     """Numbers for boxes, frame after frame. Raises `UsageError` where the package is missing. `every`: seconds between frames."""
 
     def __init__(self, every: float):
-        try:
-            import supervision
-            from trackers import ByteTrackTracker  # pyright: ignore[reportMissingImports]
-        except ModuleNotFoundError as error:
-            raise UsageError(
-                "--track needs the package trackers, which is not installed", hint="pip install 'paligemma[tracks]'"
-            ) from error
+        if find_spec("trackers") is None:  # before supervision, which has something to say about OpenCV
+            raise UsageError("--track needs the package trackers, which is not installed", hint="pip install 'paligemma[tracks]'")
+        import supervision
+        from trackers import ByteTrackTracker  # pyright: ignore[reportMissingImports]
+
         self._supervision, self._tracker, self._every = supervision, ByteTrackTracker, every
         self._trackers: dict[str, Any] = {}
         self._numbers: dict[tuple[str, int], int] = {}

@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..data.records import Flaw
 from ..errors import InputError
 from ..image import Clip
 from ..printable import printable
@@ -35,6 +36,8 @@ PARQUET = (".parquet",)
 TAR = (".tar",)
 TABLES = frozenset({*LINES, *PARQUET, *TAR})
 PICTURES = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
+DEEPEST = 100
+"""Objects and lists within each other, in a row."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,17 @@ def _unique(found: Iterable[Item]) -> Iterator[Item]:
             item = replace(item, id=f"{item.id} (again, item {place + 1})", video=None, file=None, _open=failing)
         seen.add(digest)
         yield item
+
+
+def without_bytes(value: Any, depth: int = 0) -> Any:
+    """What results can keep of a row: bytes, at whatever depth, are other pictures, sounds and the like. `Flaw` for one that is too deep."""
+    if depth > DEEPEST:
+        raise Flaw("field", f"nested more than {DEEPEST} deep: write that column as text, or leave it out")
+    if isinstance(value, Mapping):
+        return {key: without_bytes(one, depth + 1) for key, one in value.items() if not isinstance(one, bytes)}
+    if isinstance(value, list | tuple):
+        return [without_bytes(one, depth + 1) for one in value if not isinstance(one, bytes)]
+    return value
 
 
 def fail(where: str, why: str, code: str) -> Any:

@@ -124,6 +124,16 @@ def test_a_source_may_change_anywhere(ask, tmp_path):
     assert {path.name for path in (out / "coco" / "images").iterdir()} == {"0.png", "0a.png", "1.png", "2.png"}
 
 
+def test_a_picture_of_another_size_is_labelled_anew(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 3), tmp_path / "out"
+    assert ask(folder, "coco", out).code == 0
+    (folder / "1.png").write_bytes(png(30, 20))
+    (said,) = ask(folder, "coco", out, "--overwrite", "--json").records
+    assert (said["items_here"], said["written"]) == (1, 3)
+    found = json.loads((out / "coco" / "annotations" / "instances_default.json").read_text())["images"]
+    assert {one["file_name"]: one["width"] for one in found}["1.png"] == 30
+
+
 def test_another_least_score_asks_nothing_anew(ask, tmp_path):
     folder, out = album(tmp_path / "a", 3), tmp_path / "out"
     assert ask(folder, "coco", out).code == 0

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 from ..errors import InputError, PaliGemmaError, UsageError
 from ..printable import printable
+from ..sources import reaches
 from ..video import DEFAULT_FRAMES
 from .failures import PARTLY_FAILED, lines
 from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
@@ -157,7 +158,7 @@ def batch(
 
 def outside(source: str, folder: Path, option: str) -> None:
     """Raises `UsageError` for a folder within the source."""
-    if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
+    if reaches(source, folder):
         raise UsageError(f"{option} {folder} is within the source, whose pictures it would add to", hint="choose another folder")
 
 

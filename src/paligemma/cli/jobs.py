@@ -220,7 +220,7 @@ def complain(errors: Iterable[Mapping[str, Any]]) -> None:
 
 
 def ended(counts: Counts, stopping: Stopping, *, had: int = 0) -> int:
-    """What a command ends with that has run a job; it says so of one that was stopped. `had`: items that had nothing to do."""
+    """What a command ends with that has run a job; it says so of one that was stopped. `had`: what else is as it should be."""
     if not counts.finished:
         print("stopped: the same command goes on", file=sys.stderr)
         return stopping.exit_code

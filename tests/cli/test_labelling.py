@@ -174,6 +174,8 @@ def test_another_order_in_the_same_folder_is_refused(ask, tmp_path):
         (("--to", "voc", "--masks", "--out", "out"), "no place for masks"),
         (("--to", "coco", "--out", "a/out"), "within the source"),
         (("--to", "coco", "--out", "out", "--limit", 0), "--limit"),
+        (("--to", "coco", "--out", "out", "--max-objects", 0), "max_objects must be from 1"),
+        (("--to", "coco", "--out", "out", "--max-tokens", 0), "max_tokens must be from 1"),
         (("--to", "coco", "--out", "out", "--tiles", "--masks"), "--tiles"),
         (("--to", "coc", "--out", "out"), "coco"),
         (("--to", "coco", "--out", "out", "--min-score", 2), "--min-score is from 0 to 1"),
@@ -185,4 +187,4 @@ def test_what_is_refused_leaves_no_labels(call, tmp_path, monkeypatch, more, say
     done = call("label", "a", "--classes", "cat", *more)
     assert done.code == 2
     assert says in done.err
-    assert not Path("out", "coco").exists()
+    assert not Path("out").exists()

@@ -58,7 +58,8 @@ class JobModel(ModelOptions):
 
     def __post_init__(self) -> None:
         if self.workers is not None and (self.engine != "ray" or self.workers < 1):
-            raise UsageError(f"--workers {self.workers}: at least 1, and only with --engine ray")
+            what = f"--workers {self.workers}: at least 1, and only with --engine ray"
+            raise UsageError(what, hint="leave it out, or for example --engine ray --workers 2")
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -135,8 +136,8 @@ def batch(
     from ..jobs.parts import ERRORS, RESULTS
     from ..jobs.work import Order
 
-    if batch < 1 or frames < 1:
-        raise UsageError(f"--batch and --frames are at least 1, got {batch} and {frames}")
+    if batch < 1:
+        raise UsageError(f"--batch is at least 1, got {batch}", hint="leave it out for the usual number")
     if track and (draw is not None or not every >= 0.01):
         raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
     if draw is not None:
@@ -197,7 +198,7 @@ class Job:
         from ..jobs.rows import FORMS, rows_of
         from ..training.stopping import Stopping
 
-        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), options.numbers)
+        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), options.numbers, draw=self.draw)
         form = FORMS[self.format]()
         with Stopping() as stopping, opened(self.out, ordered, form, draw=self.draw, overwrite=overwrite) as journal:
             if lasting is not None:

@@ -28,7 +28,7 @@ from ..errors import InputError
 from ..image import Clip
 from ..printable import printable
 from ..sources import IMAGE_EXTENSIONS, base_of, below, matching, natural_order
-from ..video import DEFAULT_FRAMES
+from ..video import DEFAULT_FRAMES, check_frames
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 
 LINES = (".jsonl", ".ndjson")
@@ -61,11 +61,15 @@ class Item:
 @dataclass(frozen=True)
 class Ways:
     """What rows may refer to, and how videos are seen. `root`: the folder that pictures named in a table must lie in, by default the
-    table's; `allow_urls`: https addresses are fetched; `frames`: so many of a video, spread evenly over it."""
+    table's; `allow_urls`: https addresses are fetched; `frames`: so many of a video, spread evenly over it. Raises `UsageError` for more
+    than can be taken."""
 
     root: Path | None = None
     allow_urls: bool = False
     frames: int = DEFAULT_FRAMES
+
+    def __post_init__(self) -> None:
+        check_frames(self.frames)
 
 
 def items(source: str | Path, ways: Ways | None = None, *, without: Path | None = None) -> Iterator[Item]:
@@ -149,7 +153,7 @@ def _unique(found: Iterable[Item]) -> Iterator[Item]:
 
 
 def without_bytes(value: Any, depth: int = 0) -> Any:
-    """What results can keep of a row: bytes, at whatever depth, are other pictures, sounds and the like. `Flaw` for one that is too deep."""
+    """What results keep of a row: bytes, at whatever depth, are other pictures, sounds and the like. `Flaw` for one that is too deep."""
     if depth > DEEPEST:
         raise Flaw("field", f"nested more than {DEEPEST} deep: write that column as text, or leave it out")
     if isinstance(value, Mapping):

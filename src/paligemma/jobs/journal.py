@@ -1,6 +1,6 @@
 """The folder of a job's results: what was ordered, what is done, at the end the tables. Whatever ends the process, it goes on from there.
 
-    job.json          the order: another one is refused here
+    job.json          the order: another one is refused here, once anything is done
     lock              one process at a time
     journal.jsonl     a line for each part that is done: which places of the source, a digest of their ids, how many rows
     parts/            rows and errors of each part, until the job is finished
@@ -88,7 +88,7 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     if there == json.loads(wanted):
         return
     others = [name for name in disk.names(folder) if name in OWN]
-    if there is not None or others:
+    if (there is not None or others) and not _nothing_done(folder, others, disk):
         names = [name for name in order if there and there.get(name) != json.loads(wanted)[name]]
         what = f"{' and '.join(names)} {'differ' if len(names) > 1 else 'differs'}" if names else "nothing says which"
         if not overwrite:
@@ -101,6 +101,11 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
             remove_tree(disk, folder / name)
         disk.sync_folder(folder)
     replace_file(disk, path, wanted.encode() + b"\n")
+
+
+def _nothing_done(folder: Path, own: Sequence[str], disk: Disk) -> bool:
+    """Whether the job that is there ended before its first part, mostly because something was wrong with its order."""
+    return JOURNAL in own and {*own} <= {JOURNAL, PARTS} and disk.look(folder / JOURNAL).st_size == 0
 
 
 class Journal:

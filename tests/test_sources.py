@@ -12,7 +12,7 @@ from PIL import Image
 from paligemma import download, sources
 from paligemma.errors import InputError, UsageError
 from paligemma.image import UNREADABLE, Clip
-from paligemma.sources import expand, natural_order
+from paligemma.sources import expand, natural_order, reaches
 
 
 @pytest.fixture
@@ -187,3 +187,27 @@ def test_names_are_fit_for_a_terminal(tmp_path: Path):
 def test_natural_order():
     names = ["a10", "a2", "A3", "a", "a2b1", "10", "9", "b", "", "a²"]
     assert sorted(names, key=natural_order) == ["", "9", "10", "a", "a2", "a2b1", "A3", "a10", "a²", "b"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "place", "would"),
+    [
+        ("photos", "photos/drawn", True),
+        ("photos", "drawn", False),
+        ("photos/**/*.jpg", "photos/drawn", True),
+        ("photos/*.jpg", "photos", True),
+        ("photos/*.jpg", "photos/drawn", False),
+        ("photos/*/*.jpg", "photos/drawn", True),
+        ("photos/2*/*.jpg", "photos/drawn", False),
+        ("photos/2*/*.jpg", "photos/2026", True),
+        ("photos/*.jpg", "elsewhere", False),
+        ("*.jpg", "drawn", False),
+        ("photos/a.jpg", "photos", False),
+    ],
+)
+def test_what_a_source_would_pick_up(tmp_path: Path, monkeypatch, argument: str, place: str, would: bool):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    assert reaches(argument, Path(place)) is would
+    assert reaches(str(tmp_path / argument), Path(place)) is would

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Literal
 
@@ -89,6 +90,17 @@ def matching(pattern: Path) -> Iterator[Path]:
 def base_of(pattern: Path) -> Path:
     """The folder in which a pattern begins to choose: all of it before the first part with a wildcard."""
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+
+
+def reaches(argument: str, folder: Path) -> bool:
+    """Whether a folder or pattern would pick up what comes to lie in `folder`."""
+    path = Path(argument)
+    base = path if path.is_dir() else base_of(path)
+    place, root = folder.resolve(), base.resolve()
+    if path.is_file() or not place.is_relative_to(root):
+        return False
+    inside, chosen = place.relative_to(root).parts, path.parts[len(base.parts) :]
+    return path.is_dir() or "**" in chosen or (len(chosen) > len(inside) and all(map(fnmatchcase, inside, chosen)))
 
 
 def below(folder: Path, endings: Collection[str] = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS) -> Iterator[Path]:

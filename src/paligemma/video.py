@@ -52,13 +52,19 @@ class VideoLimits:
     seconds_to_decode: float = 120.0
 
 
+def check_frames(count: int) -> None:
+    """`UsageError` for more of a video than `sample_frames` takes, or none."""
+    if not 1 <= count <= MAX_FRAMES:
+        what = f"{count:,} frames of a video were asked for; it can be 1 to {MAX_FRAMES}"
+        raise UsageError(what, hint=f"{DEFAULT_FRAMES} is usual: they are spread evenly over its length")
+
+
 def sample_frames(path: str | Path, count: int = DEFAULT_FRAMES, *, limits: VideoLimits | None = None) -> list[Image.Image]:
     """`count` upright RGB frames: those on screen in the middle of `count` equal parts of the video. Short videos repeat frames.
 
     Raises `InputError` for what is missing, too large, too long, damaged, or not a video, and where PyAV is not installed.
     """
-    if not 1 <= count <= MAX_FRAMES:
-        raise UsageError(f"{count:,} frames of a video were asked for; it can be 1 to {MAX_FRAMES}")
+    check_frames(count)
     return [image for _, image in _frames(path, {"count": count}, limits or VideoLimits())]
 
 

@@ -116,6 +116,13 @@ def test_parquet(call, tiny, tmp_path):
         (("--task", "caption", "--workers", "2"), 2, "--engine ray"),
         (("--task", "segment:cat", "--tiles"), 2, "--tiles searches"),
         (("--task", "caption", "--draw", "a/drawn"), 2, "within the source"),
+        (("--task", "caption", "--engine", "ray", "--workers", "0"), 2, "hint: leave it out"),
+        (("--task", "detect:cat", "--min-score", "30"), 2, "min_score must be from 0 to 1"),
+        (("--task", "detect:cat", "--max-objects", "0"), 2, "max_objects must be from 1"),
+        (("--task", "caption", "--beams", "0"), 2, "beams must be from 1"),
+        (("--task", "caption", "--max-tokens", "-1"), 2, "max_tokens must be from 1"),
+        (("--task", "caption", "--frames", "300"), 2, "it can be 1 to 256"),
+        (("--task", "caption", "--frames", "0"), 2, "it can be 1 to 256"),
         (("--task", "caption", "--model", "nowhere"), 4, "no such file or folder"),
     ],
 )
@@ -126,6 +133,23 @@ def test_what_is_refused_leaves_no_trace(call, tmp_path, monkeypatch, more, code
     assert done.code == code
     assert says in done.err
     assert not Path("out").exists()
+
+
+def test_drawings_are_all_in_one_folder(call, tiny, tmp_path):
+    command = ("batch", album(tmp_path / "a", 1), "--task", "caption", "--max-tokens", 3, "--model", tiny, "--out", tmp_path / "out")
+    assert call(*command, "--draw", tmp_path / "drawn").code == 0
+    assert call(*command, "--draw", tmp_path / "drawn").code == 0
+    other = call(*command, "--draw", tmp_path / "elsewhere")
+    assert (other.code, "another job: drawings differs" in other.err) == (2, True)
+
+
+def test_an_order_that_could_not_be_filled_gives_way_to_the_next(call, tmp_path):
+    model = save_huggingface(tiny_model(), tmp_path / "without codec")
+    tiny_tokenizer().save(model)
+    command = ("batch", album(tmp_path / "a", 1), "--max-tokens", 3, "--model", model, "--out", tmp_path / "out")
+    assert call(*command, "--task", "segment:cat").code == 2
+    done = call(*command, "--task", "caption")
+    assert done.code == 0, done.err
 
 
 def test_no_such_source(call, tmp_path):

@@ -124,6 +124,16 @@ def test_a_source_may_change_anywhere(ask, tmp_path):
     assert {path.name for path in (out / "coco" / "images").iterdir()} == {"0.png", "0a.png", "1.png", "2.png"}
 
 
+def test_a_picture_of_another_size_is_labelled_anew(ask, tmp_path):
+    folder, out = album(tmp_path / "a", 3), tmp_path / "out"
+    assert ask(folder, "coco", out).code == 0
+    (folder / "1.png").write_bytes(png(30, 20))
+    (said,) = ask(folder, "coco", out, "--overwrite", "--json").records
+    assert (said["items_here"], said["written"]) == (1, 3)
+    found = json.loads((out / "coco" / "annotations" / "instances_default.json").read_text())["images"]
+    assert {one["file_name"]: one["width"] for one in found}["1.png"] == 30
+
+
 def test_another_least_score_asks_nothing_anew(ask, tmp_path):
     folder, out = album(tmp_path / "a", 3), tmp_path / "out"
     assert ask(folder, "coco", out).code == 0
@@ -164,6 +174,8 @@ def test_another_order_in_the_same_folder_is_refused(ask, tmp_path):
         (("--to", "voc", "--masks", "--out", "out"), "no place for masks"),
         (("--to", "coco", "--out", "a/out"), "within the source"),
         (("--to", "coco", "--out", "out", "--limit", 0), "--limit"),
+        (("--to", "coco", "--out", "out", "--max-objects", 0), "max_objects must be from 1"),
+        (("--to", "coco", "--out", "out", "--max-tokens", 0), "max_tokens must be from 1"),
         (("--to", "coco", "--out", "out", "--tiles", "--masks"), "--tiles"),
         (("--to", "coc", "--out", "out"), "coco"),
         (("--to", "coco", "--out", "out", "--min-score", 2), "--min-score is from 0 to 1"),
@@ -175,4 +187,4 @@ def test_what_is_refused_leaves_no_labels(call, tmp_path, monkeypatch, more, say
     done = call("label", "a", "--classes", "cat", *more)
     assert done.code == 2
     assert says in done.err
-    assert not Path("out", "coco").exists()
+    assert not Path("out").exists()

@@ -39,11 +39,11 @@ def read(path: Path) -> list[dict]:
 
 def test_a_table_keeps_its_rows_and_takes_new_ones(out, tmp_path):
     first, second = items(album(tmp_path / "a", 2))
-    assert AltTable(out).add([OWL, EULE]) == [OWL, EULE]
+    assert AltTable(out).add([OWL, EULE]).taken == [OWL, EULE]
     place = AltTable(out)
     assert not place.lacks(first, ["en", "de"])
     assert place.lacks(second, ["en"])
-    assert place.add([AltText("0.png", "en", "a duck", 0.9, False, False), FISH]) == [FISH]
+    assert place.add([AltText("0.png", "en", "a duck", 0.9, False, False), FISH]).taken == [FISH]
     assert not place.lacks(second, ["en"])
     found = read(out)
     assert [(row["id"], row["lang"], row["alt"]) for row in found] == [
@@ -54,7 +54,7 @@ def test_a_table_keeps_its_rows_and_takes_new_ones(out, tmp_path):
     assert [str(row["doubtful"]).lower() for row in found] == ["false", "true", "false"]
     anew = AltTable(out, overwrite=True)
     assert anew.lacks(first, ["en"])
-    assert anew.add([AltText("0.png", "en", "a duck", 0.9, False, False)])
+    assert anew.add([AltText("0.png", "en", "a duck", 0.9, False, False)]).taken
     assert [row["alt"] for row in read(out)] == ["a duck", "Eule, „grün“", "a fish"]
 
 
@@ -74,7 +74,7 @@ def write(path: Path, rows: list[dict]) -> None:
 def test_what_a_person_added_to_a_table_stays(out):
     there = {"id": "0.png", "note": "checked", "lang": "en", "alt": "my owl", "by": "ann"}
     write(out, [there])
-    assert AltTable(out).add([OWL, FISH]) == [FISH]
+    assert AltTable(out).add([OWL, FISH]).taken == [FISH]
     old, new = read(out)
     assert {name: old[name] for name in there} == there
     assert (new["id"], new["alt"], new.get("note") or "", new.get("by") or "") == ("1.png", "a fish", "", "")
@@ -107,11 +107,11 @@ def test_other_columns_of_a_parquet_table_keep_their_types(tmp_path):
 def test_a_row_for_each_place_in_a_page(out, tmp_path):
     first, second = items(album(tmp_path / "a", 2))
     uses = {"0.png": [{"page": "a.html", "src": "0.png"}, {"page": "b/c.html", "src": "../0.png"}]}
-    assert AltTable(out, uses={"0.png": uses["0.png"][:1]}).add([OWL, FISH]) == [OWL], "no page has the other one"
+    assert AltTable(out, uses={"0.png": uses["0.png"][:1]}).add([OWL, FISH]).taken == [OWL], "no page has the other one"
     place = AltTable(out, uses=uses)
     assert place.lacks(first, ["en"])
     assert not place.lacks(second, ["en"])
-    assert place.add([OWL]) == [OWL]
+    assert place.add([OWL]).taken == [OWL]
     found = [(row["page"], row["src"], row["alt"]) for row in read(out)]
     assert found == [("a.html", "0.png", "an owl"), ("b/c.html", "../0.png", "an owl")]
 
@@ -123,12 +123,34 @@ def test_a_header_alone_stays(tmp_path):
     assert read(out)[0]["note"] == ""
 
 
+def test_what_a_person_changes_meanwhile_stays(out):
+    AltTable(out).add([OWL])
+    place = AltTable(out)
+    mine = [("0.png", "my owl", "checked"), ("2.png", "mine", "")]
+    write(out, [{"id": id, "lang": "en", "alt": alt, "note": note} for id, alt, note in mine])
+    assert place.add([OWL, FISH]).taken == [FISH]
+    found = [(row["id"], row["alt"], row.get("note") or "") for row in read(out)]
+    assert found == [*mine, ("1.png", "a fish", "")]
+    out.unlink()
+    assert place.add([OWL]).taken == [OWL], "a table that was moved away is made anew, without its other columns"
+    assert [(row["id"], "note" in row) for row in read(out)] == [("0.png", False)]
+
+
+def test_what_is_no_table_any_more_is_not_written_over(out):
+    place = AltTable(out)
+    out.write_bytes(b"{ half\na table\n")
+    with pytest.raises(InputError, match="table") as caught:
+        place.add([OWL])
+    assert "the same command goes on" in (caught.value.hint or "")
+    assert out.read_bytes() == b"{ half\na table\n"
+
+
 def test_nothing_new_writes_nothing(out):
-    assert AltTable(out).add([]) == []
+    assert AltTable(out).add([]).taken == []
     assert not out.exists()
     AltTable(out).add([OWL])
     before = out.stat()
-    assert AltTable(out).add([OWL]) == []
+    assert AltTable(out).add([OWL]).taken == []
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from paligemma.errors import UsageError
-from paligemma.jobs.alt_texts import AltText, Rules, SideFiles, alt_texts, beside, picture_files
+from paligemma.errors import ResourceError, UsageError
+from paligemma.jobs import alt_texts as alt_texts_module
+from paligemma.jobs.alt_texts import KEPT, AltText, Rules, SideFiles, alt_texts, beside, picture_files
 from paligemma.jobs.items import items
+from paligemma.training.disk import replace_file
 
-from .making import album, lines
+from .making import album, lines, png
 
 OWL = AltText("0.png", "en", "an owl", 0.9, False, False)
 EULE = AltText("0.png", "de", "Eule, „grün“", 0.4, True, False)
@@ -64,7 +69,7 @@ def test_side_files_are_named_after_the_whole_picture_and_stay_when_edited(tmp_p
     first, second = items(base)
     assert not place.lacks(first, ["en"])
     assert place.lacks(first, ["en", "de"])
-    assert place.add([OWL, EULE, FISH, AltText("gone.png", "en", "", 0.0, True, False)]) == [EULE, FISH]
+    assert place.add([OWL, EULE, FISH, AltText("gone.png", "en", "", 0.0, True, False)]).taken == [EULE, FISH]
     assert {path.name: path.read_text() for path in base.glob("*.txt")} == {
         "0.png.en.txt": "a person's words\n",
         "0.png.de.txt": "Eule, „grün“\n",
@@ -74,8 +79,42 @@ def test_side_files_are_named_after_the_whole_picture_and_stay_when_edited(tmp_p
     assert place.lacks(second, ["de"])
     anew = SideFiles(pictures, overwrite=True)
     assert anew.lacks(first, ["en"])
-    assert anew.add([OWL]) == [OWL]
+    assert anew.add([OWL]).taken == [OWL]
     assert beside(base / "0.png", "en").read_text() == "an owl\n"
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    long, too_long = "a" * 244 + ".png", "b" * 248 + ".png"  # with .en.txt 255 bytes and more
+    pictures = {name: tmp_path / name for name in (long, too_long, "0.png")}
+    for path in pictures.values():
+        path.write_bytes(png())
+    place = SideFiles(pictures)
+    assert all(place.lacks(item, ["en"]) for item in items(tmp_path))
+    added = place.add([AltText(name, "en", "an owl", 0.9, False, False) for name in pictures])
+    assert [one.id for one in added.taken] == [long, "0.png"]
+    (refused,) = added.refused
+    assert (refused["id"], "shorter name" in refused["error"]["hint"]) == (too_long, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*pictures, f"{long}.en.txt", "0.png.en.txt"])
+
+
+@pytest.mark.parametrize(("number", "stops"), [(errno.EACCES, False), (errno.EROFS, False), (errno.ENOSPC, True), (errno.EIO, True)])
+def test_one_place_that_takes_nothing_does_not_stop_others(tmp_path, monkeypatch, number, stops):
+    def refuse(disk, path, data):
+        if path.name.startswith("0"):
+            raise OSError(number, os.strerror(number))
+        replace_file(disk, path, data)
+
+    monkeypatch.setattr(alt_texts_module, "replace_file", refuse)
+    _, pictures = picture_files(album(tmp_path / "a", 2))
+    place = SideFiles(pictures)
+    if stops:
+        with pytest.raises(ResourceError) as raised:
+            place.add([OWL, FISH])
+        assert raised.value.hint == KEPT
+    else:
+        added = place.add([OWL, FISH])
+        assert added.taken == [FISH]
+        assert [(row["id"], row["error"]["hint"]) for row in added.refused] == [("0.png", KEPT)]
 
 
 def test_no_side_files_beside_tables_nor_videos(tmp_path):

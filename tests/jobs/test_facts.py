@@ -24,14 +24,15 @@ def model(tmp_path):
     return folder
 
 
-def of(model: Path, source="photos", ways=None, order=ORDER, form="jsonl", **numbers) -> str:
-    return json.dumps(facts(source, ways or Ways(), order, form, model, numbers))
+def of(model: Path, source="photos", ways=None, order=ORDER, form="jsonl", draw=None, **numbers) -> str:
+    return json.dumps(facts(source, ways or Ways(), order, form, model, numbers, draw=draw))
 
 
 def test_the_same_command_is_the_same(model, monkeypatch):
     before = of(model)
     assert of(model) == before
     assert of(model, source=os.path.abspath("photos")) == before
+    assert of(model, draw=Path("drawn")) == of(model, draw=Path("drawn").absolute())
 
 
 def test_what_changes_answers_is_seen(model):
@@ -45,7 +46,8 @@ def test_what_changes_answers_is_seen(model):
         of(model, order=Order(all_asked(["caption:de"]), ORDER.how, ORDER.places)),
         of(model, order=Order(ORDER.tasks, {"max_tokens": 3, "beams": 1}, ORDER.places)),
         of(model, order=Order(ORDER.tasks, ORDER.how, {"min_score": 0.5})),
-        of(model, order=Order(ORDER.tasks, ORDER.how, ORDER.places, draw=True)),
+        of(model, draw=Path("drawn")),
+        of(model, draw=Path("elsewhere")),
     ]
     assert len({before, *changed}) == 1 + len(changed)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from paligemma.jobs.following import follow
 from paligemma.jobs.items import items
@@ -85,6 +87,22 @@ def test_nothing_is_written_where_nothing_changed(tmp_path):
     assert go(out, source) == ["1.png"]
     (source / "9.png").write_bytes(png())
     assert go(out, source, lasting=("image_unknown_format",)) == ["9.png"], "a source that grew at its end"
+
+
+def test_a_picture_of_another_size_is_asked_about_again(tmp_path):
+    source, out = album(tmp_path / "a", 4), tmp_path / "out"
+    go(out, source)
+    (source / "0.png").write_bytes(png(8, 6, "red"))
+    (source / "1.png").write_bytes(png(30, 20))
+    turned = Image.new("RGB", (6, 10))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(source / "2.png", exif=exif)  # upright it is as wide and high as before
+    (source / "3.png").write_bytes(b"no picture")
+    assert go(out, source) == ["1.png", "3.png"]
+    sizes = [row["result"].get("width") for row in map(json.loads, (out / "results.jsonl").read_text().splitlines())]
+    assert sizes == [None, 8, None, 30, None, 10]
+    assert go(out, source) == ["3.png"]
 
 
 def test_a_source_of_which_nothing_is_left(tmp_path):

@@ -20,6 +20,8 @@ from .making import png
         ("<IMG SRC='a b.png' /><p><img src=c.png></p>", ["a b.png", "c.png"]),
         ("<img src=a.png alt><img src=b.png alt=''><img src=c.png alt='a cat'>", []),
         ("<img src=a.png role=presentation><img src=b.png aria-hidden=true>", []),
+        ("<img src=a.png role=Presentation><img src=b.png aria-hidden=TRUE><img src=c.png role='none presentation'>", []),
+        ("<img src=a.png role=img><img src=b.png aria-hidden=false><img src=c.png aria-hidden role>", ["a.png", "b.png", "c.png"]),
         ("<img><img src=''><img data-src=a.png>", []),
         ("<script>'<img src=a.png>'</script><!-- <img src=b.png> -->", []),
         ("<img src=a&amp;b.png", []),

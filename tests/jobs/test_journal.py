@@ -157,6 +157,28 @@ def test_another_order_is_refused_and_nothing_is_touched(tmp_path, done):
         pass
 
 
+def test_an_order_of_which_nothing_was_done_gives_way(tmp_path, done):
+    out = tmp_path / "out"
+    with opened(out, ORDER, Lines()):
+        (out / "parts" / "000000000000.results.jsonl").write_text("a part that was never finished")
+    with opened(out, {**ORDER, "source": "b"}, Lines()) as journal:
+        assert not journal.parts
+        assert names(out / "parts") == set()
+        journal.add(0, done)
+    with pytest.raises(UsageError, match="another job: source differs"), opened(out, ORDER, Lines()):
+        pass
+
+
+@pytest.mark.parametrize("there", ["job.json", "results.jsonl", "parts/mine.txt"])
+def test_a_folder_of_somebody_else_does_not_give_way(tmp_path, there):
+    out = tmp_path / "out"
+    (out / there).parent.mkdir(parents=True)
+    (out / there).write_text("{}")
+    with pytest.raises(UsageError, match="nothing says which"), opened(out, ORDER, Lines()):
+        pass
+    assert (out / there).read_text() == "{}"
+
+
 def test_results_of_which_nothing_is_known_are_not_touched(tmp_path):
     out = tmp_path / "out"
     out.mkdir()

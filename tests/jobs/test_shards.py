@@ -49,7 +49,17 @@ def test_the_picture_is_the_one_without_a_second_name(tmp_path):
     assert [item.open().size[0] for item in items(shard(tmp_path / "s.tar", members))] == [8, 22, 9]
 
 
-@pytest.mark.parametrize(("members", "why"), [({"a.txt": b"x"}, "missing"), ({"a.png": png(), "a.json": b"{"}, "json")])
+DEEP = b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"a.txt": b"x"}, "missing"),
+        ({"a.png": png(), "a.json": b"{"}, "json"),
+        ({"a.png": png(), "a.json": DEEP}, "field"),
+    ],
+)
 def test_a_sample_that_is_none(members, why, tmp_path):
     first, second = items(shard(tmp_path / "s.tar", {**members, "b.png": png()}))
     with pytest.raises(InputError) as raised:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import pickle
 
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from paligemma.image import Clip
 from paligemma.jobs import tables
 from paligemma.jobs.items import Ways, count, items
 
-from .making import album, lines, png
+from .making import album, answered, lines, png
 
 pyarrow = pytest.importorskip("pyarrow")
 
@@ -58,6 +60,11 @@ def test_a_row_names_its_picture_and_keeps_the_rest(folder):
         (b'{"image": 3}\n', "field"),
         (b'{"id": [1], "image": "0.png"}\n', "field"),
         (b'{"id": true, "image": "0.png"}\n', "field"),
+        (b'{"id": 1.5, "image": "0.png"}\n', "field"),
+        (b'{"id": NaN, "image": "0.png"}\n', "field"),
+        (b'{"image": "0.png", "more": ' + b"[" * 101 + b"]" * 101 + b"}\n", "field"),
+        (b'{"image": ["0.png", 3]}\n', "field"),
+        (b'{"image": []}\n', "field"),
         (b'{"image": "none.png"}\n', "missing"),
         (b'{"image": "../b.png"}\n', "path"),
         (b'{"image": "/etc/passwd"}\n', "path"),
@@ -77,6 +84,19 @@ def test_a_fault_is_that_of_its_line(line, why, folder, monkeypatch):
     assert code(broken) == why
     assert broken.where == f"{table}:3"
     assert (before.open().size, after.id, after.open().size) == ((8, 6), "t.jsonl:4", (9, 6))
+
+
+@pytest.mark.parametrize(("id", "is_"), [(b"7", "7"), (b"7.0", "7"), (b'"7.0"', "7.0"), (b"null", "t.jsonl:1")])
+def test_the_id_of_a_row(id, is_, folder):
+    (item,) = items(lines(folder / "t.jsonl", b'{"id": ' + id + b', "image": "0.png"}\n'))
+    assert (item.id, item.kept, item.open().size) == (is_, {}, (8, 6))
+
+
+def test_what_is_nested_a_hundred_deep_is_kept(folder):
+    deep = b"[" * 100 + b"]" * 100
+    (item,) = items(lines(folder / "t.jsonl", b'{"image": "0.png", "more": ' + deep + b"}\n"))
+    (row,) = answered(item).rows[:1]
+    assert json.dumps(row["kept"]["more"]).encode() == deep
 
 
 def test_marks_and_line_ends_of_windows(folder):
@@ -136,10 +156,32 @@ def test_parquet_holds_pictures_or_names_them(folder):
     assert code(second) == "image_unknown_format"
 
 
+def test_a_list_of_pictures_as_hugging_face_has_it(folder):
+    one, two = {"bytes": png(20), "path": "x.png"}, {"bytes": None, "path": "0.png"}
+    first, second, third = items(parquet(folder / "t.parquet", {"images": [[one, two], [one], []]}))
+    clip = first.open()
+    assert isinstance(clip, Clip)
+    assert [frame.size for frame in clip.frames] == [(20, 6), (8, 6)]
+    assert pickle.loads(pickle.dumps(second)).open().size == (20, 6)
+    assert code(third) == "field"
+    (plain,) = items(parquet(folder / "u.parquet", {"images": [[png(11), png(12)]]}))
+    assert [frame.size for frame in plain.open().frames] == [(11, 6), (12, 6)]
+
+
+def test_bytes_are_not_kept_however_deep(folder):
+    other = {"bytes": png(), "path": "x.png", "size": {"raw": b"x", "width": 8}}
+    table = parquet(folder / "t.parquet", {"image": [png(9)], "depth": [other], "views": [[other]], "parts": [[b"x"]]})
+    (item,) = items(table)
+    left = {"path": "x.png", "size": {"width": 8}}
+    assert item.kept == {"depth": left, "views": [left], "parts": []}
+    assert item.open().size == (9, 6)
+
+
 def test_no_parquet_at_all(folder):
     (folder / "t.parquet").write_bytes(b"no parquet")
-    with pytest.raises(InputError, match="no Parquet"):
+    with pytest.raises(InputError, match="no Parquet") as raised:
         list(items(folder / "t.parquet"))
+    assert "copy it again" in (raised.value.hint or "")
     with pytest.raises(InputError, match="no Parquet"):
         count(folder / "t.parquet", Ways())
 

@@ -71,7 +71,7 @@ def alt_text(
         Write all texts anew, also those that a person changed.
     """
     from ..checkpoint.finding import find
-    from ..jobs.alt_texts import Rules, alt_texts, language
+    from ..jobs.alt_texts import Rules, alt_texts
     from ..jobs.asked import all_asked
     from ..jobs.facts import facts
     from ..jobs.following import follow
@@ -81,15 +81,15 @@ def alt_text(
     from ..jobs.parts import ERRORS, RESULTS
     from ..jobs.rows import Lines, rows_of
     from ..jobs.work import Order
+    from ..tasks.languages import check_language
     from ..training.stopping import Stopping
 
     if batch < 1 or most < LEAST:
         raise UsageError(f"--batch is at least 1 and --most at least {LEAST}, got {batch} and {most}")
-    given = [one.strip() for one in lang.split(",") if one.strip()]
-    if not given:
+    langs = list(dict.fromkeys(check_language(one.strip()) for one in lang.split(",") if one.strip()))
+    if not langs:
         raise UsageError("--lang names no language", hint="for example --lang en,de")
-    order, ways, rules = Order(all_asked([f"caption:{one}:{length}" for one in given])), Ways(image_root, allow_urls), Rules(most, doubt)
-    langs = [language(str(task)) for task in order.tasks]  # in small letters, as the names of files have them
+    order, ways, rules = Order(all_asked([f"caption:{one}:{length}" for one in langs])), Ways(image_root, allow_urls), Rules(most, doubt)
     place, folder, found = _place(source, ways, out, html, overwrite)
     complete: set[str] = set()
 
@@ -111,12 +111,15 @@ def alt_text(
         with watched(lambda: sum(place.lacks(item, langs) for item in found())) as tell:
             counts = run(lacking(), journal, engine, span=span, stopped=lambda: stopping.requested, tell=tell)
         if counts.finished:
-            texts += place.add(alt_texts(rows_of(journal.files(RESULTS)), rules))
-            errors += rows_of(journal.files(ERRORS))
-            journal.forget()
+            added = place.add(alt_texts(rows_of(journal.files(RESULTS)), rules))
+            texts += added.taken
+            errors += [*rows_of(journal.files(ERRORS)), *added.refused]
+            counts.codes.update(row["error"]["code"] for row in added.refused)
+            if not added.refused:
+                journal.forget()
     complete -= {one.id for one in texts}
     _say(texts, errors, len(complete), counts, rules, out, json)
-    return ended(counts, stopping, had=len(complete))
+    return ended(counts, stopping, had=len(complete) + len(texts))
 
 
 def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: bool) -> tuple[Place, Path, Callable[[], Iterable[Item]]]:

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 from ..errors import InputError, PaliGemmaError, UsageError
 from ..printable import printable
+from ..sources import reaches
 from ..video import DEFAULT_FRAMES
 from .failures import PARTLY_FAILED, lines
 from .options import ANSWERS, INPUT, MODEL, MODEL_VARIABLE, OUTPUT, DType, Json, ModelOptions, PlaceOptions, named  # noqa: F401
@@ -57,7 +58,8 @@ class JobModel(ModelOptions):
 
     def __post_init__(self) -> None:
         if self.workers is not None and (self.engine != "ray" or self.workers < 1):
-            raise UsageError(f"--workers {self.workers}: at least 1, and only with --engine ray")
+            what = f"--workers {self.workers}: at least 1, and only with --engine ray"
+            raise UsageError(what, hint="leave it out, or for example --engine ray --workers 2")
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -134,8 +136,8 @@ def batch(
     from ..jobs.parts import ERRORS, RESULTS
     from ..jobs.work import Order
 
-    if batch < 1 or frames < 1:
-        raise UsageError(f"--batch and --frames are at least 1, got {batch} and {frames}")
+    if batch < 1:
+        raise UsageError(f"--batch is at least 1, got {batch}", hint="leave it out for the usual number")
     if track and (draw is not None or not every >= 0.01):
         raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
     if draw is not None:
@@ -157,7 +159,7 @@ def batch(
 
 def outside(source: str, folder: Path, option: str) -> None:
     """Raises `UsageError` for a folder within the source."""
-    if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
+    if reaches(source, folder):
         raise UsageError(f"{option} {folder} is within the source, whose pictures it would add to", hint="choose another folder")
 
 
@@ -196,7 +198,7 @@ class Job:
         from ..jobs.rows import FORMS, rows_of
         from ..training.stopping import Stopping
 
-        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), options.numbers)
+        ordered = facts(self.source, self.ways, self.order, self.format, find(options.model), options.numbers, draw=self.draw)
         form = FORMS[self.format]()
         with Stopping() as stopping, opened(self.out, ordered, form, draw=self.draw, overwrite=overwrite) as journal:
             if lasting is not None:
@@ -219,7 +221,7 @@ def complain(errors: Iterable[Mapping[str, Any]]) -> None:
 
 
 def ended(counts: Counts, stopping: Stopping, *, had: int = 0) -> int:
-    """What a command ends with that has run a job; it says so of one that was stopped. `had`: items that had nothing to do."""
+    """What a command ends with that has run a job; it says so of one that was stopped. `had`: what else is as it should be."""
     if not counts.finished:
         print("stopped: the same command goes on", file=sys.stderr)
         return stopping.exit_code

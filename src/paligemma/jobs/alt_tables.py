@@ -13,16 +13,19 @@ from typing import Any, Protocol
 from ..errors import InputError, UsageError
 from ..printable import printable
 from ..training.disk import Disk, demanded, replace_file
-from .alt_texts import AltText
+from .alt_texts import KEPT, Added, AltText
 from .items import Item
 
 Key = tuple[str, ...]
 OWN = ("lang", "alt", "score", "doubtful", "cut")
 """Columns of a table, behind those that say which picture: `id`, or `page` and `src`."""
+MENDED = "mend it or move it away, and the same command goes on; or choose another --out"
 
 
 class AltTable:
     """One table. Rows that are there keep their place, their words and their other columns; new ones come at the end.
+
+    What is there is read when it is made, and again before it is written: a person may have been at it meanwhile.
 
     `uses`: a picture's id -> where pages have it, `{"page": ..., "src": ...}` each: then there is a row for each such place, else for each
     picture. `overwrite`: rows that are there are written anew.
@@ -34,14 +37,14 @@ class AltTable:
             raise UsageError(f"--out {printable(str(path))}: the table is one of {', '.join(_FORMS)}", hint="for example --out alt.csv")
         self._path, self._uses, self._overwrite = path, uses, overwrite
         self._names = ("id",) if uses is None else ("page", "src")
-        self._form = _FORMS[path.suffix]([*self._names, *OWN])
-        self._rows = self._there()
+        self._form, self._rows = self._there()
 
     def lacks(self, item: Item, langs: Sequence[str]) -> bool:
         keys = (self._key({**place, "lang": lang}) for place in self._places(item.id) for lang in langs)
         return self._overwrite or any(key not in self._rows for key in keys)
 
-    def add(self, texts: Iterable[AltText]) -> list[AltText]:
+    def add(self, texts: Iterable[AltText]) -> Added:
+        self._form, self._rows = self._there()
         taken = []
         for one in texts:
             own = {"lang": one.lang, "alt": one.text, "score": round(one.score, 4), "doubtful": one.doubtful, "cut": one.cut}
@@ -50,9 +53,9 @@ class AltTable:
             self._rows |= new
             taken += [one] if new else []
         if taken:
-            with demanded(self._path):
+            with demanded(self._path, KEPT):
                 replace_file(Disk(), self._path, self._form.written(list(self._rows.values())))
-        return taken
+        return Added(taken, [])
 
     def _places(self, id: str) -> Sequence[Mapping[str, str]]:
         """The columns that say which picture, of each of its rows."""
@@ -61,23 +64,24 @@ class AltTable:
     def _key(self, row: Mapping[str, Any]) -> Key:
         return (*(row[name] for name in self._names), row["lang"])
 
-    def _there(self) -> dict[Key, dict[str, Any]]:
+    def _there(self) -> tuple[_Form, dict[Key, dict[str, Any]]]:
+        form = _FORMS[self._path.suffix]([*self._names, *OWN])
         if not self._path.exists():
-            return {}
+            return form, {}
         file, keys = printable(str(self._path)), (*self._names, "lang")
         try:
-            rows = self._form.read(self._path)
+            rows = form.read(self._path)
         except (ValueError, OSError, csv.Error) as error:
-            raise InputError(f"{file}: cannot be read as a table ({error})", code="bad_table") from error
+            raise InputError(f"{file}: cannot be read as a table ({error})", hint=MENDED, code="bad_table") from error
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict) or None in row or "alt" not in row or not all(isinstance(row.get(name), str) for name in keys):
                 what = f"{file} holds another table: expected in row {number} the columns alt and, as text, {', '.join(keys)}"
-                raise InputError(what, hint="choose another --out", code="bad_table")
+                raise InputError(what, hint=MENDED, code="bad_table")
         for key, count in Counter(map(self._key, rows)).most_common(1):
             if count > 1:  # neither may be lost, and only a person knows which one counts
                 what = f"{file} has {count} rows of {printable(', '.join(key))}, expected one"
                 raise InputError(what, hint="remove the others", code="bad_table")
-        return {self._key(row): row for row in rows}
+        return form, {self._key(row): row for row in rows}
 
 
 class _Form(Protocol):

@@ -8,6 +8,8 @@ What is there already is kept, also where a person wrote it: that is how it is k
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,17 @@ from typing import Any, Protocol
 from ..errors import UsageError
 from ..printable import printable
 from ..tasks.caption import without_places
-from ..training.disk import Disk, demanded, replace_file
+from ..training.disk import Disk, lacking, replace_file
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 from .items import TABLES, Item, files_of, within
+from .rows import Row
 from .shortening import several_words, shortened
+
+KEPT = "what was answered is kept: the same command goes on with it"
+"""Where the disk refuses."""
+SHORTER = "give the picture a shorter name, or write one table: --out alt.csv"
+_OF_ONE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+"""Errors that say something about one place, and nothing about others."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,14 @@ def language(task: str) -> str:
     return task.split(":")[1]
 
 
+@dataclass(frozen=True)
+class Added:
+    """`taken`: texts that are where they belong now; `refused`: those for which the disk had no place, as rows of errors."""
+
+    taken: list[AltText]
+    refused: list[dict[str, Any]]
+
+
 class Place(Protocol):
     """Where alt texts go."""
 
@@ -70,8 +87,8 @@ class Place(Protocol):
         """Whether it has no text of a picture in one of the languages."""
         ...
 
-    def add(self, texts: Iterable[AltText]) -> list[AltText]:
-        """Those that it took. On the disk when this returns. Raises `ResourceError` where the disk refuses."""
+    def add(self, texts: Iterable[AltText]) -> Added:
+        """What it took is on the disk when this returns. Raises `ResourceError` where the disk takes nothing more."""
         ...
 
 
@@ -96,19 +113,25 @@ class SideFiles:
 
     def lacks(self, item: Item, langs: Sequence[str]) -> bool:
         picture = self._pictures.get(item.id)
-        return picture is not None and (self._overwrite or not all(beside(picture, lang).exists() for lang in langs))
+        return picture is not None and (self._overwrite or not all(os.path.exists(beside(picture, lang)) for lang in langs))
 
-    def add(self, texts: Iterable[AltText]) -> list[AltText]:
-        taken = []
+    def add(self, texts: Iterable[AltText]) -> Added:
+        added = Added([], [])
         for one in texts:
             if (picture := self._pictures.get(one.id)) is None:
                 continue
             path = beside(picture, one.lang)
-            if self._overwrite or not path.exists():
-                with demanded(path):
-                    replace_file(self._disk, path, f"{one.text}\n".encode())
-                taken.append(one)
-        return taken
+            if not self._overwrite and os.path.exists(path):
+                continue
+            try:
+                replace_file(self._disk, path, f"{one.text}\n".encode())
+                added.taken.append(one)
+            except OSError as error:
+                if error.errno not in _OF_ONE:
+                    raise lacking(path, error, KEPT) from error
+                refused = lacking(path, error, SHORTER if error.errno == errno.ENAMETOOLONG else KEPT)
+                added.refused.append(Row(one.id, printable(str(path)), None, {}, error=refused).to_dict())
+        return added
 
 
 def beside(picture: Path, lang: str) -> Path:

@@ -15,9 +15,18 @@ from .rows import FormName
 from .work import Order
 
 
-def facts(source: str | Path, ways: Ways, order: Order, form: FormName, model: Path, numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """`model`: the file or folder of what is asked; `numbers`: how it was asked to compute. How many pictures go through it at a time, and
-    on which machine, is left out: it may change in the middle of a job."""
+def facts(
+    source: str | Path,
+    ways: Ways,
+    order: Order,
+    form: FormName,
+    model: Path,
+    numbers: Mapping[str, Any],
+    *,
+    draw: Path | None = None,
+) -> dict[str, Any]:
+    """`model`: the file or folder of what is asked; `numbers`: how it was asked to compute; `draw`: where drawings go. How many pictures go
+    through it at a time, and on which machine, is left out: it may change in the middle of a job."""
     beside = (model if model.is_dir() else model.parent) / CALIBRATION
     calibration = hashlib.sha256(beside.read_bytes()).hexdigest()[:32] if beside.is_file() else ""
     return {
@@ -30,7 +39,7 @@ def facts(source: str | Path, ways: Ways, order: Order, form: FormName, model: P
             "allow_urls": ways.allow_urls,
             "root": ways.root and os.path.abspath(ways.root),
         },
-        "drawings": order.draw,
+        "drawings": draw is not None and os.path.abspath(draw),
         "tiles": order.tiles,
         "every": order.every,
         "format": form,

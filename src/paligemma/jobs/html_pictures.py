@@ -65,7 +65,8 @@ class _Images(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         has = dict(attrs)
-        decorative = has.get("role") in ("presentation", "none") or has.get("aria-hidden") == "true"
+        roles = (has.get("role") or "").lower().split()
+        decorative = "presentation" in roles or "none" in roles or (has.get("aria-hidden") or "").lower() == "true"
         if tag == "img" and "alt" not in has and has.get("src") and not decorative:
             self.found.append(has["src"] or "")
 
@@ -87,5 +88,5 @@ def _item(site: Path, name: str, uses: list[dict[str, str]]) -> Item:
     if name.startswith("../"):
         opened = functools.partial(fail, where, "it lies outside of the site's folder", "path")
     else:
-        opened = functools.partial(pictures.from_names, [name], site, site, where, False, 1)
+        opened = functools.partial(pictures.from_name, name, site, site, where, False, 1)
     return Item(name, where, {USES: uses}, _open=opened)

@@ -23,11 +23,12 @@ from typing import Any
 
 from PIL import Image
 
+from ..data.records import Flaw
 from ..errors import InputError
 from ..image import Clip
 from ..printable import printable
 from ..sources import IMAGE_EXTENSIONS, base_of, below, matching, natural_order
-from ..video import DEFAULT_FRAMES
+from ..video import DEFAULT_FRAMES, check_frames
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 
 LINES = (".jsonl", ".ndjson")
@@ -35,6 +36,8 @@ PARQUET = (".parquet",)
 TAR = (".tar",)
 TABLES = frozenset({*LINES, *PARQUET, *TAR})
 PICTURES = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
+DEEPEST = 100
+"""Objects and lists within each other, in a row."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,15 @@ class Item:
 @dataclass(frozen=True)
 class Ways:
     """What rows may refer to, and how videos are seen. `root`: the folder that pictures named in a table must lie in, by default the
-    table's; `allow_urls`: https addresses are fetched; `frames`: so many of a video, spread evenly over it."""
+    table's; `allow_urls`: https addresses are fetched; `frames`: so many of a video, spread evenly over it. Raises `UsageError` for more
+    than can be taken."""
 
     root: Path | None = None
     allow_urls: bool = False
     frames: int = DEFAULT_FRAMES
+
+    def __post_init__(self) -> None:
+        check_frames(self.frames)
 
 
 def items(source: str | Path, ways: Ways | None = None, *, without: Path | None = None) -> Iterator[Item]:
@@ -143,6 +150,17 @@ def _unique(found: Iterable[Item]) -> Iterator[Item]:
             item = replace(item, id=f"{item.id} (again, item {place + 1})", video=None, file=None, _open=failing)
         seen.add(digest)
         yield item
+
+
+def without_bytes(value: Any, depth: int = 0) -> Any:
+    """What results keep of a row: bytes, at whatever depth, are other pictures, sounds and the like. `Flaw` for one that is too deep."""
+    if depth > DEEPEST:
+        raise Flaw("field", f"nested more than {DEEPEST} deep: write that column as text, or leave it out")
+    if isinstance(value, Mapping):
+        return {key: without_bytes(one, depth + 1) for key, one in value.items() if not isinstance(one, bytes)}
+    if isinstance(value, list | tuple):
+        return [without_bytes(one, depth + 1) for one in value if not isinstance(one, bytes)]
+    return value
 
 
 def fail(where: str, why: str, code: str) -> Any:

@@ -1,6 +1,6 @@
 """The folder of a job's results: what was ordered, what is done, at the end the tables. Whatever ends the process, it goes on from there.
 
-    job.json          the order: another one is refused here
+    job.json          the order: another one is refused here, once anything is done
     lock              one process at a time
     journal.jsonl     a line for each part that is done: which places of the source, a digest of their ids, how many rows
     parts/            rows and errors of each part, until the job is finished
@@ -15,6 +15,7 @@ grew, in the tables. So at each moment either the old files or the new ones coun
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -25,7 +26,7 @@ from typing import Any
 
 from ..errors import ResourceError, UsageError
 from ..printable import printable
-from ..training.disk import TEMPORARY, Disk, lacking, make_folders, remove_tree, replace_file, write_file
+from ..training.disk import TEMPORARY, Disk, demanded, lacking, make_folders, remove_tree, replace_file, write_file
 from ..training.lock import locked
 from .parts import ERRORS, KINDS, RESULTS, File, Ids, Part
 from .rows import Form, Lines
@@ -34,6 +35,9 @@ from .work import Done
 ORDER, JOURNAL, PARTS = "job.json", "journal.jsonl", "parts"
 OWN = (JOURNAL, PARTS, f"{RESULTS}.jsonl", f"{RESULTS}.parquet", f"{ERRORS}.jsonl")
 """Everything of ours but the lock and the order."""
+GOES_ON = "what is done is kept: the same command goes on with it"
+"""Where the disk refuses."""
+_demanded = functools.partial(demanded, hint=GOES_ON)
 
 
 @contextlib.contextmanager
@@ -68,7 +72,7 @@ def _held(folder: Path, disk: Disk) -> Iterator[None]:
                 f"{printable(str(folder))}: another process is writing results there", hint=error.hint, code="in_use"
             ) from error
         except OSError as error:
-            raise _lacking(folder, error) from error
+            raise lacking(folder, error, GOES_ON) from error
         yield
 
 
@@ -84,7 +88,7 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     if there == json.loads(wanted):
         return
     others = [name for name in disk.names(folder) if name in OWN]
-    if there is not None or others:
+    if (there is not None or others) and not _nothing_done(folder, others, disk):
         names = [name for name in order if there and there.get(name) != json.loads(wanted)[name]]
         what = f"{' and '.join(names)} {'differ' if len(names) > 1 else 'differs'}" if names else "nothing says which"
         if not overwrite:
@@ -99,17 +103,9 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     replace_file(disk, path, wanted.encode() + b"\n")
 
 
-@contextlib.contextmanager
-def _demanded(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _lacking(folder, error) from error
-
-
-def _lacking(folder: Path, error: OSError) -> ResourceError:
-    found = lacking(folder, error)
-    return ResourceError(found.message, hint="what is done is kept: the same command goes on with it", code=found.code)
+def _nothing_done(folder: Path, own: Sequence[str], disk: Disk) -> bool:
+    """Whether the job that is there ended before its first part, mostly because something was wrong with its order."""
+    return JOURNAL in own and {*own} <= {JOURNAL, PARTS} and disk.look(folder / JOURNAL).st_size == 0
 
 
 class Journal:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -46,15 +46,16 @@ def from_piece(file: Path, start: int, size: int, where: str) -> Image.Image:
     return open_image(data, name=where)
 
 
-def from_names(names: Sequence[str], folder: Path, root: Path, where: str, allow_urls: bool, frames: int) -> Image.Image | Clip:
-    """What a row names: a picture, or several for one prompt. Files in `root` only; data: addresses; https ones where they are allowed."""
-    found = [_named(name, folder, root, where, allow_urls, frames) for name in names]
+def from_several(each: Sequence[Callable[[], Image.Image | Clip]]) -> Image.Image | Clip:
+    """Pictures for one prompt, each opened in its own way; one alone is itself."""
+    found = [opening() for opening in each]
     if len(found) == 1:
         return found[0]
     return Clip(tuple(frame for one in found for frame in (one.frames if isinstance(one, Clip) else (one,))))
 
 
-def _named(name: str, folder: Path, root: Path, where: str, allow_urls: bool, frames: int) -> Image.Image | Clip:
+def from_name(name: str, folder: Path, root: Path, where: str, allow_urls: bool, frames: int) -> Image.Image | Clip:
+    """What a row names: a file in `root`, and only there; a data: address; an https one where they are allowed."""
     if name[:5].lower() == "data:":
         return open_image(_from_address(name, where), name=where)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):

@@ -18,7 +18,7 @@ from ..data.records import Flaw
 from ..errors import InputError
 from ..printable import printable
 from ..sources import IMAGE_EXTENSIONS
-from .items import Item, fail
+from .items import Item, fail, without_bytes
 from .pictures import from_piece
 
 MOST_BYTES = 8 << 20
@@ -91,7 +91,7 @@ def _add(sample: _Sample, ending: str, member: tarfile.TarInfo, shard: tarfile.T
     assert opened is not None, "only files come here"
     try:
         text = decoded(opened.read())
-        value = parsed_json(text) if ending == "json" else text
+        value = without_bytes(parsed_json(text)) if ending == "json" else text
     except Flaw as flaw:
         if ending == "json":  # else it is something that is no text: a feature, a sound
             sample.flaw = flaw

@@ -13,8 +13,8 @@ from ..data.records import Flaw
 from ..data.rows import PICTURE
 from ..errors import InputError, UsageError
 from ..printable import printable
-from .items import Item, Ways, fail
-from .pictures import from_bytes, from_names
+from .items import Item, Ways, fail, without_bytes
+from .pictures import from_bytes, from_name, from_several
 
 MOST_BYTES = 8 << 20
 """Of a line."""
@@ -88,32 +88,41 @@ def _parquet(file: Path) -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(file) as opened:
             yield opened
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{printable(str(file))}: no Parquet that can be read: {str(error)[:120]}", code="bad_table") from error
+        what = f"{printable(str(file))}: no Parquet that can be read: {str(error)[:120]}"
+        raise InputError(what, hint="the file may be cut short: copy it again", code="bad_table") from error
 
 
 def _item(row: Any, place: str, where: str, folder: Path, ways: Ways) -> Item:
     """`place`: the id of a row that brings none."""
     if not isinstance(row, Mapping):
         raise Flaw("field", f"a row must be an object of fields, found {type(row).__name__}")
-    id = row.get("id", place)
+    plain = without_bytes(row)
+    id = place if row.get("id") is None else row["id"]
+    if isinstance(id, float) and id.is_integer():  # of a column that had gaps, say
+        id = int(id)
     if isinstance(id, bool) or not isinstance(id, int | str) or id == "":
-        raise Flaw("field", f"the id must be text or a number, found {id!r:.60}")
+        raise Flaw("field", f"the id must be text or a whole number, found {id!r:.60}")
     column = next((key for key in PICTURE if row.get(key) is not None), None)
     if column is None:
         raise Flaw("field", f"no picture is named: none of the columns {', '.join(PICTURE)}")
-    kept = {str(key): value for key, value in row.items() if key not in ("id", column) and not isinstance(value, bytes)}
+    kept = {str(key): value for key, value in plain.items() if key not in ("id", column)}
     return Item(_text(str(id)), where, kept, _open=_opening(row[column], where, folder, ways))
 
 
 def _opening(value: Any, where: str, folder: Path, ways: Ways) -> Any:
+    if isinstance(value, list) and value:
+        return functools.partial(from_several, [_opening_one(one, where, folder, ways) for one in value])
+    return _opening_one(value, where, folder, ways)
+
+
+def _opening_one(value: Any, where: str, folder: Path, ways: Ways) -> Any:
     if isinstance(value, Mapping):  # as Hugging Face's tables have it
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, bytes):
         return functools.partial(from_bytes, value, where)
-    names = value if isinstance(value, list) else [value]
-    if not names or not all(isinstance(one, str) and one for one in names):
-        raise Flaw("field", f"a picture is a name, bytes, or a list of names, found {value!r:.60}")
-    return functools.partial(from_names, tuple(names), folder, ways.root or folder, where, ways.allow_urls, ways.frames)
+    if not isinstance(value, str) or not value:
+        raise Flaw("field", f"a picture is a name, bytes, or a list of them, found {value!r:.60}")
+    return functools.partial(from_name, value, folder, ways.root or folder, where, ways.allow_urls, ways.frames)
 
 
 def _broken(id: str, where: str, flaw: Flaw) -> Item:

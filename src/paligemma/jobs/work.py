@@ -18,8 +18,9 @@ from ..config import PaliGemmaConfig
 from ..errors import InputError
 from ..image import Clip, as_floats, squeeze
 from ..predictor import CutShort, EncodedImage, Predictor
-from ..predictor.asking import batches
+from ..predictor.asking import How, batches, read_how
 from ..predictor.pictures import Prepared, encode, prepare
+from ..predictor.reading import Search
 from ..results import Detections, Reading, Result
 from ..video import frames_every
 from .asked import Asked
@@ -40,7 +41,8 @@ MOST_FRAMES = 8
 class Order:
     """What is asked of every picture. `how`: options of all tasks (see `predictor.How`); `places`: besides, of those that answer in places.
     `draw`: whether results are drawn too. `tiles`: large pictures are searched and read in parts besides (see `tiles`).
-    `every`: videos are followed, a frame every so many seconds (see `videos`); None: a video is one clip."""
+    `every`: videos are followed, a frame every so many seconds (see `videos`); None: a video is one clip. Raises `UsageError` for options
+    that no picture can be asked with."""
 
     tasks: tuple[Asked, ...]
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -48,6 +50,10 @@ class Order:
     draw: bool = False
     tiles: bool = False
     every: float | None = None
+
+    def __post_init__(self) -> None:
+        read_how(cast(How, self.how), max_tokens=1)
+        Search(**self.places)
 
     def follows(self, item: Item) -> bool:
         """Whether it is a video that is followed: it may take as long as a thousand pictures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -12,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import InputError, ResourceError, UsageError
+from ..errors import InputError, UsageError
 from ..image import Clip
 from ..jobs.items import Item
 from ..printable import printable
-from ..training.disk import lacking
+from ..training.disk import demanded
 from .formats import FORMATS, FormatName
 from .labelled import Labelled
 from .pictures import NOT_A_PICTURE, Names, put
@@ -78,7 +77,7 @@ def export(
     Raises `InputError` for a picture that is not there any more, `ResourceError` where the disk refuses.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    with _demanded(folder):
+    with demanded(folder, "what was found is kept: the same command goes on with it"):
         shutil.rmtree(unfinished, ignore_errors=True)
         (unfinished / FORMATS[format].pictures).mkdir(parents=True)
         stems = {one.id: one.name for one in labelled}
@@ -96,12 +95,3 @@ def _line(one: Labelled) -> str:
     things = [{"label": thing.box.label, "score": thing.box.score} for thing in one.things]
     row = {"file": one.name, "doubt": round(one.doubt, 6), "things": things, "id": one.id, "where": one.where}
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-@contextlib.contextmanager
-def _demanded(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        found = lacking(folder, error)
-        raise ResourceError(found.message, hint="what was found is kept: the same command goes on with it", code=found.code) from error

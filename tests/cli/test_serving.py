@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -47,6 +47,15 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         found = re.search(r":(\d+)/", line)
         assert found, line
         yield running, int(found[1])
+
+
+def quiet_port() -> int:
+    """A free one of those that systems give to nobody by themselves."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as trying, suppress(OSError):
+            trying.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def refused(*arguments: str) -> tuple[int, str]:
@@ -110,7 +119,8 @@ def test_a_small_model_leaves_a_core_to_the_rest_of_the_server(monkeypatch):
 
 def test_killed_it_starts_again_where_it_was():
     """Nothing is to be cleaned up: its helpers have ended with it, and its port is free."""
-    with process() as (running, port):
+    port = quiet_port()
+    with process("--port", str(port)) as (running, _):
         helpers = psutil.Process(running.pid).children(recursive=True)
         assert helpers
         running.kill()

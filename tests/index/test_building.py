@@ -244,9 +244,12 @@ from pathlib import Path
 from paligemma.index import building
 from tests.index.making import build
 building.GROUP, building.UPKEEP = 4, 3
+told = 0
 def tell(count):
+    global told
+    told += count
     print(count, flush=True)
-    time.sleep(0.02)  # so that there is time to kill it
+    time.sleep(0.02 if told < int(sys.argv[3]) else 60)  # so that there is time to kill it
 build(Path(sys.argv[1]), sys.argv[2], batch=2, threads=2, tell=tell)
 """
 
@@ -267,7 +270,8 @@ def test_killed_at_any_time_and_run_again(tmp_path, seed):
         paint(root / f"{number}.png", *rng.choices(tuple(COLOURS), k=4), size=(30 + number, 12))
     for after in (rng.randrange(4, 12), rng.randrange(1, 8), rng.randrange(1, 8)):
         before, done = known(root, where), 0
-        process = subprocess.Popen([sys.executable, "-c", INDEXING, str(root), str(where)], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", INDEXING, str(root), str(where), str(after + 8)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         while done < after and (line := process.stdout.readline()):
             done += int(line)

@@ -25,7 +25,7 @@ def _tests(file: str, *names: str) -> tuple[str, ...]:
 ATTACKS: dict[str, Attack] = {
     "S1": Attack(
         "a body of 33 MiB, announced",
-        "413 before it is read; memory grows by less than 1 MiB",
+        "413 before it is read; memory grows by less than 16 MiB",
         _tests("server/test_gate", "test_a_body_that_is_announced_too_large_is_not_read"),
     ),
     "S2": Attack(
@@ -192,7 +192,7 @@ ATTACKS: dict[str, Attack] = {
     ),
     "S26": Attack(
         "clients that leave in the body, the queue, the prompt, the answer, a stream, or half closed",
-        "place and rows are back within 2 s, and the log does not call it an error",
+        "place and rows are back soon (C10: within 2 s), and the log does not call it an error",
         _tests("server/test_service", "test_who_leaves_gives_everything_back")
         + _tests("server/test_campaigns", "test_nothing_is_found[C10]")
         + _tests("server/test_streaming", "test_who_leaves_is_no_failure_in_the_log")

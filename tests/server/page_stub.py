@@ -1,6 +1,6 @@
 """A server without a model, for the page's tests: the same HTTP as the real one, with answers that are written down.
 
-Faults are asked for by the question: `Stub.faults` names what is refused next, and `Stub.pace` how slowly an answer is written.
+Faults are asked for by the question: `Stub.faults` names what is refused next. `Stub.held` keeps an answer half written while a test looks.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ class Stub:
 
     address: str = ""
     key: str | None = None
-    pace: float = 0.0
+    held: int | None = None  # after so many pieces an answer waits until this is None again
     models: tuple[str, ...] = ("nano-112",)
     offered: dict[str, dict[str, Any]] = field(default_factory=dict)  # model -> what is said of it besides
     search: list[dict[str, Any]] | None = None  # what is found; None: there is no index
-    loading: int = 0  # so often it says that it is not ready
+    loading: bool = False
     faults: list[Fault] = field(default_factory=list)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    begun: int = 0  # answers that are written piece by piece
     cancelled: int = 0
 
 
@@ -206,7 +207,6 @@ def make_app(stub: Stub) -> FastAPI:
         if locked(request):
             return refused(LOCKED)
         if stub.loading:
-            stub.loading -= 1
             return refused(Fault(503, "loading", headers={"Retry-After": "1"}))
         about = {
             "tasks": TASKS,
@@ -258,13 +258,15 @@ def make_app(stub: Stub) -> FastAPI:
 
     async def write(pieces: list[str], whole: dict[str, Any], fault: Fault | None) -> AsyncIterator[str]:
         try:
+            stub.begun += 1
             yield ": wait\n\n"
             for i, piece in enumerate(pieces):
                 if fault and i == fault.after:
                     if fault.code != "cut":  # else the connection just ends
                         yield event(body_of(fault), "error")
                     return
-                await asyncio.sleep(stub.pace)
+                while stub.held is not None and i >= stub.held:
+                    await asyncio.sleep(0.01)
                 yield event({"text": piece}, "token")
             yield event(whole, "result")
             yield "data: [DONE]\n\n"

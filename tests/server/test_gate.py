@@ -282,14 +282,16 @@ POST = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r
 
 def test_a_body_that_is_announced_too_large_is_not_read(toy: Toy, monkeypatch):
     monkeypatch.setattr(gate, "_LINGER", 0.1)
+    announced = POST % b"/v1/length" + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (33 << 20)
     with serving(toy.app) as served, served.connect() as connection:
         toy.reached.clear()
+        served.say(announced)  # what the first of its kind takes is no part of it
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        connection.sendall(POST % b"/v1/length" + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (33 << 20))
+        connection.sendall(announced)
         answer = reply(heard(connection))  # nothing of the body was sent, and no 100 asked for it
         assert (answer.status, answer.error()["code"]) == (413, "body_too_large")
         assert answer.headers["connection"] == "close"
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
         assert not toy.reached
 
 
@@ -335,7 +337,7 @@ def test_bodies_of_all_requests_together(toy: Toy):
     limits = Limits(bodies_bytes=150_000)
     with serving(toy.app, Settings(limits=limits)) as served, served.connect() as first:
         first.sendall(POST % b"/v1/length" + b"Content-Length: 100001\r\n\r\n" + bytes(100_000))
-        time.sleep(0.2)
+        eventually(lambda: served.server.config.app.held >= 100_000)
         second = served.ask("POST", "/v1/length", bytes(100_000))
         assert (second.status, second.error()["code"]) == (503, "busy")
         assert second.headers["retry-after"]
@@ -369,15 +371,15 @@ def test_kinds_of_bodies_that_are_taken(served: Served):
 # Pace
 
 
-@pytest.mark.parametrize(("limits", "grace"), [(Limits(body_seconds=0.4), 5.0), (Limits(body_rate=1000), 0.3)])
+@pytest.mark.parametrize(("limits", "grace"), [(Limits(body_seconds=0.4), 60.0), (Limits(body_rate=1000), 0.3)])
 @pytest.mark.parametrize("path", ["/v1/length", "/v1/swallowed"])
 def test_a_slow_body(toy: Toy, monkeypatch, limits: Limits, grace: float, path: str):
     """By the time for all of it, and by the bytes a second."""
     monkeypatch.setattr(gate, "_GRACE", grace)
     monkeypatch.setattr(gate, "_LINGER", 0.1)
     with serving(toy.app, Settings(limits=limits)) as served, served.connect() as connection:
-        connection.sendall(POST % path.encode() + b"Content-Length: 1000\r\n\r\n")
         begun = time.monotonic()
+        connection.sendall(POST % path.encode() + b"Content-Length: 1000\r\n\r\n")
         for _ in range(20):
             try:
                 connection.sendall(b"x")
@@ -386,14 +388,14 @@ def test_a_slow_body(toy: Toy, monkeypatch, limits: Limits, grace: float, path: 
             time.sleep(0.05)
         answer = reply(heard(connection))
     assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (408, "body_too_slow", "close")
-    assert 0.25 < time.monotonic() - begun < 3
+    assert 0.25 < time.monotonic() - begun < 8
 
 
 def test_a_body_at_a_fair_pace(toy: Toy, monkeypatch):
-    monkeypatch.setattr(gate, "_GRACE", 0.3)
+    monkeypatch.setattr(gate, "_GRACE", 1.0)
     with serving(toy.app, Settings(limits=Limits(body_rate=1000))) as served, served.connect() as connection:
-        connection.sendall(POST % b"/v1/length" + b"Content-Length: 1000\r\n\r\n")
-        for _ in range(10):
+        connection.sendall(POST % b"/v1/length" + b"Content-Length: 4000\r\n\r\n")
+        for _ in range(40):
             connection.sendall(bytes(100))
             time.sleep(0.06)
         assert one(connection).status == 200

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_what_may_not_be_fetched(settings: Settings, no_sockets):
         begun = time.monotonic()
         with pytest.raises(Refused) as caught:
             await read_picture(value, "image", Budget(settings.limits), settings)
-        return caught.value.code, caught.value.message, 0.04 < time.monotonic() - begun < 0.5
+        return caught.value.code, caught.value.message, 0.04 < time.monotonic() - begun < 5
 
     async def ask_all() -> list[tuple[str, str, bool]]:
         return await asyncio.gather(*map(ask, FORBIDDEN))
@@ -217,16 +218,18 @@ def test_a_refusal_is_told_after_one_time(monkeypatch, clock: Clock, tmp_path: P
 
 
 def test_a_slow_fetch_is_given_up(monkeypatch):
+    end = threading.Event()
     monkeypatch.setattr(media, "_FETCH_SECONDS", 0.1)
-    monkeypatch.setattr(media, "fetch", lambda url, **_: time.sleep(0.4))
+    monkeypatch.setattr(media, "fetch", lambda url, **_: end.wait(20))
     begun = time.monotonic()
 
     async def ask() -> float:
         with pytest.raises(Refused):
             await read_picture("https://images.example/a.png", "image", Budget(ALLOWED.limits), ALLOWED)
+        end.set()  # its thread is waited for
         return time.monotonic() - begun
 
-    assert asyncio.run(ask()) < 0.3
+    assert asyncio.run(ask()) < 10
 
 
 def test_a_fetched_file_counts(monkeypatch):
@@ -278,7 +281,7 @@ def test_files_outside_and_what_is_no_file(root: Path, name: str):
         "image_url_not_allowed",
         NOT_ALLOWED,
     )
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize("name", ["missing.png", "inner/missing.png", "missing/a.png", "./inner/../missing.png", "..%2fsecret.png"])

@@ -11,8 +11,6 @@ from PIL import Image
 
 from tests.server.visiting import ask, choose, earlier, failing, keep, latest, png, requests, sent, start, throw, until, visit, why
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def by_hand(page, tmp_path: Path, name: str) -> None:
     assert "nano-112" in page.locator("#about").inner_text()
@@ -148,31 +146,32 @@ def test_what_the_bundled_model_was_taught_is_offered(browser, nano):
 
 
 def test_an_answer_is_shown_while_it_is_written(page, stub):
-    stub.pace = 0.3
+    stub.held = 3
     start(page, "caption")
-    until(page, "/^an owl,( a)?( green)? *$/.test(document.querySelector('#asked .text').textContent)")
+    until(page, "document.querySelector('#asked .text')?.textContent.trim() === 'an owl, a'")
     assert page.locator("#said").inner_text() == ""
-    page.locator("#stop").wait_for(state="hidden", timeout=10_000)
+    stub.held = None
+    page.locator("#stop").wait_for(state="hidden")
     assert page.locator("#said").text_content() == "an owl, a green heart and a fish"
 
 
 def test_what_is_found_is_counted_meanwhile(page, stub):
-    stub.pace = 0.5
+    stub.held = 1
     start(page, "detect", names="owl ; fish")
     until(page, "document.querySelector('#asked .text')?.textContent === '1 so far …'")
-    page.locator("#stop").wait_for(state="hidden", timeout=10_000)
+    stub.held = None
+    page.locator("#stop").wait_for(state="hidden")
     assert latest(page).locator("li").count() == 2
 
 
 def test_a_question_is_stopped(page, stub):
-    stub.pace = 0.5
+    stub.held = 1
     start(page, "caption")
-    until(page, "document.querySelector('#asked .text').textContent.startsWith('an')")
+    until(page, "document.querySelector('#asked .text')?.textContent.startsWith('an')")
     page.locator("#stop").click()
     page.locator("#asked article").wait_for(state="detached")
-    page.wait_for_timeout(700)
-    assert stub.cancelled == 1
-    stub.pace = 0
+    until(page, lambda: stub.cancelled == 1)
+    stub.held = None
     assert ask(page, "caption") == "an owl, a green heart and a fish"
 
 
@@ -321,8 +320,12 @@ def test_the_request_is_shown(page, address):
 
 
 def test_earlier_pictures_are_kept_here_and_deleted(page, stub, tmp_path):
+    earlier(page)
+    page.get_by_text("None yet.").wait_for()
     ask(page, "detect", "objects1.png", names="owl")
+    earlier(page).wait_for()
     ask(page, "caption", "objects3.png")
+    earlier(page).nth(1).wait_for()
     page.reload()
     page.locator('#examples [aria-pressed="true"]').wait_for()
     earlier(page).nth(1).wait_for()
@@ -333,6 +336,7 @@ def test_earlier_pictures_are_kept_here_and_deleted(page, stub, tmp_path):
     assert latest(page).locator("h2").inner_text() == "Find: owl"
     ask(page, "caption")
     assert len(stub.asked) == asked + 1
+    page.locator('#kept [aria-label$="What is in this picture?; Find: owl"]').wait_for()
     page.locator("#forget").click()
     page.get_by_text("None yet.").wait_for()
     page.locator("#keep").uncheck()

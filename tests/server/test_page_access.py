@@ -7,8 +7,6 @@ import pytest
 from tests.server import axe
 from tests.server.visiting import ask, choose, earlier, failing, keep, requests, start, tab_to, visit
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_keys_are_enough(page):
     """From an example to an answer, its objects and its request, without a mouse."""
@@ -22,6 +20,7 @@ def test_keys_are_enough(page):
     page.keyboard.press("Control+A")
     page.keyboard.type("horse ; elephant")
     page.keyboard.press("Enter")
+    page.locator("#asked li button").first.wait_for()
     tab_to(page, "#asked li button")
     assert page.locator('#marks [aria-label^="horse"]').count() == 1
     page.keyboard.press("ArrowDown")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from paligemma.drawing import COLOURS, HEAT
 from paligemma.mask_formats import compress, from_run_lengths, run_lengths
 from paligemma.tasks.languages import LANGUAGES
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_masks_are_read_as_they_were_written(page):

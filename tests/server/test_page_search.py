@@ -10,8 +10,6 @@ from tests.server import axe
 from tests.server.page_stub import DEMO
 from tests.server.visiting import keep, visit
 
-pytestmark = pytest.mark.timeout(120)
-
 THUMBNAIL = "data:image/png;base64," + base64.b64encode((DEMO / "objects1.png").read_bytes()).decode()
 
 
@@ -46,6 +44,7 @@ def test_nobody_is_kept_out_of_the_search(browser, stub, width, scheme, tmp_path
     stub.search = HITS
     page = visit(browser, stub.address, color_scheme=scheme, viewport={"width": width, "height": 800})
     page.locator("#to-search").wait_for()
+    page.locator('#examples [aria-pressed="true"]').wait_for()
     assert axe.violations(page) == [], "with the link to it"
     page.goto(f"{stub.address}page/search.html")
     page.get_by_text("1,234 pictures on this server").wait_for()

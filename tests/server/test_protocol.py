@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from paligemma.server import protocol
 from paligemma.server.refusals import Refused
 from paligemma.server.settings import Limits, Settings
 
@@ -166,8 +167,10 @@ class Door:
 
     def __init__(self) -> None:
         self.open = False
+        self.asked = 0
 
     def admit(self, client: str, coming: object = None) -> None:
+        self.asked += 1
         if not self.open:
             raise Refused(429, "32 questions are waiting already", "queue_full", retry_after=1)
 
@@ -187,9 +190,10 @@ def full(toy: Toy, door: Door) -> Iterator[Served]:
 ONE = POST + b"Content-Length: 3\r\n\r\nabc"
 
 
-def test_refusals_one_after_the_other(full: Served, door: Door, toy: Toy, caplog):
+def test_refusals_one_after_the_other(door: Door, toy: Toy, caplog):
     """However they arrive; and once there is a place the same connection is served."""
-    with full.connect() as connection:
+    toy.reached.clear()
+    with serving(toy.app, admit=door.admit) as full, full.connect() as connection:
         connection.sendall(3 * ONE)
         heard = connection.recv(1 << 16)
         while heard.count(b"queue_full") < 3:
@@ -204,12 +208,12 @@ def test_refusals_one_after_the_other(full: Served, door: Door, toy: Toy, caplog
         door.open = True
         connection.sendall(ONE)
         assert one(connection).json() == 3
-    with full.connect() as connection:
-        connection.sendall(ONE)
-        assert one(connection).json() == 3
-        door.open = False
-        connection.sendall(ONE)
-        assert one(connection).status == 429
+        with full.connect() as another:
+            another.sendall(ONE)
+            assert one(another).json() == 3
+            door.open = False
+            another.sendall(ONE)
+            assert one(another).status == 429
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -224,10 +228,10 @@ def test_who_is_refused_again_and_again_keeps_the_connection(full: Served):
 
 def test_silence_after_a_refusal(full: Served):
     with full.connect() as connection:
-        connection.sendall(ONE)
         begun = time.monotonic()
+        connection.sendall(ONE)
         assert heard(connection).count(b"HTTP/1.1") == 1
-        assert 0.9 < time.monotonic() - begun < 3
+        assert 0.9 < time.monotonic() - begun < 4.5
 
 
 def test_the_rest_of_what_is_refused_comes_soon_or_not_at_all(full: Served):
@@ -257,8 +261,7 @@ def test_a_refusal_that_is_owed_is_told_at_the_end(toy: Toy, door: Door):
         with serving(toy.app, admit=door.admit) as served:
             connection = stack.enter_context(served.connect())
             connection.sendall(ONE[:-1])
-            eventually(lambda: served.server.server_state.connections)
-            time.sleep(0.05)
+            eventually(lambda: door.asked)
         assert reply(heard(connection)).error()["code"] == "queue_full"
 
 
@@ -333,30 +336,31 @@ def drip(connection: socket.socket, data: bytes, seconds: float) -> None:
 @pytest.mark.parametrize("first", [b"", MARKER])
 def test_slow_headers(served: Served, first: bytes):
     """Also of a second request: a connection once used is no exception."""
+    begun = time.monotonic()
     with served.connect() as connection:
         if first:
             connection.sendall(first)
             assert one(connection).status == 200
-        begun = time.monotonic()
+            begun = time.monotonic()
         drip(connection, MARKER, 1.2)
         answer = reply(heard(connection))
     assert (answer.status, answer.error()["code"]) == (408, "headers_too_slow")
-    assert 0.3 < time.monotonic() - begun < 4
+    assert 0.3 < time.monotonic() - begun < 8
 
 
 def test_silence(served: Served):
+    begun = time.monotonic()
     with served.connect() as connection:
-        begun = time.monotonic()
         assert heard(connection) == b""
-        assert 0.3 < time.monotonic() - begun < 2
+    assert 0.3 < time.monotonic() - begun < 8
 
 
 def test_silence_after_an_answer(served: Served):
     with served.connect() as connection:
-        connection.sendall(MARKER)
         begun = time.monotonic()
+        connection.sendall(MARKER)
         assert heard(connection).count(b"HTTP/1.1") == 1
-        assert 0.9 < time.monotonic() - begun < 3
+        assert 0.9 < time.monotonic() - begun < 4.5
 
 
 def test_a_slow_answer_is_not_slow_headers(served: Served, toy: Toy):
@@ -370,15 +374,21 @@ def test_a_slow_answer_is_not_slow_headers(served: Served, toy: Toy):
 # Number
 
 
-def test_connections_beyond_the_limit(served: Served, toy: Toy):
-    eventually(lambda: not served.server.server_state.connections)
+@pytest.fixture
+def patient(toy: Toy) -> Iterator[Served]:
+    """As many connections, and time for them."""
+    with serving(toy.app, Settings(limits=Limits(connections=LIMITS.connections))) as served:
+        yield served
+
+
+def test_connections_beyond_the_limit(patient: Served, toy: Toy):
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(served.connect()) for _ in range(LIMITS.connections)]
+        held = [stack.enter_context(patient.connect()) for _ in range(LIMITS.connections)]
         for connection in held:
             connection.sendall(MARKER)
             one(connection)
         toy.reached.clear()
-        turned_away = stack.enter_context(served.connect())
+        turned_away = stack.enter_context(patient.connect())
         turned_away.sendall(MARKER)
         answer = reply(heard(turned_away))
         assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (503, "busy", "close")
@@ -387,18 +397,18 @@ def test_connections_beyond_the_limit(served: Served, toy: Toy):
         held[0].sendall(MARKER)  # those inside are served
         assert one(held[0]).status == 200
         held[0].close()
-        eventually(lambda: len(served.server.server_state.connections) < LIMITS.connections)
-        assert served.ask("GET", "/v1/models").status == 200
+        eventually(lambda: len(patient.server.server_state.connections) < LIMITS.connections)
+        assert patient.ask("GET", "/v1/models").status == 200
 
 
-def test_those_turned_away_are_not_told_so_without_number(served: Served):
-    """A word to each takes a place for a second; there are as many of these as of the others."""
-    eventually(lambda: not served.server.server_state.connections)
+def test_those_turned_away_are_not_told_so_without_number(patient: Served, monkeypatch):
+    """A word to each takes a place for a while; there are as many of these as of the others."""
+    monkeypatch.setattr(protocol, "_GOODBYE", 5.0)
     with contextlib.ExitStack() as stack:
         for _ in range(LIMITS.connections):
-            stack.enter_context(served.connect()).sendall(b"G")
-        eventually(lambda: len(served.server.server_state.connections) == LIMITS.connections)
-        more = [stack.enter_context(served.connect()) for _ in range(3 * LIMITS.connections)]
+            stack.enter_context(patient.connect()).sendall(b"G")
+        eventually(lambda: len(patient.server.server_state.connections) == LIMITS.connections)
+        more = [stack.enter_context(patient.connect()) for _ in range(3 * LIMITS.connections)]
         told = [heard(connection) for connection in more]
     assert sum(b"503" in words for words in told) == LIMITS.connections
     assert told.count(b"") == 2 * LIMITS.connections
@@ -413,21 +423,22 @@ def test_many_slow_connections_do_not_stop_the_others(served: Served):
                 connection.sendall(b"GET / HT")
         for connection in slow:  # each has been taken and hung up on: until then the next one might wait behind it
             heard(connection)
-        eventually(lambda: not served.server.server_state.connections, 3)
+        eventually(lambda: not served.server.server_state.connections, 10)
         assert served.ask("GET", "/v1/models").status == 200
 
 
 def test_two_hundred_slow_connections_within_the_limit(toy: Toy):
     """Others are served all the while; each is hung up on when its time is over."""
-    with serving(toy.app, Settings(limits=Limits(header_seconds=1.0))) as served, contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(served.connect()) for _ in range(200)]
-        for connection in slow:
-            connection.sendall(b"GET / HT")
+    with serving(toy.app, Settings(limits=Limits(header_seconds=3))) as served, contextlib.ExitStack() as stack:
+        slow = []
+        for _ in range(200):
+            slow.append(stack.enter_context(served.connect()))
+            slow[-1].sendall(b"GET / HT")
         eventually(lambda: len(served.server.server_state.connections) == 200)
         assert served.ask("GET", "/v1/models").status == 200
         for connection in slow:
             assert reply(heard(connection)).error()["code"] == "headers_too_slow"
-        eventually(lambda: not served.server.server_state.connections, 3)
+        eventually(lambda: not served.server.server_state.connections, 10)
 
 
 # Readers
@@ -436,9 +447,9 @@ def test_two_hundred_slow_connections_within_the_limit(toy: Toy):
 def test_a_client_that_does_not_read(served: Served, toy: Toy, caplog):
     left = toy.left
     with served.connect() as connection:
-        connection.sendall(b"GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         begun = time.monotonic()
-        eventually(lambda: toy.left > left, 4)
+        connection.sendall(b"GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: toy.left > left, 8)
         assert time.monotonic() - begun > 0.25
         eventually(lambda: not served.server.server_state.connections)
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
@@ -462,7 +473,7 @@ def test_an_answer_that_is_never_fetched(served: Served, toy: Toy):
     with who_reads_little(served) as connection:
         connection.sendall(b"GET /v1/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         eventually(lambda: served.server.server_state.connections)
-        eventually(lambda: not served.server.server_state.connections, 3)
+        eventually(lambda: not served.server.server_state.connections, 10)
 
 
 def test_closing_with_connections_of_all_kinds(toy: Toy):

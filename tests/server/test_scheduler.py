@@ -122,14 +122,14 @@ def test_patience_ends_and_leaves_no_trace():
 
 def test_a_turn_that_comes_as_patience_ends_is_taken():
     async def run():
-        scheduler, log, gate = make(rows=1, patience=0.02), [], asyncio.Event()
+        scheduler, log, gate = make(rows=1, patience=0.3), [], asyncio.Event()
         gate.set()
         async with scheduler.enter("a") as first:
             await first.turn(rows=1, tokens=10, adapter=None)
             second = asyncio.ensure_future(work(scheduler, "b", log, "second", gate))
             await settle()
-            asyncio.get_running_loop().call_later(0.03, scheduler._leave, first)
-            time.sleep(0.05)  # when the loop looks again, patience is over and there is room
+            asyncio.get_running_loop().call_later(0.35, scheduler._leave, first)
+            time.sleep(0.5)  # when the loop looks again, patience is over and there is room
             await second
         assert log == ["second"]
         assert (scheduler.depth, scheduler.busy) == (0, 0)

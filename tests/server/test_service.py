@@ -132,7 +132,7 @@ def test_who_leaves_gives_everything_back(predictor, stage):
         if stage in ("queue", "prompt"):
             slow.hold.clear()
         else:
-            slow.seconds = 0.5  # so that the answer would not be over by itself
+            slow.seconds = 1.0  # so that the answer would not be over by itself
         if stage == "queue":
             first = socket.create_connection(("127.0.0.1", served.port))
             first.sendall(head.encode() + body)
@@ -150,7 +150,7 @@ def test_who_leaves_gives_everything_back(predictor, stage):
             eventually(lambda: service.scheduler.depth == 0)
             first.close()
         slow.hold.set()
-        eventually(lambda: idle(service), 2)
+        eventually(lambda: idle(service))
         slow.seconds = 0
         assert ask(served, "caption").status == 200
 
@@ -223,7 +223,7 @@ def test_a_full_queue_refuses_quickly_and_recovers(predictor):
 
 
 def test_patience_and_deadline(predictor):
-    with slowly(predictor, Settings(rows=1, limits=Limits(queue_seconds=0.3, request_seconds=1.0))) as (served, service, slow):
+    with slowly(predictor, Settings(rows=1, limits=Limits(queue_seconds=0.3, request_seconds=4))) as (served, service, slow):
         slow.hold.clear()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(ask, served, "caption")
@@ -247,9 +247,10 @@ def test_a_stream_lives_while_nothing_comes(predictor):
 
 
 def test_an_error_in_a_stream_is_its_last_event(predictor):
-    with slowly(predictor, request_seconds=0.6) as (served, _, slow):
-        slow.seconds = 0.15
-        name, data = events(ask(served, "caption", stream=True).body)[-1]
+    with slowly(predictor, request_seconds=3) as (served, _, slow):
+        slow.seconds = 0.6
+        first, *_, (name, data) = events(ask(served, "caption", stream=True).body)
+        assert first[0] == "token"
         assert (name, json.loads(data)["error"]["code"]) == ("error", "deadline_exceeded")
 
 

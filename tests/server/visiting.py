@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -96,11 +97,11 @@ def failing(page) -> str:
     return page.locator("#error").inner_text()
 
 
-def until(page, expression: str) -> None:
-    """Waits for it to become true. Playwright's own way would be refused by the page's policy, which forbids eval."""
+def until(page, holds: str | Callable[[], object]) -> None:
+    """Waits for it to become true, in the page or here. Playwright's own way would be refused by the page's policy, which forbids eval."""
     deadline = time.monotonic() + 20
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
+    while not (page.evaluate(holds) if isinstance(holds, str) else holds()):
+        assert time.monotonic() < deadline, holds
         page.wait_for_timeout(50)
 
 
@@ -136,7 +137,7 @@ def requests(page) -> str:
 
 
 def earlier(page):
-    if not page.locator("#kept").is_visible():
+    if not page.locator("#history[open]").count():
         page.locator("#history > summary").click()
     return page.locator("#kept .open")
 

@@ -30,7 +30,7 @@ from paligemma.training.saved import open_saved
 from tests.training.together import CASES, STEPS, a_run, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", "2", "-m"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
 TOLERANCE = {"full": 1e-3, "lora": 1e-3, "qlora": 1e-3, "small": 1e-2, "descent": 1e-3}
 """How far weights may be apart, as a share of how far they moved: rounding, which differs between processors (`lora`: 1.3e-5 on one); a
@@ -58,7 +58,9 @@ def folder(tmp_path_factory) -> Path:
         prepare(folder)
         command = [*TORCHRUN, "tests.training.together", str(folder)]
         ended = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        done.write_text(ended.stderr[-4000:] if ended.returncode else "")
+        written = folder.with_suffix(".new")
+        written.write_text(ended.stderr[-4000:] if ended.returncode else "")
+        written.rename(done)  # whole
     assert not done.read_text(), done.read_text()
     return folder
 

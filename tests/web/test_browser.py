@@ -238,6 +238,7 @@ def visit(browser, site, **how):
 def page(browser, site):
     """The page on a desk, as others left it."""
     page = visit(browser, site, viewport={"width": 1180, "height": 860})
+    page.locator("#ask:enabled").wait_for(timeout=60_000)  # it has loaded itself once more: what is done to it before is lost
     yield page
     page.context.close()
 

@@ -4,7 +4,7 @@ import { button, element, h } from "../shared/elements.js";
 import { forget, keeping, kept, remove, setKeeping } from "./history.js";
 import { TASKS } from "./tasks.js";
 
-// `onOpen(entry)`: one was chosen.
+// `onOpen(entry)`: one was chosen. Gives a function: something else is kept now.
 export function offerEarlier(onOpen, onError) {
   const guarded = (act) => () => act().catch(() => onError(new Error("This browser keeps no history here.")));
   element("keep").checked = keeping();
@@ -13,12 +13,14 @@ export function offerEarlier(onOpen, onError) {
     await forget();
     await list(onOpen);
   })); // prettier-ignore
-  element("history").addEventListener("toggle", guarded(async () => element("history").open && (await list(onOpen))));
+  const show = async () => element("history").open && (await list(onOpen));
+  element("history").addEventListener("toggle", guarded(show));
+  return async () => element("kept").contains(document.activeElement) || (await show()); // who is in it keeps the place
 }
 
 async function list(onOpen) {
-  for (const image of element("kept").querySelectorAll("img")) URL.revokeObjectURL(image.src);
   const entries = await kept();
+  for (const image of element("kept").querySelectorAll("img")) URL.revokeObjectURL(image.src);
   element("forget").disabled = !entries.length;
   element("kept").replaceChildren(...(entries.length ? entries.map((entry) => one(entry, onOpen)) : [h("p", { class: "soft" }, "None yet.")]));
 }

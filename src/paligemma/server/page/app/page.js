@@ -24,6 +24,7 @@ let opening = null; // a promise: what was chosen last
 let id = 0; // of the picture in the history
 let running = null; // an AbortController, while a question is being answered
 let locked = null; // what to do again once there is a key
+let showKept = null; // in the list of earlier pictures, where that is open
 
 start();
 
@@ -31,7 +32,7 @@ function start() {
   makeTasks(showTask);
   offer(known);
   listen((blob) => take(() => openFile(blob)), fail, ["image/", "video/"]);
-  offerEarlier((entry) => take(() => openFrames(entry.name, entry.blobs, entry.note), null, entry), fail);
+  showKept = offerEarlier((entry) => take(() => openFrames(entry.name, entry.blobs, entry.note), null, entry), fail);
   listenTo("form", "submit", answer);
   listenTo("key-form", "submit", unlock);
   element("stop").addEventListener("click", () => running?.abort());
@@ -220,6 +221,7 @@ async function changed() {
   const entry = { id, name, blobs, note, cards: cards.answered };
   try {
     await keep({ ...entry, thumbnail: await thumbnail(picture) });
+    await showKept();
   } catch {}
 }
 

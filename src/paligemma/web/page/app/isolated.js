@@ -2,13 +2,12 @@
 // them, from the second loading on: so the page loads itself once more on the first visit.
 
 const TRIED = "paligemma-isolated";
-const PATIENCE = 2000; // milliseconds for the service worker to be ready
+const PATIENCE = 10_000; // milliseconds for the service worker to be ready
 
 // True where the page is about to be loaded again.
 export async function isolate() {
   const possible = globalThis.isSecureContext && navigator.serviceWorker && navigator.hardwareConcurrency > 1;
   if (globalThis.crossOriginIsolated || !possible || sessionStorage.getItem(TRIED)) return false;
-  sessionStorage.setItem(TRIED, "yes"); // once: where it does not help, one thread will do
   try {
     await navigator.serviceWorker.register("isolate.js");
   } catch {
@@ -16,6 +15,7 @@ export async function isolate() {
   }
   const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
   if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return false;
+  sessionStorage.setItem(TRIED, "yes"); // once: where it does not help, one thread will do
   location.reload();
   return true;
 }

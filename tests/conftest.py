@@ -15,13 +15,36 @@ settings.load_profile("paligemma")
 
 @pytest.fixture
 def shut(monkeypatch):
-    """To call with a folder: from then on the disk does not say what is in it. (Permissions mean nothing to root.)"""
-    closed, scandir = set(), os.scandir
+    """To call with a folder: from then on the disk does not say what is in it. (Permissions mean nothing to root.) `late`: it can be
+    opened, and fails when it is read."""
+    closed, scandir = {}, os.scandir
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
 
     def refusing(path="."):
-        if not isinstance(path, int) and os.fspath(path) in closed:
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scandir(path)
+        name = None if isinstance(path, int) else os.fspath(path)
+        if name not in closed:
+            return scandir(path)
+        if not closed[name]:
+            refused(name)
+        return Listing(name)
+
+    class Listing:
+        def __init__(self, path):
+            self.path = path
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            refused(self.path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    return lambda folder: closed.add(str(folder))
+    return lambda folder, late=False: closed.update({str(folder): late})

@@ -12,7 +12,7 @@ from PIL import Image
 from paligemma import download, sources
 from paligemma.errors import InputError, UsageError
 from paligemma.image import UNREADABLE, Clip
-from paligemma.sources import expand, natural_order, reaches
+from paligemma.sources import below, expand, natural_order, reaches
 
 
 @pytest.fixture
@@ -77,14 +77,18 @@ def test_the_tree_is_walked_without_following_links(folder: Path):
     assert [source.kind for source in found].index("video") == ALL.index("v.mp4")
 
 
-def test_a_folder_that_cannot_be_read_fails_by_name(tmp_path, shut):
-    for name in ("a.png", "shut/b.png", "z/c.png"):
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "when it is read"])
+def test_a_folder_that_cannot_be_read_fails_by_name(tmp_path, shut, late: bool):
+    for name in ("a.png", "shut.mp4/b.png", "z/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (2, 2)).save(tmp_path / name)
-    shut(tmp_path / "shut")
+    shut(tmp_path / "shut.mp4", late=late)
     found = expand([str(tmp_path)])
-    assert [source.path for source in found] == [tmp_path / "a.png", tmp_path / "z/c.png", tmp_path / "shut"]
-    shut(tmp_path)
+    assert [source.path for source in found] == [tmp_path / "a.png", tmp_path / "z/c.png", tmp_path / "shut.mp4"]
+    assert found[-1].kind == "image"
+    with pytest.warns(UserWarning, match=r"shut.mp4: this folder cannot be read \(Permission denied\): left out"):
+        assert list(below(tmp_path)) == [tmp_path / "a.png", tmp_path / "z/c.png"]
+    shut(tmp_path, late=late)
     for source in (found[-1], *expand([str(tmp_path)])):
         with pytest.raises(InputError, match=r"this folder cannot be read \(Permission denied\)") as refused:
             source.open()
@@ -203,6 +207,9 @@ def test_natural_order():
         ("photos/*.jpg", "elsewhere", False),
         ("*.jpg", "drawn", False),
         ("photos/a.jpg", "photos", False),
+        ("photos/a*/**/*.jpg", "photos/drawn", False),
+        ("photos/a*/**/*.jpg", "photos/all", True),
+        ("photos/**/*.jpg", "photos/a/b/c", True),
     ],
 )
 def test_what_a_source_would_pick_up(tmp_path: Path, monkeypatch, argument: str, place: str, would: bool):
@@ -211,3 +218,12 @@ def test_what_a_source_would_pick_up(tmp_path: Path, monkeypatch, argument: str,
     monkeypatch.chdir(tmp_path)
     assert reaches(argument, Path(place)) is would
     assert reaches(str(tmp_path / argument), Path(place)) is would
+
+
+@pytest.mark.parametrize(
+    ("argument", "would"), [("photos", True), ("photos/*.jpg", False), ("photos/*.png", True), ("photos/a*", True), ("photos/*.p?g", True)]
+)
+def test_of_a_file_whose_ending_is_known(tmp_path: Path, monkeypatch, argument: str, would: bool):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert reaches(argument, Path("photos"), ".png") is would

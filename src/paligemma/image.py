@@ -7,6 +7,7 @@ their side); sixteen-bit pictures keep their high byte; colour profiles are igno
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import io
 import os
@@ -122,7 +123,8 @@ def _unreadable(name: str, what: str, error: OSError) -> InputError:
 def check_listed(folder: Path, name: str) -> None:
     """Raises `InputError` for a folder of which the disk does not say what is in it."""
     try:
-        os.scandir(folder).close()
+        with os.scandir(folder) as listed:
+            collections.deque(listed, 0)  # some disks open a folder, and fail when it is read
     except OSError as error:
         raise _unreadable(name, "this folder cannot be read", error) from error
 

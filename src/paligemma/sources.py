@@ -1,7 +1,7 @@
 """IMAGE arguments of the command line -> named inputs, in order. Nothing is opened here, so that one bad file does not stop the others.
 
 cat.jpg  clip.mp4      a picture, a video (by its name's ending)
-photos/                every picture and video below it, 2.png before 10.png, hidden files left out
+photos/                every picture and video below it, 2.png before 10.png, hidden files left out; at the end folders that cannot be read
 "photos/*.jpg"         a pattern, when no file has that very name; ** goes through folders
 -                      a picture on standard input
 https://...            only when allowed
@@ -15,7 +15,8 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -71,7 +72,9 @@ def _paths(argument: str) -> list[Path]:
     """Files meant by a name, a folder or a pattern; a name that is not there stands for itself."""
     path = Path(argument)
     if os.path.isdir(path):
-        return list(below(path)) or [path]
+        unlisted: list[Path] = []
+        found = list(below(path, unlisted=lambda error: unlisted.append(Path(error.filename))))
+        return [*found, *unlisted] or [path]
     if not os.path.lexists(path) and glob.has_magic(argument):
         return sorted((file for file in matching(path) if not os.path.isdir(file)), key=natural_order) or [path]
     return [path]
@@ -92,27 +95,41 @@ def base_of(pattern: Path) -> Path:
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
 
 
-def reaches(argument: str, folder: Path) -> bool:
-    """Whether a folder or pattern would pick up what comes to lie in `folder`."""
+def reaches(argument: str, folder: Path, ending: str = "") -> bool:
+    """Whether a folder or pattern would pick up a file that comes to lie in `folder`. `ending`: of its name, where that is known."""
     path = Path(argument)
     base = path if path.is_dir() else base_of(path)
     place, root = folder.resolve(), base.resolve()
     if path.is_file() or not place.is_relative_to(root):
         return False
-    inside, chosen = place.relative_to(root).parts, path.parts[len(base.parts) :]
-    return path.is_dir() or "**" in chosen or (len(chosen) > len(inside) and all(map(fnmatchcase, inside, chosen)))
+    *folders, name = path.parts[len(base.parts) :] or ("",)
+    last = Path(name).suffix  # all that is known of a file's name is its ending
+    return path.is_dir() or (_fits(place.relative_to(root).parts, folders) and (not ending or not last or fnmatchcase(ending, last)))
 
 
-def below(folder: Path, endings: Collection[str] = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS) -> Iterator[Path]:
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Folders, one in the other, and a pattern for them, in which ** stands for any number."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or (bool(parts) and _fits(parts[1:], pattern))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def below(
+    folder: Path, endings: Collection[str] = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS, *, unlisted: Callable[[OSError], object] | None = None
+) -> Iterator[Path]:
     """Files with these endings in a folder and its subfolders, one folder at a time. Hidden ones are left out, links to other folders are
-    not followed. A folder that cannot be read comes itself, at the end: whoever opens it is told."""
-    unlisted: list[Path] = []
-    for where, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename))):
+    not followed. `unlisted`: is given each folder that cannot be read; by default such ones are left out with a warning."""
+    for where, folders, files in os.walk(folder, onerror=unlisted or _left_out):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_order)
         for name in sorted(files, key=natural_order):
             if not name.startswith(".") and Path(name).suffix.lower() in endings:
                 yield Path(where, name)
-    yield from unlisted
+
+
+def _left_out(error: OSError) -> None:
+    warnings.warn(f"{printable(str(error.filename))}: this folder cannot be read ({error.strerror}): left out", stacklevel=3)
 
 
 def natural_order(path: Path | str) -> tuple[list[tuple[int, int, str]], str]:
@@ -123,7 +140,7 @@ def natural_order(path: Path | str) -> tuple[list[tuple[int, int, str]], str]:
 
 def _file(path: Path, frames: int) -> Source:
     name = printable(str(path))
-    if path.suffix.lower() in VIDEO_EXTENSIONS:
+    if path.suffix.lower() in VIDEO_EXTENSIONS and not os.path.isdir(path):
         return Source(name, "video", path, _open=functools.partial(_video, path, frames))
     return Source(name, "image", path, _open=functools.partial(_picture, path, name))
 

@@ -271,6 +271,7 @@ def test_a_folder_that_cannot_be_written_stops_no_other(alt, asked, tmp_path, mo
     done = alt(folder)
     assert (done.code, done.lines[0], done.lines[-1]) == (6, "2 alt texts of 2 pictures", "1 failed")
     assert f"{folder / '1.png.en.txt'}: Permission denied\nhint: what was answered is kept" in done.err
+    assert alt(album(tmp_path / "b", 2) / "1.png").code == 3, "all failed"
     monkeypatch.setattr(alt_texts, "replace_file", real)
     asked.clear()
     assert alt(folder).code == 0

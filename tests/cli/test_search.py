@@ -178,7 +178,8 @@ def test_an_index_is_renewed_with_its_own_encoder_from_anywhere(album, call, tmp
     assert (lost.code, "--encoder FOLDER" in lost.err) == (4, True)
     assert call("index", album, "--out", where, "--encoder", tmp_path / "moved").code == 0
     assert call("search", "red", "--index", where).code == 0
-    assert asked[-1] == str(tmp_path / "moved")
+    assert call("index", album, "--out", where, "--overwrite").lines == [f"{where}: 3 pictures (3 added)"]
+    assert asked[-2:] == [str(tmp_path / "moved")] * 2
 
 
 def test_another_model_in_the_same_place_is_another(album, call, tmp_path):

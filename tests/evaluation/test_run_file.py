@@ -73,19 +73,21 @@ def test_a_model_from_files_has_their_fingerprint(tmp_path):
     assert describe_run(load(other, device="cpu"), data).model_fingerprint != first.model_fingerprint
 
 
-def test_small_files_count_by_what_is_in_them_and_large_ones_by_their_time(tmp_path, monkeypatch):
+def test_the_fingerprint_is_of_what_is_in_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_file, "_WHOLE", 64)
+    monkeypatch.setattr(run_file, "_STRIDE", 32)
+    monkeypatch.setattr(run_file, "_SAMPLE", 8)
     weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"one")
+    numbers = bytearray(range(200))
+    weights.write_bytes(numbers)
     first = fingerprint(tmp_path)
     os.utime(weights, (1, 1))
     assert fingerprint(tmp_path) == first
-    weights.write_bytes(b"two")
-    os.utime(weights, (1, 1))
+    for place, seen in ((0, True), (63, True), (66, True), (75, False), (197, True)):
+        weights.write_bytes(bytes(255 if at == place else value for at, value in enumerate(numbers)))
+        assert (fingerprint(tmp_path) != first) is seen, place
+    weights.write_bytes(numbers + b"more")
     assert fingerprint(tmp_path) != first
-    monkeypatch.setattr(run_file, "_SMALL", 2)
-    large = fingerprint(tmp_path)
-    os.utime(weights, (2, 2))
-    assert fingerprint(tmp_path) != large
 
 
 def test_a_published_size_is_named(tmp_path):

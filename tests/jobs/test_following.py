@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from paligemma.errors import InputError
+from paligemma.image import UNREADABLE
+from paligemma.jobs import following
 from paligemma.jobs.following import follow
 from paligemma.jobs.items import items
 from paligemma.jobs.job import run
@@ -104,6 +107,18 @@ def test_a_picture_of_another_size_is_asked_about_again(tmp_path):
     sizes = [row["result"].get("width") for row in map(json.loads, (out / "results.jsonl").read_text().splitlines())]
     assert sizes == [None, 8, None, 30, None, 10]
     assert go(out, source) == ["3.png"]
+
+
+@pytest.mark.parametrize("error", [InputError("not now", code=UNREADABLE), OSError(5, "Input/output error")])
+def test_what_the_disk_does_not_give_out_for_now_is_as_it_was(tmp_path, monkeypatch, error):
+    source, out = album(tmp_path / "a", 4), tmp_path / "out"
+    go(out, source)
+
+    def refusing(path):
+        raise error
+
+    monkeypatch.setattr(following, "picture_size", refusing)
+    assert go(out, source) == []
 
 
 def test_a_source_of_which_nothing_is_left(tmp_path):

@@ -61,14 +61,24 @@ def test_what_is_not_there_or_outside_fails_when_it_is_opened(tmp_path):
             item.open()
 
 
-def test_pages_that_cannot_be_read_fail_alone(tmp_path, shut):
+def test_pages_that_cannot_be_read_fail_alone(tmp_path, shut, monkeypatch):
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / "a.html").write_text("<img src=a.png>")
-    (tmp_path / "b").mkdir()
-    shut(tmp_path / "b")
-    picture, page = items_of_pages(tmp_path)
-    assert (picture.id, page.id) == ("a.png", "b")
-    with pytest.raises(InputError, match="b: cannot be read"):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "b.html").write_text("<img src=a.png>")
+    read_text = Path.read_text
+
+    def refusing(path, *how, **named):
+        if path.name == "b.html":
+            raise PermissionError(13, "Permission denied")
+        return read_text(path, *how, **named)
+
+    monkeypatch.setattr(Path, "read_text", refusing)
+    shut(tmp_path / "folder")
+    with pytest.warns(UserWarning, match="folder: this folder cannot be read"):
+        picture, page = items_of_pages(tmp_path)
+    assert (picture.id, page.id) == ("a.png", "b.html")
+    with pytest.raises(InputError, match=r"b.html: cannot be read \(Permission denied\)"):
         page.open()
 
 

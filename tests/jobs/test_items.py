@@ -60,6 +60,17 @@ def test_nothing_is_said_at_once(source, tmp_path):
         items(tmp_path / source)
 
 
+@pytest.mark.parametrize("name", ["1.png", "rows.jsonl"])
+def test_a_folder_that_cannot_be_read_is_left_out_with_a_word(tmp_path, shut, name):
+    (tmp_path / "1.png").write_bytes(png())
+    (tmp_path / "rows.jsonl").write_text('{"id": "row", "image": "1.png"}')
+    (tmp_path / ({"1.png", "rows.jsonl"} - {name}).pop()).rename(tmp_path.parent / "elsewhere")
+    (tmp_path / "lost+found").mkdir()
+    shut(tmp_path / "lost+found")
+    with pytest.warns(UserWarning, match=r"lost\+found: this folder cannot be read \(Permission denied\): left out"):
+        assert [item.id for item in items(tmp_path)] == [{"1.png": "1.png", "rows.jsonl": "row"}[name]]
+
+
 def test_a_broken_picture_fails_when_it_is_opened_and_says_its_name(tmp_path):
     folder = album(tmp_path / "a", 3, broken=(1,))
     broken = list(items(folder))[1]

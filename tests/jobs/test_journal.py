@@ -170,6 +170,19 @@ def test_an_order_of_which_nothing_was_done_gives_way(tmp_path, done):
         pass
 
 
+def test_an_order_that_was_killed_before_its_journal_gives_way(tmp_path):
+    out = tmp_path / "out"
+    with opened(out, ORDER, Lines()):
+        pass
+    (out / "journal.jsonl").unlink()
+    for left in (out / "parts", None):
+        with opened(out, {**ORDER, "source": str(left)}, Lines()) as journal:
+            assert not journal.parts
+        (out / "journal.jsonl").unlink()
+        if left:
+            left.rmdir()
+
+
 @pytest.mark.parametrize("there", ["job.json", "results.jsonl", "parts/mine.txt"])
 def test_a_folder_of_somebody_else_does_not_give_way(tmp_path, there):
     out = tmp_path / "out"

@@ -115,11 +115,12 @@ def alt_text(
             texts += added.taken
             errors += [*rows_of(journal.files(ERRORS)), *added.refused]
             counts.codes.update(row["error"]["code"] for row in added.refused)
+            counts.failed += len({row["id"] for row in added.refused} - {one.id for one in added.taken})
             if not added.refused:
                 journal.forget()
     complete -= {one.id for one in texts}
     _say(texts, errors, len(complete), counts, rules, out, json)
-    return ended(counts, stopping, had=len(complete) + len(texts))
+    return ended(counts, stopping, had=len(complete))
 
 
 def _place(source: str, ways: Ways, out: Path | None, html: bool, overwrite: bool) -> tuple[Place, Path, Callable[[], Iterable[Item]]]:

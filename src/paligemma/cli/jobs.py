@@ -141,7 +141,7 @@ def batch(
     if track and (draw is not None or not every >= 0.01):
         raise UsageError("--track goes with --every of a hundredth of a second at least, and not with --draw")
     if draw is not None:
-        outside(source, draw, "--draw")
+        outside(source, draw, "--draw", ending=".png")
     tasks = all_asked(task or [])
     if tiles and not any(task.verb in ("detect", "ocr") for task in tasks):
         raise UsageError("--tiles searches (detect) and reads (ocr) in parts, and neither is asked for", hint="leave --tiles out")
@@ -157,9 +157,9 @@ def batch(
     return done.exit_code
 
 
-def outside(source: str, folder: Path, option: str) -> None:
-    """Raises `UsageError` for a folder within the source."""
-    if reaches(source, folder):
+def outside(source: str, folder: Path, option: str, *, within: str = "", ending: str = "") -> None:
+    """Raises `UsageError` for a folder within the source. `within`: where pictures come to lie below it; `ending`: of their names."""
+    if reaches(source, folder / within, ending):
         raise UsageError(f"{option} {folder} is within the source, whose pictures it would add to", hint="choose another folder")
 
 
@@ -221,7 +221,7 @@ def complain(errors: Iterable[Mapping[str, Any]]) -> None:
 
 
 def ended(counts: Counts, stopping: Stopping, *, had: int = 0) -> int:
-    """What a command ends with that has run a job; it says so of one that was stopped. `had`: what else is as it should be."""
+    """What a command ends with that has run a job; it says so of one that was stopped. `had`: items that had nothing to do."""
     if not counts.finished:
         print("stopped: the same command goes on", file=sys.stderr)
         return stopping.exit_code

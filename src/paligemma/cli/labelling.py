@@ -73,6 +73,7 @@ def label(
     from ..jobs.parts import ERRORS, RESULTS
     from ..jobs.work import Order
     from ..labelling.export import check, export, one_picture_each, ranked
+    from ..labelling.formats import FORMATS
     from ..labelling.pictures import NOT_A_PICTURE
 
     if batch < 1 or (limit is not None and limit < 1):
@@ -85,7 +86,7 @@ def label(
         split = SEMICOLON.join(part.strip() for part in classes.split(","))
         what = f"--classes {printable(classes)!r} is one name with a comma in it"
         raise UsageError(what, hint=f'for several names: "{printable(split)}"; for this one: "{printable(classes)}{SEMICOLON}"')
-    outside(source, out, "--out")
+    outside(source, out, "--out", within=f"{to}/{FORMATS[to].pictures}")
     folder = check(out, to, masks=masks, overwrite=overwrite)
     task = asked(f"{'segment' if masks else 'detect'}:{classes}")
     places = {} if max_objects is None else {"max_objects": max_objects}  # no least score: it is for what is written of the results

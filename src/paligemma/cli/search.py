@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401  (as bel
 
 from cyclopts import Group, Parameter
 
-from ..errors import InputError, UsageError, did_you_mean
+from ..errors import CheckpointError, InputError, UsageError, did_you_mean
 from ..printable import printable
 from .batch import load
 from .failures import PARTLY_FAILED, lines
@@ -102,9 +103,11 @@ def index(
     wanted = _wanted(what, classes, min_score, lang, options)
     root = absolute(folder)
     files(root)  # before a model is loaded
-    source = "" if overwrite else _encoder_at(out)
+    source = _encoder_at(out, overwrite)
     encoder = encoder_of(out, source, options.encoder, device=options.device)
     predictor = load(options) if wanted else None
+    if predictor is not None:
+        wanted = dataclasses.replace(wanted, model=_author(predictor.config.name, options.model))
     warnings.simplefilter("ignore")  # a caption that is cut short is still one
     facts = Facts(encoder.name, encoder.dimensions, to_keep(options.encoder or source), str(root))
     with writing(out, facts, overwrite=overwrite) as writer, _watched() as (begin, tell):
@@ -216,23 +219,22 @@ def _wanted(what: str, classes: str | None, min_score: float, lang: str, options
     if not {"captions", "text", "objects"} & set(kinds):
         return Wanted()
     found = class_names(names(classes)) if classes is not None else ()
-    return Wanted(languages, "text" in kinds, found, _author(options.model), Search(min_score=min_score).min_score)
+    return Wanted(languages, "text" in kinds, found, min_score=Search(min_score=min_score).min_score)
 
 
-def _author(model: str | None) -> str:
-    """The name of a PaliGemma as an index writes it down: of another one that comes to be in the same place it is another."""
+def _author(name: str, model: str | None) -> str:
+    """The name of a PaliGemma as an index writes it down: the same wherever it lies, and another for another that lies in its place."""
     from ..checkpoint.finding import find
     from ..evaluation.run_file import fingerprint
 
-    path = find(model)
-    return f"{path.resolve().name}-{fingerprint(path)[:16]}"
+    return f"{name}-{fingerprint(find(model))[:16]}"
 
 
-def _encoder_at(where: str) -> str:
-    """What made the vectors of the index that is there; "" where there is none."""
+def _encoder_at(where: str, overwrite: bool) -> str:
+    """What made the vectors of the index that is there; "" where there is none, or it cannot be read and is to be made anew."""
     from ..index.store import Index
 
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError, *([CheckpointError] if overwrite else [])):
         return Index.open(where).facts.source
     return ""
 
@@ -316,9 +318,11 @@ def _said(report: Report, held: int, lacking: Mapping[str, int], lost: Sequence[
     for what in lost:
         print(f"note: what another model said is gone, its {what} too: add --what vectors,{what} to have them anew", file=sys.stderr)
     if report.failed:
-        kept = any(error.code == UNREADABLE for error in report.failed.values())
-        what = "what the index had of them stays" if kept else "not in the index"
-        print(f"{counted(len(report.failed), 'picture')} could not be read: {what}", file=sys.stderr)
+        for_now = sum(error.code == UNREADABLE for error in report.failed.values())
+        if for_now < len(report.failed):
+            print(f"{counted(len(report.failed) - for_now, 'picture')} could not be read: not in the index", file=sys.stderr)
+        if for_now:
+            print(f"{counted(for_now, 'name')} could not be opened: what the index had there stays", file=sys.stderr)
         return PARTLY_FAILED if held else InputError.exit_code
     return 0
 

@@ -67,19 +67,22 @@ def _texts(picture: Path) -> list[Path]:
 def read(part: Part, to: Collector) -> None:
     """A picture without a caption, and a caption without a picture, are faults."""
     folder, used, task = part.files[0], set(), to.task or "caption"
+
+    def unlisted(error: OSError) -> None:
+        place = Path(error.filename)
+        to.fault(to.place(place), "missing", f"this folder cannot be read ({error.strerror})", os.path.relpath(place, to.root))
+
     asked = {"caption": caption.prompt(), "ocr": "ocr", "run": "caption en"}[task]
-    for file in below(folder, IMAGE_EXTENSIONS):
+    for file in below(folder, IMAGE_EXTENSIONS, unlisted=unlisted):
         id, texts = os.path.relpath(file, to.root), _texts(file)
         used.update(texts)
         with to.record(to.place(file), id, to.place(file)):
-            if file.is_dir():
-                raise Flaw("missing", "this folder cannot be read")
             if not texts:
                 raise Flaw("answer", f"there is no {file.stem}.txt beside it")
             picture = to.picture(file.name, file.parent)
             to.pictures.check(picture)
             text = checks.answer(decoded(to.bytes_of(texts[0]).removeprefix(BOM)), "the caption")
             to.add(Record(id, task, (picture,), to.place(texts[0]), asked, (caption.target(text),), about=part.about))
-    for file in below(folder, TEXTS):
-        if file not in used and not file.is_dir() and file.stem.lower() not in OTHERS:
+    for file in below(folder, TEXTS, unlisted=lambda error: None):  # told already
+        if file not in used and file.stem.lower() not in OTHERS:
             to.fault(to.place(file), "missing", "there is no picture for this caption", os.path.relpath(file, to.root))

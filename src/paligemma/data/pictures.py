@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from PIL import Image
 
 from ..errors import InputError, ResourceError
-from ..image import Limits, check_size, open_image, opened, read_header, turn_of
+from ..image import UNREADABLE, Limits, check_size, open_image, opened, read_header, turn_of
 from ..printable import printable
 from ..video import EXTENSIONS as VIDEO_EXTENSIONS
 from .records import Flaw
@@ -112,8 +112,7 @@ class Pictures:
             if self.strict:
                 open_image(path, self.limits, name=printable(path.name))
         except InputError as error:
-            unreadable = error.code == "not_found" or (error.code == error.default_code and isinstance(error.__cause__, OSError))
-            return Flaw("missing" if unreadable else "picture", error.message)
+            return Flaw("missing" if error.code in ("not_found", UNREADABLE) else "picture", error.message)
         self.sideways += found[1]
         return found
 

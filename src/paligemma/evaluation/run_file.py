@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "run.json"
 _WEIGHTS = (".safetensors", ".npz", ".model", ".packed")
-_SMALL = 64 << 20  # bytes of a file that is read whole
+_WHOLE, _STRIDE, _SAMPLE = 64 << 20, 1 << 20, 512  # bytes of a file: read whole at first, then a sample every so many
 _MUST_AGREE = {
     "model_fingerprint": "the model",
     "calibration": "the model's calibration",
@@ -34,8 +34,8 @@ _MUST_AGREE = {
 
 @dataclass(frozen=True)
 class Run:
-    """`model`: `paligemma2-3b` where its dimensions are published ones, else ""; `resolution`: pixels; `model_fingerprint`: of the names,
-    sizes and times of its files, "" for a model that is no file; `options`: how it was asked; `recipe`: what it was trained by, or "".
+    """`model`: `paligemma2-3b` where its dimensions are published ones, else ""; `resolution`: pixels; `model_fingerprint`: of
+    what is in its files, "" for a model that is no file; `options`: how it was asked; `recipe`: what it was trained by, or "".
     """
 
     model: str
@@ -125,15 +125,20 @@ def calibration_of(run: Run | None) -> Calibration:
 
 
 def fingerprint(path: Path) -> str:
-    """Of the weights and tokenizer: of a folder, or of one file. Large files count by their names, sizes and times, small ones by what is
-    in them: a bundled model that is installed anew is the same."""
+    """Of the weights and tokenizer: of a folder, or of one file. Copies have the same one.
+
+    Of large files the beginning, where the tensors are named, and a little of every mebibyte are read: training changes whole tensors.
+    """
     others = ("tokenizer.json", PACK_INDEX)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.suffix in _WEIGHTS or file.name in others]
     return hashlib.sha256(json.dumps(sorted(map(_facts_of, files))).encode()).hexdigest()[:32]
 
 
 def _facts_of(file: Path) -> tuple[str, int, str]:
-    facts = file.stat()
-    if facts.st_size > _SMALL:
-        return file.name, facts.st_size, str(facts.st_mtime_ns)
-    return file.name, facts.st_size, hashlib.sha256(file.read_bytes()).hexdigest()
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        digest = hashlib.sha256(opened.read(_WHOLE))
+        for place in range(_WHOLE, size, _STRIDE):
+            opened.seek(place)
+            digest.update(opened.read(_SAMPLE))
+    return file.name, size, digest.hexdigest()

@@ -307,7 +307,8 @@ def _facts(table: Table, where: str) -> Facts:
     found = facts_of(table.schema)
     if found is None:
         what = f"{where}: the table {NAME!r} here is not an index that this version reads"
-        raise CheckpointError(what, hint="choose another place, or build it anew with --overwrite", code="not_an_index")
+        hint = "choose another place, or build it anew with --overwrite, and with --encoder where it had another than the bundled one"
+        raise CheckpointError(what, hint=hint, code="not_an_index")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.pictures import picture_size
 from ..errors import InputError
+from ..image import UNREADABLE
 from .items import Item
 from .journal import Journal
 from .parts import ERRORS, RESULTS, Ids
@@ -42,14 +43,17 @@ def follow(journal: Journal, items: Iterable[Item], *, lasting: Iterable[str] = 
 def _replaced(journal: Journal, files: Mapping[str, Path | None]) -> set[str]:
     """Ids of pictures that are others now, as far as their size tells."""
     found = ((files.get(row["id"]), row["id"], row["result"]) for row in rows_of(journal.files(RESULTS)))
-    return {id for file, id, result in found if file and "width" in result and _size(file) != (result["width"], result["height"])}
+    return {id for file, id, result in found if file and "width" in result and _is_another(file, (result["width"], result["height"]))}
 
 
-def _size(file: Path) -> tuple[int, int] | None:
+def _is_another(file: Path, size: tuple[int, int]) -> bool:
+    """What the disk does not give out for now is as it was."""
     try:
-        return picture_size(file)[0]
-    except InputError:
-        return None
+        return picture_size(file)[0] != size
+    except InputError as error:
+        return error.code != UNREADABLE
+    except OSError:
+        return False
 
 
 def _done(journal: Journal) -> list[Done]:

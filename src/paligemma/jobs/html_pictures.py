@@ -27,7 +27,7 @@ USES = "uses"
 
 def items_of_pages(site: Path) -> list[Item]:
     """Each picture once, in the order of the pages; `kept["uses"]` lists page and src of every `<img>` that shows it. A page that cannot be
-    read, or a folder of them, is an item that fails.
+    read is an item that fails.
 
     Raises `InputError` where the folder has no pages.
     """

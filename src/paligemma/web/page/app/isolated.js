@@ -14,8 +14,9 @@ export async function isolate() {
     return false;
   }
   const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
-  if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return false;
+  const ready = await Promise.race([navigator.serviceWorker.ready, late]);
   sessionStorage.setItem(TRIED, "yes"); // once: where it does not help, one thread will do
+  if (!ready) return false;
   location.reload();
   return true;
 }

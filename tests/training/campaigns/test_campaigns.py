@@ -26,12 +26,12 @@ from .trial import CALLS, Watch
 
 ROOT = Path(__file__).resolve().parents[3]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="campaigns fork their trainers")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="campaigns fork their trainers"), pytest.mark.timeout(900)]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.training.campaigns", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=280
+        [sys.executable, "-m", "tests.training.campaigns", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=880
     )
 
 

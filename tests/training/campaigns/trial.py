@@ -291,6 +291,7 @@ def perform(train: Trainer, run: Path, plan: Plan, pipe: int) -> int:
     """In the child: what the trainer returns, or 1 and a traceback for what it lets through."""
     import traceback
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started all of this with Ctrl-C ignored
     watch = Watch(plan, run, pipe)
     if plan.largest_file:
         import resource

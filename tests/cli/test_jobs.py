@@ -89,7 +89,7 @@ def test_the_same_command_goes_on_and_another_is_refused(call, tiny, tmp_path):
     assert again.records[0]["rows"] == 6
     other = call(*command, "--task", "ocr")
     assert other.code == 2
-    assert other.err.startswith(f"error[other_job]: {out} holds results of another job: tasks differs")
+    assert other.err.startswith(f"error[other_job]: {out} holds results of another job: not the same tasks")
     assert (out / "results.jsonl").read_bytes() == before
     replaced = call(*command, "--task", "ocr", "--overwrite")
     assert replaced.code == 0
@@ -140,7 +140,7 @@ def test_drawings_are_all_in_one_folder(call, tiny, tmp_path):
     assert call(*command, "--draw", tmp_path / "drawn").code == 0
     assert call(*command, "--draw", tmp_path / "drawn").code == 0
     other = call(*command, "--draw", tmp_path / "elsewhere")
-    assert (other.code, "another job: drawings differs" in other.err) == (2, True)
+    assert (other.code, "another job: not the same drawings" in other.err) == (2, True)
 
 
 def test_an_order_that_could_not_be_filled_gives_way_to_the_next(call, tmp_path):

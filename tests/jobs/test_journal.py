@@ -145,7 +145,7 @@ def test_another_order_is_refused_and_nothing_is_touched(tmp_path, done):
         journal.finish(ids(done))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with (
-        pytest.raises(UsageError, match="another job: source and tasks differ") as raised,
+        pytest.raises(UsageError, match="another job: not the same source and tasks") as raised,
         opened(out, {"source": "b", "tasks": []}, Lines()),
     ):
         pass
@@ -166,7 +166,7 @@ def test_an_order_of_which_nothing_was_done_gives_way(tmp_path, done):
         assert not journal.parts
         assert names(out / "parts") == set()
         journal.add(0, done)
-    with pytest.raises(UsageError, match="another job: source differs"), opened(out, ORDER, Lines()):
+    with pytest.raises(UsageError, match="another job: not the same source"), opened(out, ORDER, Lines()):
         pass
 
 

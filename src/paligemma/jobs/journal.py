@@ -90,7 +90,7 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     others = [name for name in disk.names(folder) if name in OWN]
     if (there is not None or others) and not (_is_order(there, order) and _nothing_done(folder, others, disk)):
         names = [name for name in order if there and there.get(name) != json.loads(wanted)[name]]
-        what = f"{' and '.join(names)} {'differ' if len(names) > 1 else 'differs'}" if names else "nothing says which"
+        what = f"not the same {' and '.join(names)}" if names else "nothing says which"
         if not overwrite:
             raise UsageError(
                 f"{printable(str(folder))} holds results of another job: {what}",

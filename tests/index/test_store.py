@@ -233,7 +233,7 @@ def test_the_approximate_index_takes_in_what_comes_later(dimensions, tmp_path, m
             for asked in range(0, 900, 90):
                 exact = set(100 + np.argsort(-vectors[100:900] @ vectors[asked])[:10])
                 right += len(exact & {int(path.removesuffix(".png")) for path in paths(writer, writer.nearest(vectors[asked], 10))})
-            # Its training begins with chance: 82 to 100 of a hundred builds. Where too few are compared again it is 43 to 65 the second time.
+            # Its training begins with chance: 82 to 100 in 132 builds. Where too few are compared again it is 43 to 65 the second time.
             assert right >= 70, "directions without topics are the hardest there are"
             writer.tidy()
         assert writer._trained() == 600, "it was made anew for a few rows more"

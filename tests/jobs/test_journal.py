@@ -183,14 +183,15 @@ def test_an_order_that_was_killed_before_its_journal_gives_way(tmp_path):
             left.rmdir()
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", "0"])
 @pytest.mark.parametrize("there", ["job.json", "results.jsonl", "parts/mine.txt"])
-def test_a_folder_of_somebody_else_does_not_give_way(tmp_path, there):
+def test_a_folder_of_somebody_else_does_not_give_way(tmp_path, there, text):
     out = tmp_path / "out"
     (out / there).parent.mkdir(parents=True)
-    (out / there).write_text("{}")
+    (out / there).write_text(text)
     with pytest.raises(UsageError, match="nothing says which"), opened(out, ORDER, Lines()):
         pass
-    assert (out / there).read_text() == "{}"
+    assert (out / there).read_text() == text
 
 
 def test_results_of_which_nothing_is_known_are_not_touched(tmp_path):

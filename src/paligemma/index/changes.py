@@ -59,13 +59,13 @@ def files(root: Path) -> list[File]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: {'a file, expected a folder' if root.is_file() else 'no such folder'}", code="not_found")
-    check_listed(root, str(root))
     found: list[File] = []
     for source in expand([str(root)]):
         if source.kind == "image" and source.path is not None and source.path != root:
             path, facts = source.path.relative_to(root).as_posix(), _stat(source.path)
             found.append(File(path, 0, -1) if facts is None else File(path, facts.st_mtime_ns, facts.st_size))
     if not found:
+        check_listed(root, str(root))
         raise InputError(f"{root}: there are no pictures in this folder", code="not_found")
     return found
 

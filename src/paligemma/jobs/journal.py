@@ -80,7 +80,8 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     path = folder / ORDER
     wanted = json.dumps(order, ensure_ascii=True, indent=1, default=str)
     try:
-        there: dict[str, Any] | None = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
+        there: dict[str, Any] | None = found if isinstance(found, dict) else {}
     except FileNotFoundError:
         there = None
     except ValueError:
@@ -88,7 +89,8 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     if there == json.loads(wanted):
         return
     others = [name for name in disk.names(folder) if name in OWN]
-    if (there is not None or others) and not (_is_order(there, order) and _nothing_done(folder, others, disk)):
+    ours = there is None or there.keys() == order.keys()
+    if (there is not None or others) and not (ours and _nothing_done(folder, others, disk)):
         names = [name for name in order if there and there.get(name) != json.loads(wanted)[name]]
         what = f"not the same {' and '.join(names)}" if names else "nothing says which"
         if not overwrite:
@@ -103,19 +105,13 @@ def _agree(folder: Path, order: Mapping[str, Any], overwrite: bool, disk: Disk) 
     replace_file(disk, path, wanted.encode() + b"\n")
 
 
-def _is_order(there: Mapping[str, Any] | None, order: Mapping[str, Any]) -> bool:
-    """Whether what is there is of ours, or nothing."""
-    return there is None or there.keys() == order.keys()
-
-
 def _nothing_done(folder: Path, own: Sequence[str], disk: Disk) -> bool:
     """Whether the job that is there ended before its first part, mostly because something was wrong with its order."""
-    parts = folder / PARTS
-    return (
-        {*own} <= {JOURNAL, PARTS}
-        and (JOURNAL not in own or disk.look(folder / JOURNAL).st_size == 0)
-        and (JOURNAL in own or PARTS not in own or not disk.names(parts))
-    )
+    if not {*own} <= {JOURNAL, PARTS}:
+        return False
+    if JOURNAL in own:
+        return disk.look(folder / JOURNAL).st_size == 0
+    return PARTS not in own or not disk.names(folder / PARTS)
 
 
 class Journal:
